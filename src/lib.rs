@@ -1,1 +1,11 @@
+//! jellyjar archives every email attachment of a Jelly team into a folder that the team owns.
+//!
+//! The modules have one order, and a file imports only what stands to the left:
+//! `model digest secret clock < config filter < catalog < http < jelly < spool < fetch < store < source < ingest <
+//! archive < audit < worker < cli`. `sim`, the simulated Jelly, imports `digest` and `clock` alone.
 
+pub mod clock;
+pub mod config;
+pub mod digest;
+pub mod model;
+pub mod secret;

@@ -1,0 +1,239 @@
+//! Settings: what each means, its default and its bounds. The one reader of the configuration file and environment.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::secret::Secret;
+
+/// Everything that can be set, resolved: flag over environment over file over default.
+#[derive(Debug, Clone, Default)]
+pub struct Config {
+    /// Where attachments are kept, unless a team has its own: a folder.
+    pub archive: Option<PathBuf>,
+    /// The catalog's folder; by default `.jellyjar` inside the archive.
+    pub catalog: Option<PathBuf>,
+    /// How to reach Jelly.
+    pub api: ApiConfig,
+    /// Both HTTP clients.
+    pub http: HttpConfig,
+    /// The service's request limits.
+    pub quota: QuotaConfig,
+    /// How work is driven.
+    pub worker: WorkerConfig,
+    /// How attempts are spaced.
+    pub retry: RetryConfig,
+    /// The space downloads may take before they are stored.
+    pub spool: SpoolConfig,
+    /// How payloads are read.
+    pub source: SourceConfig,
+    /// What is kept, for teams without rules of their own.
+    pub filter: FilterConfig,
+    /// The teams by name; `default` is the one that flags and environment describe.
+    pub teams: BTreeMap<String, TeamConfig>,
+}
+
+/// One team: its token, its name in the archive, its rules.
+#[derive(Debug, Clone, Default)]
+pub struct TeamConfig {
+    /// The API token (from `token`, `token_file` or the environment).
+    pub token: Option<Secret>,
+    /// Its own archive.
+    pub archive: Option<PathBuf>,
+    /// Its immutable name in keys and journal lines; by default its name.
+    pub archive_key: Option<String>,
+    /// The group of teams that share one address and so one 5-minute window.
+    pub egress_group: Option<String>,
+    /// Its own rules, in place of the common ones.
+    pub filter: Option<FilterConfig>,
+}
+
+/// How to reach Jelly.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ApiConfig {
+    /// The base URL, with `/api`.
+    pub base_url: String,
+}
+
+impl Default for ApiConfig {
+    fn default() -> Self {
+        Self { base_url: "https://app.letsjelly.com/api".into() }
+    }
+}
+
+/// Both HTTP clients. Times are per event (connecting, waiting for the next bytes), not for whole transfers.
+#[derive(Debug, Clone)]
+pub struct HttpConfig {
+    /// To connect, with TLS.
+    pub connect_timeout: Duration,
+    /// For the next bytes to come, headers included.
+    pub read_timeout: Duration,
+    /// A file of extra root certificates (PEM).
+    pub ca_file: Option<PathBuf>,
+    /// A proxy for both clients; it must enforce the address rules itself.
+    pub proxy: Option<String>,
+    /// The most redirects that are followed on the storage side.
+    pub max_storage_redirects: u32,
+    /// How often one download is continued after a broken connection before the attempt counts as failed.
+    pub max_resumes: u32,
+    /// The largest attachment that is fetched, in bytes.
+    pub max_attachment_bytes: u64,
+}
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        Self {
+            connect_timeout: Duration::from_secs(10),
+            read_timeout: Duration::from_secs(30),
+            ca_file: None,
+            proxy: None,
+            max_storage_redirects: 5,
+            max_resumes: 3,
+            max_attachment_bytes: 5 << 30,
+        }
+    }
+}
+
+/// The service's request limits. Where `None`, the live service's limits hold against it, and none against a
+/// loopback base.
+#[derive(Debug, Clone, Default)]
+pub struct QuotaConfig {
+    /// Requests in each 5 minutes and egress group (the live service: 5,000).
+    pub requests_per_window: Option<u64>,
+    /// Requests in each UTC day and team (the live service: 100,000).
+    pub requests_per_day: Option<u64>,
+}
+
+/// How work is driven.
+#[derive(Debug, Clone)]
+pub struct WorkerConfig {
+    /// Attachments that are exchanged and fetched at once.
+    pub concurrency: usize,
+    /// Attachments that may be leased at once: fetching, or waiting for their batch to be made durable.
+    pub max_leases: usize,
+    /// The most attachments that are made durable together.
+    pub batch_size: usize,
+    /// How long a lease holds without renewal.
+    pub lease_duration: Duration,
+    /// How long an interrupted run may finish what is in flight.
+    pub shutdown_timeout: Duration,
+    /// The longest pause a foreground run sits out before it ends with work pending.
+    pub max_wait: Duration,
+}
+
+impl Default for WorkerConfig {
+    fn default() -> Self {
+        Self {
+            concurrency: 32,
+            max_leases: 1024,
+            batch_size: 512,
+            lease_duration: Duration::from_secs(300),
+            shutdown_timeout: Duration::from_secs(8),
+            max_wait: Duration::from_secs(600),
+        }
+    }
+}
+
+/// How attempts are spaced: exponential backoff with full jitter.
+#[derive(Debug, Clone)]
+pub struct RetryConfig {
+    /// Attempts before an attachment fails for good.
+    pub max_attempts: u32,
+    /// The upper bound of the first delay.
+    pub base_delay: Duration,
+    /// The upper bound of any delay.
+    pub max_delay: Duration,
+}
+
+impl Default for RetryConfig {
+    fn default() -> Self {
+        Self { max_attempts: 6, base_delay: Duration::from_secs(1), max_delay: Duration::from_secs(300) }
+    }
+}
+
+/// The space downloads may take before they are stored.
+#[derive(Debug, Clone)]
+pub struct SpoolConfig {
+    /// On disk, all downloads together, in bytes.
+    pub max_bytes: u64,
+    /// In memory, all downloads together, in bytes.
+    pub max_memory_bytes: u64,
+    /// Up to this size a download is kept in memory, in bytes.
+    pub memory_threshold_bytes: u64,
+    /// Free space that is left on the file system, in bytes.
+    pub min_free_bytes: u64,
+}
+
+impl Default for SpoolConfig {
+    fn default() -> Self {
+        Self {
+            max_bytes: 16 << 30,
+            max_memory_bytes: 32 << 20,
+            memory_threshold_bytes: 256 << 10,
+            min_free_bytes: 256 << 20,
+        }
+    }
+}
+
+/// How payloads are read.
+#[derive(Debug, Clone)]
+pub struct SourceConfig {
+    /// The largest message or conversation, in bytes of JSON.
+    pub max_payload_bytes: usize,
+}
+
+impl Default for SourceConfig {
+    fn default() -> Self {
+        Self { max_payload_bytes: 64 << 20 }
+    }
+}
+
+/// What is done with files that the HTML body refers to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum InlinePolicy {
+    /// None is kept.
+    #[default]
+    Skip,
+    /// Those that are not images are kept: mail clients mark real PDFs inline.
+    KeepNonImages,
+    /// All are kept.
+    Keep,
+}
+
+/// Which attachments are kept. Every rule that is set must accept; the first that does not is recorded.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FilterConfig {
+    /// Files that the HTML body refers to.
+    pub inline: InlinePolicy,
+    /// Media types to keep, as patterns (`application/pdf`, `image/*`); empty keeps all.
+    pub content_types: Vec<String>,
+    /// Media types to skip.
+    pub skip_content_types: Vec<String>,
+    /// File names to keep, as patterns without regard to case (`*.pdf`); empty keeps all.
+    pub names: Vec<String>,
+    /// File names to skip.
+    pub skip_names: Vec<String>,
+    /// The smallest declared size to keep, as people write it (`4 KiB`).
+    pub min_size: Option<bytesize::ByteSize>,
+    /// The largest declared size to keep.
+    pub max_size: Option<bytesize::ByteSize>,
+    /// Senders to keep, as patterns over the address (`*@supplier.example`); empty keeps all.
+    pub senders: Vec<String>,
+    /// Senders to skip.
+    pub skip_senders: Vec<String>,
+    /// `inbound` or `outbound`: keep only mail that went this way.
+    pub direction: Option<crate::model::Direction>,
+    /// Keep only mail sent at or after this date or time.
+    pub since: Option<String>,
+    /// Keep only mail sent before this date or time.
+    pub until: Option<String>,
+    /// Labels of the conversation to keep (any of them); empty keeps all.
+    pub labels: Vec<String>,
+    /// Labels of the conversation to skip.
+    pub skip_labels: Vec<String>,
+}

@@ -1,0 +1,11 @@
+//! The vocabulary: ids, messages as they were seen, and the lines of the journal. Plain data; no I/O.
+
+mod ids;
+mod journal;
+mod message;
+
+pub use ids::{AttachmentId, AttachmentKey, InvalidId, TeamKey, WriterId};
+pub use journal::{
+    FORMAT_VERSION, MessageLine, OutcomeKind, OutcomeLine, SegmentHeader, SegmentRef, Stream, UnsupportedVersion,
+};
+pub use message::{Attachment, Conversation, Direction, Message, Payload, Position, Reject};
