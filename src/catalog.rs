@@ -1,0 +1,282 @@
+//! The catalog: what is known of every attachment, its job, its lease; all SQL stands below this module.
+//!
+//! A catalog can always be rebuilt from the archive's journal; it is the index, never the only copy of an outcome.
+//! Every public operation is one transaction: it happens whole or, on an error or a dropped future, not at all.
+
+mod ingest;
+mod jobs;
+mod journal;
+mod report;
+mod state;
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
+use sqlx::{ConnectOptions as _, Connection as _, Row as _};
+use tokio::sync::{Mutex, MutexGuard};
+
+use crate::clock::Clock;
+use crate::model::TeamKey;
+
+pub use ingest::{IngestMessage, IngestReference, Ingested, Known};
+pub use jobs::{Completion, Intent, Job, Lease, LeaseTicket, NewState};
+pub use journal::LoadedSegment;
+pub use report::{AttachmentRow, BlobRow, LinkRow, RejectRow, SeenTotals, StateTotals, TeamTotals, team_scope};
+pub use state::{BlobState, Pause, State};
+
+/// What can go wrong with the catalog.
+#[derive(Debug, thiserror::Error)]
+pub enum CatalogError {
+    /// The folder or file cannot be made or opened.
+    #[error("cannot open the catalog {path}: {source}", path = path.display())]
+    Open {
+        /// The catalog's file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A newer program has been here.
+    #[error("the catalog {path} was made by a newer jellyjar; install that version, or give another --catalog", path = path.display())]
+    Newer {
+        /// The catalog's file.
+        path: PathBuf,
+    },
+    /// Some other program's database.
+    #[error("{path} is not a jellyjar catalog; give another --catalog", path = path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+    },
+    /// SQLite's locks do not hold there.
+    #[error(
+        "the catalog cannot be kept on a network file system ({kind}) at {path}: its locks do not hold there; \
+         give --catalog a folder on a local disk",
+        path = path.display()
+    )]
+    NetworkFileSystem {
+        /// The folder.
+        path: PathBuf,
+        /// The file system's type.
+        kind: String,
+    },
+    /// A statement failed.
+    #[error("the catalog failed at '{query}': {source}")]
+    Query {
+        /// The statement's name.
+        query: &'static str,
+        /// Why.
+        source: sqlx::Error,
+    },
+    /// A row that no version of this program writes.
+    #[error("the catalog holds an impossible value: {0}; run `jellyjar rebuild`")]
+    Impossible(String),
+}
+
+/// Shorthand for the module's results.
+pub type Result<T> = std::result::Result<T, CatalogError>;
+
+/// Names the statement that failed.
+fn at(query: &'static str) -> impl FnOnce(sqlx::Error) -> CatalogError {
+    move |source| CatalogError::Query { query, source }
+}
+
+/// The row id of an archive in this catalog.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ArchiveRow(pub(crate) i64);
+
+/// The row id of a team in this catalog.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TeamRow(pub(crate) i64);
+
+/// `jjar` in ASCII: marks the database file as ours (SQLite's application id).
+const APPLICATION_ID: i64 = 0x6a6a_6172;
+
+/// An open catalog (SQLite). All statements go through one connection, in order.
+#[derive(Debug)]
+pub struct Catalog {
+    connection: Mutex<SqliteConnection>,
+    clock: Clock,
+    folder: PathBuf,
+}
+
+impl Catalog {
+    /// The file's name inside the catalog's folder.
+    pub const FILE_NAME: &str = "catalog.sqlite";
+
+    /// Opens the catalog in `folder`, making both where they are missing.
+    ///
+    /// # Errors
+    /// A network file system, a newer or foreign database, and anything the file system refuses.
+    pub async fn open(folder: &Path, clock: Clock) -> Result<Self> {
+        let path = folder.join(Self::FILE_NAME);
+        let open = |source| CatalogError::Open { path: path.clone(), source };
+        std::fs::create_dir_all(folder).map_err(open)?;
+        if let Some(kind) = network_file_system(folder) {
+            return Err(CatalogError::NetworkFileSystem { path: folder.to_owned(), kind });
+        }
+        let options = SqliteConnectOptions::new()
+            .filename(&path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .busy_timeout(Duration::from_secs(30))
+            .foreign_keys(false)
+            .pragma("cache_size", "-16000")
+            .pragma("temp_store", "0")
+            .pragma("journal_size_limit", "67108864")
+            .disable_statement_logging();
+        let mut connection = options.connect().await.map_err(|error| match &error {
+            sqlx::Error::Database(database) if database.code().is_some_and(|code| code == "26") => {
+                CatalogError::Foreign { path: path.clone() }
+            }
+            _ => open(std::io::Error::other(error)),
+        })?;
+        let application_id: i64 = sqlx::query_scalar("PRAGMA application_id")
+            .fetch_one(&mut connection)
+            .await
+            .map_err(at("application_id"))?;
+        let tables: i64 = sqlx::query_scalar("SELECT count(*) FROM sqlite_schema")
+            .fetch_one(&mut connection)
+            .await
+            .map_err(at("count_tables"))?;
+        if application_id != APPLICATION_ID && (application_id != 0 || tables != 0) {
+            return Err(CatalogError::Foreign { path });
+        }
+        sqlx::query("PRAGMA application_id = 1785356658").execute(&mut connection).await.map_err(at("mark"))?;
+        sqlx::migrate!("src/catalog/migrations/sqlite").run(&mut connection).await.map_err(|error| match error {
+            sqlx::migrate::MigrateError::VersionMissing(_) => CatalogError::Newer { path: path.clone() },
+            sqlx::migrate::MigrateError::Execute(source) => CatalogError::Query { query: "migrate", source },
+            other => open(std::io::Error::other(other)),
+        })?;
+        sqlx::query("CREATE TEMP TABLE seen (attachment_row INTEGER PRIMARY KEY, known INTEGER NOT NULL)")
+            .execute(&mut connection)
+            .await
+            .map_err(at("create_seen"))?;
+        Ok(Self { connection: Mutex::new(connection), clock, folder: folder.to_owned() })
+    }
+
+    /// Where the catalog is kept.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Takes the right to hold leases, which one process at a time has on this catalog. `None` while another has it.
+    /// The right ends with the returned file (or the process).
+    pub fn try_worker_lock(&self) -> std::io::Result<Option<WorkerLock>> {
+        let path = self.folder.join("worker.lock");
+        let file = File::options().create(true).truncate(false).write(true).open(path)?;
+        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(WorkerLock(file))),
+            Err(error) if error == rustix::io::Errno::WOULDBLOCK => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The archive of this UUID, remembered at first sight.
+    pub async fn bind_archive(&self, uuid: &str, location: &str) -> Result<ArchiveRow> {
+        let mut connection = self.connection().await;
+        let row = sqlx::query_scalar(
+            "-- name: bind_archive
+            INSERT INTO archives (uuid, location, first_seen_at) VALUES ($1, $2, $3)
+            ON CONFLICT (uuid) DO UPDATE SET location = excluded.location RETURNING id",
+        )
+        .bind(uuid)
+        .bind(location)
+        .bind(self.clock.now_ms())
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(at("bind_archive"))?;
+        Ok(ArchiveRow(row))
+    }
+
+    /// The team of this key in that archive, remembered at first sight.
+    pub async fn bind_team(&self, archive: ArchiveRow, key: &TeamKey) -> Result<TeamRow> {
+        let mut connection = self.connection().await;
+        bind_team(&mut connection, archive, key).await
+    }
+
+    /// The teams of that archive.
+    pub async fn teams(&self, archive: ArchiveRow) -> Result<Vec<(TeamRow, TeamKey)>> {
+        let mut connection = self.connection().await;
+        let rows = sqlx::query(
+            "-- name: teams
+            SELECT id, archive_key FROM teams WHERE archive_id = $1 ORDER BY id",
+        )
+        .bind(archive.0)
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(at("teams"))?;
+        rows.iter()
+            .map(|row| {
+                let key: String = row.get(1);
+                let key =
+                    key.parse().map_err(|error| CatalogError::Impossible(format!("teams.archive_key: {error}")))?;
+                Ok((TeamRow(row.get(0)), key))
+            })
+            .collect()
+    }
+
+    async fn connection(&self) -> MutexGuard<'_, SqliteConnection> {
+        self.connection.lock().await
+    }
+
+    /// Ends the connection after a last checkpoint.
+    pub async fn close(self) -> Result<()> {
+        self.connection.into_inner().close().await.map_err(at("close"))
+    }
+}
+
+/// The right to hold leases on a catalog.
+#[derive(Debug)]
+pub struct WorkerLock(#[expect(dead_code, reason = "held for its lock")] File);
+
+async fn bind_team(connection: &mut SqliteConnection, archive: ArchiveRow, key: &TeamKey) -> Result<TeamRow> {
+    let row = sqlx::query_scalar(
+        "-- name: bind_team
+        INSERT INTO teams (archive_id, archive_key) VALUES ($1, $2)
+        ON CONFLICT (archive_id, archive_key) DO UPDATE SET archive_key = excluded.archive_key RETURNING id",
+    )
+    .bind(archive.0)
+    .bind(key.as_str())
+    .fetch_one(connection)
+    .await
+    .map_err(at("bind_team"))?;
+    Ok(TeamRow(row))
+}
+
+/// The type of the network file system that holds `folder`; `None` on a local one, or where that cannot be told.
+fn network_file_system(folder: &Path) -> Option<String> {
+    let folder = folder.canonicalize().ok()?;
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
+    let kind = mounts
+        .lines()
+        .filter_map(|line| {
+            // proc(5): field 5 is the mount point; the type is the first field after the separator " - ".
+            let (fields, rest) = line.split_once(" - ")?;
+            let mount_point = fields.split(' ').nth(4)?.replace("\\040", " ");
+            folder.starts_with(&mount_point).then(|| (mount_point.len(), rest.split(' ').next().unwrap_or("")))
+        })
+        .max_by_key(|(length, _)| *length)?
+        .1;
+    const NETWORK: [&str; 16] = [
+        "nfs",
+        "nfs4",
+        "cifs",
+        "smb3",
+        "smbfs",
+        "ceph",
+        "afs",
+        "9p",
+        "lustre",
+        "gpfs",
+        "glusterfs",
+        "beegfs",
+        "fuse.sshfs",
+        "fuse.s3fs",
+        "fuse.rclone",
+        "fuse.glusterfs",
+    ];
+    NETWORK.contains(&kind).then(|| kind.to_owned())
+}

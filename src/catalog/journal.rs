@@ -1,0 +1,262 @@
+//! Loading the journal: every line of it can be loaded any number of times, in any order, with one result.
+
+use std::collections::HashMap;
+
+use serde::Serialize;
+use sqlx::sqlite::SqliteConnection;
+use sqlx::{Connection as _, Row as _};
+
+use super::{ArchiveRow, Catalog, CatalogError, IngestMessage, Result, TeamRow, at};
+use crate::digest::Digest;
+use crate::model::{AttachmentId, AttachmentKey, OutcomeKind, OutcomeLine};
+
+/// A segment that the catalog has seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LoadedSegment {
+    /// The digest of its bytes.
+    pub sha256: Digest,
+    /// Whether a later segment replaces it, so that it may vanish.
+    pub superseded: bool,
+}
+
+/// Columns of an attachment named by a skip that the journal does not hold yet.
+pub type UnjournaledSkip = (i64, AttachmentId, String);
+
+#[derive(Serialize)]
+struct OutcomeJson<'a> {
+    k: String,
+    i: String,
+    s: &'static str,
+    g: u64,
+    w: &'a str,
+    t: i64,
+    h: Option<String>,
+    z: Option<u64>,
+    y: Option<&'a str>,
+    r: Option<&'a str>,
+}
+
+fn json<T: Serialize>(value: &T) -> String {
+    serde_json::to_string(value).expect("plain structs of text and numbers always serialise")
+}
+
+fn hex_id(id: &AttachmentId) -> String {
+    data_encoding::HEXLOWER.encode(id.as_str().as_bytes())
+}
+
+/// Notes that a segment has been loaded or written.
+pub(super) async fn remember_segment(
+    connection: &mut SqliteConnection,
+    archive: ArchiveRow,
+    key: &str,
+    sha256: Digest,
+) -> Result<()> {
+    sqlx::query(
+        "-- name: remember_segment
+        INSERT INTO segments (archive_id, key, sha256) VALUES ($1, $2, $3) ON CONFLICT (archive_id, key) DO NOTHING",
+    )
+    .bind(archive.0)
+    .bind(key)
+    .bind(&sha256.as_bytes()[..])
+    .execute(connection)
+    .await
+    .map_err(at("remember_segment"))?;
+    Ok(())
+}
+
+impl Catalog {
+    /// The segments that this catalog has seen, by key.
+    pub async fn segments(&self, archive: ArchiveRow) -> Result<HashMap<String, LoadedSegment>> {
+        let mut connection = self.connection().await;
+        let rows = sqlx::query(
+            "-- name: segments
+            SELECT key, sha256, superseded FROM segments WHERE archive_id = $1",
+        )
+        .bind(archive.0)
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(at("segments"))?;
+        rows.iter()
+            .map(|row| {
+                let sha256: &[u8] = row.get(1);
+                let sha256 = sha256.try_into().map_err(|_| CatalogError::Impossible("segments.sha256".into()))?;
+                Ok((
+                    row.get(0),
+                    LoadedSegment { sha256: Digest::from_bytes(sha256), superseded: row.get::<i64, _>(2) != 0 },
+                ))
+            })
+            .collect()
+    }
+
+    /// Notes a message segment that this process has written; its messages go in by [`Catalog::ingest`].
+    pub async fn remember_segment(&self, archive: ArchiveRow, key: &str, sha256: Digest) -> Result<()> {
+        let mut connection = self.connection().await;
+        remember_segment(&mut connection, archive, key, sha256).await
+    }
+
+    /// Notes that `keys` are replaced by a later segment.
+    pub async fn supersede_segments(&self, archive: ArchiveRow, keys: &[String]) -> Result<()> {
+        let mut connection = self.connection().await;
+        sqlx::query(
+            "-- name: supersede_segments
+            UPDATE segments SET superseded = 1 FROM (SELECT value AS key FROM json_each($2)) j
+            WHERE segments.archive_id = $1 AND segments.key = j.key",
+        )
+        .bind(archive.0)
+        .bind(json(&keys))
+        .execute(&mut *connection)
+        .await
+        .map_err(at("supersede_segments"))?;
+        Ok(())
+    }
+
+    /// Loads messages of one team from the journal. An attachment without an outcome becomes pending, or skipped with
+    /// generation 0 (see [`Catalog::unjournaled_skips`]); an outcome that is known stays.
+    pub async fn load_messages(&self, team: TeamRow, messages: &[IngestMessage]) -> Result<()> {
+        // The rows go in as `ingest` makes them, with generation 0; nothing of it counts as seen by this run.
+        self.ingest(team, messages, &[], 0, "").await?;
+        Ok(())
+    }
+
+    /// Loads outcome lines of one team from the journal and merges them: `erased` wins, then `archived`, then the
+    /// highest generation (then `at`, then `writer_id`). Blobs that were not known are taken as `writing`, so that
+    /// their bytes are read before they are cited again.
+    pub async fn load_outcomes(
+        &self,
+        archive: ArchiveRow,
+        team: TeamRow,
+        key: &crate::model::TeamKey,
+        lines: &[OutcomeLine],
+    ) -> Result<()> {
+        let latest = lines.iter().map(|line| line.generation).max().unwrap_or(0);
+        let rows: Vec<_> = lines
+            .iter()
+            .map(|line| OutcomeJson {
+                k: AttachmentKey::new(key, &line.attachment_id).to_hex(),
+                i: hex_id(&line.attachment_id),
+                s: line.kind.as_str(),
+                g: line.generation,
+                w: &line.writer_id.0,
+                t: line.at.as_millisecond(),
+                h: line.sha256.map(|digest| digest.to_hex()),
+                z: line.size_bytes,
+                y: line.sniffed_type.as_deref(),
+                r: line.rule.as_deref().or(line.reason.as_deref()),
+            })
+            .collect();
+        let rows = json(&rows);
+        let mut connection = self.connection().await;
+        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(at("begin_load"))?;
+        sqlx::query(
+            "-- name: load_outcomes
+            INSERT INTO attachments (team_id, key, attachment_id, state, generation, writer_id, updated_at,
+                sha256, size_bytes, sniffed_type, reason)
+            SELECT $1, unhex(value ->> 'k'), CAST(unhex(value ->> 'i') AS TEXT), value ->> 's', value ->> 'g',
+                value ->> 'w', value ->> 't', unhex(value ->> 'h'), value ->> 'z', value ->> 'y', value ->> 'r'
+            FROM json_each($2) WHERE true
+            ON CONFLICT (team_id, key) DO UPDATE SET
+                state = excluded.state, generation = excluded.generation, writer_id = excluded.writer_id,
+                updated_at = excluded.updated_at, sha256 = excluded.sha256, size_bytes = excluded.size_bytes,
+                sniffed_type = excluded.sniffed_type, reason = excluded.reason,
+                lease_token = NULL, lease_expires_at = NULL
+            WHERE CASE
+                WHEN attachments.state = 'erased' THEN false
+                WHEN excluded.state = 'erased' THEN true
+                WHEN (attachments.state = 'archived') <> (excluded.state = 'archived') THEN excluded.state = 'archived'
+                WHEN attachments.state = 'pending' THEN excluded.generation >= attachments.generation
+                ELSE (excluded.generation, excluded.updated_at, excluded.writer_id)
+                    > (attachments.generation, attachments.updated_at, coalesce(attachments.writer_id, ''))
+            END",
+        )
+        .bind(team.0)
+        .bind(&rows)
+        .execute(&mut *transaction)
+        .await
+        .map_err(at("load_outcomes"))?;
+        sqlx::query(
+            "-- name: load_blobs
+            INSERT INTO blobs (archive_id, sha256, size_bytes, state)
+            SELECT $1, unhex(value ->> 'h'), coalesce(value ->> 'z', 0), 'writing' FROM json_each($2)
+            WHERE value ->> 's' = $3 AND value ->> 'h' IS NOT NULL
+            ON CONFLICT (archive_id, sha256) DO NOTHING",
+        )
+        .bind(archive.0)
+        .bind(&rows)
+        .bind(OutcomeKind::Archived.as_str())
+        .execute(&mut *transaction)
+        .await
+        .map_err(at("load_blobs"))?;
+        sqlx::query(
+            "-- name: raise_generation
+            UPDATE generations SET latest = max(latest, $1) WHERE singleton = 1",
+        )
+        .bind(i64::try_from(latest).unwrap_or(i64::MAX))
+        .execute(&mut *transaction)
+        .await
+        .map_err(at("raise_generation"))?;
+        transaction.commit().await.map_err(at("commit_load"))
+    }
+
+    /// Skips whose outcome line the journal does not hold: a writer died between a message and its outcomes. Once
+    /// their lines are durable, [`Catalog::mark_journaled`] gives them that generation.
+    pub async fn unjournaled_skips(&self, team: TeamRow) -> Result<Vec<UnjournaledSkip>> {
+        let mut connection = self.connection().await;
+        let rows = sqlx::query(
+            "-- name: unjournaled_skips
+            SELECT id, attachment_id, coalesce(reason, '') FROM attachments
+            WHERE team_id = $1 AND state = 'skipped' AND generation = 0",
+        )
+        .bind(team.0)
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(at("unjournaled_skips"))?;
+        rows.iter()
+            .map(|row| {
+                let id = row
+                    .get::<String, _>(1)
+                    .try_into()
+                    .map_err(|_| CatalogError::Impossible("attachments.attachment_id".into()))?;
+                Ok((row.get(0), id, row.get(2)))
+            })
+            .collect()
+    }
+
+    /// Gives skips that are now in the journal their generation.
+    pub async fn mark_journaled(&self, rows: &[i64], generation: u64, writer_id: &str) -> Result<()> {
+        let mut connection = self.connection().await;
+        sqlx::query(
+            "-- name: mark_journaled
+            UPDATE attachments SET generation = $2, writer_id = $3
+            FROM (SELECT value AS row FROM json_each($1)) j WHERE attachments.id = j.row AND attachments.generation = 0",
+        )
+        .bind(json(&rows))
+        .bind(i64::try_from(generation).unwrap_or(i64::MAX))
+        .bind(writer_id)
+        .execute(&mut *connection)
+        .await
+        .map_err(at("mark_journaled"))?;
+        Ok(())
+    }
+
+    /// Forgets everything that the journal of `archive` can tell again. For `rebuild`, under the worker lock.
+    pub async fn forget_archive(&self, archive: ArchiveRow, _lock: &super::WorkerLock) -> Result<()> {
+        let mut connection = self.connection().await;
+        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(at("begin_forget"))?;
+        for statement in [
+            "-- name: forget_links
+            DELETE FROM links WHERE message_row IN
+                (SELECT m.id FROM messages m JOIN teams t ON t.id = m.team_id WHERE t.archive_id = $1)",
+            "-- name: forget_messages
+            DELETE FROM messages WHERE team_id IN (SELECT id FROM teams WHERE archive_id = $1)",
+            "-- name: forget_attachments
+            DELETE FROM attachments WHERE team_id IN (SELECT id FROM teams WHERE archive_id = $1)",
+            "-- name: forget_blobs
+            DELETE FROM blobs WHERE archive_id = $1",
+            "-- name: forget_segments
+            DELETE FROM segments WHERE archive_id = $1",
+        ] {
+            sqlx::query(statement).bind(archive.0).execute(&mut *transaction).await.map_err(at("forget_archive"))?;
+        }
+        transaction.commit().await.map_err(at("commit_forget"))
+    }
+}

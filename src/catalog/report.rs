@@ -1,0 +1,599 @@
+//! What people ask of the catalog: totals, lists, and the decisions they take on them.
+
+use serde::Serialize;
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use sqlx::{Connection as _, Row as _};
+
+use super::{ArchiveRow, BlobState, Catalog, CatalogError, Pause, Result, State, TeamRow, at};
+use crate::digest::Digest;
+use crate::model::AttachmentKey;
+
+/// Attachments by the place they are in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[expect(missing_docs, reason = "each field is the state of that name")]
+pub struct StateTotals {
+    pub archived: u64,
+    pub skipped: u64,
+    pub failed: u64,
+    pub quarantined: u64,
+    pub erased: u64,
+    pub pending: u64,
+}
+
+impl StateTotals {
+    fn add(&mut self, state: State, count: u64) {
+        *match state {
+            State::Archived => &mut self.archived,
+            State::Skipped => &mut self.skipped,
+            State::Failed => &mut self.failed,
+            State::Quarantined => &mut self.quarantined,
+            State::Erased => &mut self.erased,
+            State::Pending => &mut self.pending,
+        } += count;
+    }
+
+    /// All of them.
+    pub fn sum(&self) -> u64 {
+        self.archived + self.skipped + self.failed + self.quarantined + self.erased + self.pending
+    }
+}
+
+/// The attachments that this run has seen. `states.archived` leaves out those that were archived before.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SeenTotals {
+    /// Distinct attachments.
+    pub attachments: u64,
+    /// Archived before this run met them.
+    pub known: u64,
+    /// The others.
+    pub states: StateTotals,
+    /// Pending ones that are leased.
+    pub leased: u64,
+}
+
+/// One team in figures.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TeamTotals {
+    /// Its `archive_key`.
+    pub team: String,
+    /// Its attachments.
+    #[serde(flatten)]
+    pub states: StateTotals,
+    /// Its distinct message lines.
+    pub messages: u64,
+    /// The bytes that its archived attachments have together; a content counts once for each attachment.
+    pub archived_bytes: u64,
+}
+
+/// One attachment as people see it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct AttachmentRow {
+    /// Its row.
+    #[serde(skip)]
+    pub row: i64,
+    /// Its short id.
+    pub id: String,
+    /// Its team's `archive_key`.
+    pub team: String,
+    /// Its place.
+    pub state: State,
+    /// Its file name in the first message that showed it.
+    pub name: Option<String>,
+    /// That message's subject.
+    pub subject: Option<String>,
+    /// That message's sender.
+    pub sender: Option<String>,
+    /// When that message was sent, as it came.
+    pub sent_at: Option<String>,
+    /// Its declared media type.
+    pub content_type: Option<String>,
+    /// Its declared size in bytes.
+    pub declared_size: Option<u64>,
+    /// The bytes it has, where it was fetched.
+    pub sha256: Option<Digest>,
+    /// Their size.
+    pub size_bytes: Option<u64>,
+    /// Rule or reason.
+    pub reason: Option<String>,
+    /// Attempts that were spent.
+    pub attempts: u64,
+    /// The last change, in milliseconds since the Unix epoch.
+    pub updated_at_ms: i64,
+    /// The stable id, which is not printed.
+    #[serde(skip)]
+    pub attachment_id: String,
+    /// The generation of its outcome.
+    #[serde(skip)]
+    pub generation: u64,
+}
+
+/// One blob as the catalog knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlobRow {
+    /// Its name.
+    pub sha256: Digest,
+    /// Its size in bytes.
+    pub size_bytes: u64,
+    /// What is known of it.
+    pub state: BlobState,
+}
+
+/// One link from a message to an attachment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LinkRow {
+    /// The message's id.
+    pub message_id: Option<String>,
+    /// The attachment's name there.
+    pub name: Option<String>,
+}
+
+/// Something that could not be read, as it is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RejectRow {
+    /// Where it was read.
+    pub source: String,
+    /// Counted from 1.
+    pub line: u64,
+    /// Counted from 0, in the decompressed text.
+    pub byte_offset: u64,
+    /// What is wrong with it.
+    pub reason: String,
+    /// Its first characters.
+    pub excerpt: String,
+    /// When it was first met, in milliseconds since the Unix epoch.
+    pub first_seen_at_ms: i64,
+}
+
+/// Begins or changes a pause; the later end wins.
+pub(super) async fn keep_pause(connection: &mut SqliteConnection, pause: &Pause) -> Result<()> {
+    sqlx::query(
+        "-- name: keep_pause
+        INSERT INTO pauses (scope, until, reason) VALUES ($1, $2, $3)
+        ON CONFLICT (scope) DO UPDATE SET until = excluded.until, reason = excluded.reason
+        WHERE excluded.until > pauses.until",
+    )
+    .bind(&pause.scope)
+    .bind(pause.until_ms)
+    .bind(&pause.reason)
+    .execute(connection)
+    .await
+    .map_err(at("keep_pause"))?;
+    Ok(())
+}
+
+fn unsigned(row: &SqliteRow, column: usize) -> u64 {
+    row.get::<Option<i64>, _>(column).and_then(|number| u64::try_from(number).ok()).unwrap_or(0)
+}
+
+const ATTACHMENT_COLUMNS: &str = "SELECT a.id, a.key, t.archive_key, a.state, l.name, m.subject, m.sender, m.sent_at,
+        l.content_type, a.declared_size, a.sha256, a.size_bytes, a.reason, a.attempts, a.updated_at, a.attachment_id,
+        a.generation
+    FROM attachments a JOIN teams t ON t.id = a.team_id
+    LEFT JOIN links l ON (l.message_row, l.place) =
+        (SELECT f.message_row, f.place FROM links f WHERE f.attachment_row = a.id ORDER BY f.message_row LIMIT 1)
+    LEFT JOIN messages m ON m.id = l.message_row";
+
+fn attachment(row: &SqliteRow) -> Result<AttachmentRow> {
+    let key: &[u8] = row.get(1);
+    let key = AttachmentKey::from_slice(key).ok_or_else(|| CatalogError::Impossible("attachments.key".into()))?;
+    let sha256: Option<&[u8]> = row.get(10);
+    let optional = |column| row.get::<Option<i64>, _>(column).and_then(|number| u64::try_from(number).ok());
+    Ok(AttachmentRow {
+        row: row.get(0),
+        id: key.to_string(),
+        team: row.get(2),
+        state: row.get::<&str, _>(3).parse()?,
+        name: row.get(4),
+        subject: row.get(5),
+        sender: row.get(6),
+        sent_at: row.get(7),
+        content_type: row.get(8),
+        declared_size: optional(9),
+        sha256: sha256.and_then(|bytes| bytes.try_into().ok()).map(Digest::from_bytes),
+        size_bytes: optional(11),
+        reason: row.get(12),
+        attempts: unsigned(row, 13),
+        updated_at_ms: row.get(14),
+        attachment_id: row.get(15),
+        generation: unsigned(row, 16),
+    })
+}
+
+impl Catalog {
+    /// What became of the attachments that this run has seen, as the catalog knows it now.
+    pub async fn seen_totals(&self) -> Result<SeenTotals> {
+        let mut connection = self.connection().await;
+        let rows = sqlx::query(
+            "-- name: seen_totals
+            SELECT a.state, s.known AND a.state = 'archived', count(*), count(a.lease_token)
+            FROM temp.seen s CROSS JOIN attachments a ON a.id = s.attachment_row GROUP BY 1, 2",
+        )
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(at("seen_totals"))?;
+        let mut totals = SeenTotals::default();
+        for row in &rows {
+            let (state, known): (State, i64) = (row.get::<&str, _>(0).parse()?, row.get(1));
+            let count = unsigned(row, 2);
+            totals.leased += unsigned(row, 3);
+            if known != 0 {
+                totals.known += count;
+            } else {
+                totals.states.add(state, count);
+            }
+        }
+        let attachments: i64 = sqlx::query_scalar("-- name: seen_count\nSELECT count(*) FROM temp.seen")
+            .fetch_one(&mut *connection)
+            .await
+            .map_err(at("seen_count"))?;
+        totals.attachments = attachments.cast_unsigned();
+        Ok(totals)
+    }
+
+    /// Whether any attachment that this run has seen is pending.
+    pub async fn any_seen_pending(&self) -> Result<bool> {
+        let mut connection = self.connection().await;
+        sqlx::query_scalar(
+            "-- name: any_seen_pending
+            SELECT EXISTS (SELECT 1 FROM attachments a WHERE a.state = 'pending'
+                AND EXISTS (SELECT 1 FROM temp.seen s WHERE s.attachment_row = a.id))",
+        )
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(at("any_seen_pending"))
+    }
+
+    /// Every team of `archive` in figures.
+    pub async fn team_totals(&self, archive: ArchiveRow) -> Result<Vec<TeamTotals>> {
+        let mut connection = self.connection().await;
+        let rows = sqlx::query(
+            "-- name: team_totals
+            SELECT t.archive_key, a.state, count(*), sum(CASE a.state WHEN 'archived' THEN a.size_bytes ELSE 0 END),
+                (SELECT count(*) FROM messages m WHERE m.team_id = t.id)
+            FROM teams t LEFT JOIN attachments a ON a.team_id = t.id
+            WHERE t.archive_id = $1 GROUP BY t.id, a.state ORDER BY t.archive_key",
+        )
+        .bind(archive.0)
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(at("team_totals"))?;
+        let mut teams: Vec<TeamTotals> = Vec::new();
+        for row in &rows {
+            let team: String = row.get(0);
+            if teams.last().is_none_or(|last| last.team != team) {
+                let states = StateTotals::default();
+                teams.push(TeamTotals { team, states, messages: unsigned(row, 4), archived_bytes: 0 });
+            }
+            if let (Some(totals), Some(state)) = (teams.last_mut(), row.get::<Option<&str>, _>(1)) {
+                totals.states.add(state.parse()?, unsigned(row, 2));
+                totals.archived_bytes += unsigned(row, 3);
+            }
+        }
+        Ok(teams)
+    }
+
+    /// The blobs that the catalog counts as stored, and their bytes together.
+    pub async fn blob_totals(&self, archive: ArchiveRow) -> Result<(u64, u64)> {
+        let mut connection = self.connection().await;
+        let row = sqlx::query(
+            "-- name: blob_totals
+            SELECT count(*), sum(size_bytes) FROM blobs b WHERE archive_id = $1 AND state <> 'deleting'
+                AND EXISTS (SELECT 1 FROM attachments a WHERE a.sha256 = b.sha256 AND a.state = 'archived')",
+        )
+        .bind(archive.0)
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(at("blob_totals"))?;
+        Ok((unsigned(&row, 0), unsigned(&row, 1)))
+    }
+
+    /// Attachments of `archive` in `state`, the last changed first, at most `limit`.
+    pub async fn in_state(&self, archive: ArchiveRow, state: State, limit: u64) -> Result<Vec<AttachmentRow>> {
+        let mut connection = self.connection().await;
+        let sql = format!(
+            "-- name: in_state\n{ATTACHMENT_COLUMNS}
+            WHERE t.archive_id = $1 AND a.state = $2 ORDER BY a.updated_at DESC, a.id LIMIT $3"
+        );
+        let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
+            .bind(archive.0)
+            .bind(state.as_str())
+            .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+            .fetch_all(&mut *connection)
+            .await
+            .map_err(at("in_state"))?;
+        rows.iter().map(attachment).collect()
+    }
+
+    /// The attachments of `archive` whose key begins with these ten bytes: a short id.
+    pub async fn by_short_id(&self, archive: ArchiveRow, short: [u8; 10]) -> Result<Vec<AttachmentRow>> {
+        let mut connection = self.connection().await;
+        let sql = format!(
+            "-- name: by_short_id\n{ATTACHMENT_COLUMNS}
+            WHERE t.archive_id = $1 AND a.team_id IN (SELECT id FROM teams WHERE archive_id = $1)
+                AND a.key BETWEEN $2 AND $3"
+        );
+        let (mut low, mut high) = ([0u8; 16], [0xffu8; 16]);
+        low[..10].copy_from_slice(&short);
+        high[..10].copy_from_slice(&short);
+        let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
+            .bind(archive.0)
+            .bind(&low[..])
+            .bind(&high[..])
+            .fetch_all(&mut *connection)
+            .await
+            .map_err(at("by_short_id"))?;
+        rows.iter().map(attachment).collect()
+    }
+
+    /// The archived attachments of `archive` that have these bytes.
+    pub async fn by_digest(&self, archive: ArchiveRow, sha256: Digest) -> Result<Vec<AttachmentRow>> {
+        let mut connection = self.connection().await;
+        let sql = format!(
+            "-- name: by_digest\n{ATTACHMENT_COLUMNS}
+            WHERE t.archive_id = $1 AND a.sha256 = $2 ORDER BY a.id"
+        );
+        let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
+            .bind(archive.0)
+            .bind(&sha256.as_bytes()[..])
+            .fetch_all(&mut *connection)
+            .await
+            .map_err(at("by_digest"))?;
+        rows.iter().map(attachment).collect()
+    }
+
+    /// Puts attachments that failed, were quarantined or wait for a later attempt back to the start of the queue, with
+    /// all attempts ahead; they count as seen by this run. Gives how many.
+    pub async fn requeue(&self, rows: &[i64]) -> Result<u64> {
+        let mut connection = self.connection().await;
+        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(at("begin_requeue"))?;
+        let rows = serde_json::to_string(rows).expect("numbers always serialise");
+        let done = sqlx::query(
+            "-- name: requeue
+            UPDATE attachments SET state = 'pending', attempts = 0, not_found_count = 0, not_before = 0,
+                updated_at = $2, sha256 = NULL, size_bytes = NULL, sniffed_type = NULL
+            FROM (SELECT value AS row FROM json_each($1)) j
+            WHERE attachments.id = j.row AND attachments.state IN ('failed', 'quarantined', 'pending')
+                AND attachments.lease_token IS NULL",
+        )
+        .bind(&rows)
+        .bind(self.clock.now_ms())
+        .execute(&mut *transaction)
+        .await
+        .map_err(at("requeue"))?;
+        sqlx::query(
+            "-- name: see_rows
+            INSERT OR IGNORE INTO temp.seen (attachment_row, known)
+            SELECT a.id, a.state = 'archived' FROM json_each($1) j JOIN attachments a ON a.id = j.value",
+        )
+        .bind(&rows)
+        .execute(&mut *transaction)
+        .await
+        .map_err(at("see_rows"))?;
+        transaction.commit().await.map_err(at("commit_requeue"))?;
+        Ok(done.rows_affected())
+    }
+
+    /// Takes a quarantined attachment as archived, once its blob and outcome line are durable. Gives whether it was
+    /// still quarantined with those bytes.
+    pub async fn accept(
+        &self,
+        archive: ArchiveRow,
+        attachment: &AttachmentRow,
+        generation: u64,
+        writer_id: &str,
+        segment: (&str, Digest),
+    ) -> Result<bool> {
+        let Some(sha256) = attachment.sha256 else { return Ok(false) };
+        let mut connection = self.connection().await;
+        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(at("begin_accept"))?;
+        sqlx::query(
+            "-- name: accept_blob
+            INSERT INTO blobs (archive_id, sha256, size_bytes, state) VALUES ($1, $2, $3, 'durable')
+            ON CONFLICT (archive_id, sha256) DO UPDATE SET state = 'durable'",
+        )
+        .bind(archive.0)
+        .bind(&sha256.as_bytes()[..])
+        .bind(i64::try_from(attachment.size_bytes.unwrap_or(0)).unwrap_or(i64::MAX))
+        .execute(&mut *transaction)
+        .await
+        .map_err(at("accept_blob"))?;
+        super::journal::remember_segment(&mut transaction, archive, segment.0, segment.1).await?;
+        let done = sqlx::query(
+            "-- name: accept
+            UPDATE attachments SET state = 'archived', generation = $3, writer_id = $4, updated_at = $5
+            WHERE id = $1 AND state = 'quarantined' AND sha256 = $2",
+        )
+        .bind(attachment.row)
+        .bind(&sha256.as_bytes()[..])
+        .bind(i64::try_from(generation).unwrap_or(i64::MAX))
+        .bind(writer_id)
+        .bind(self.clock.now_ms())
+        .execute(&mut *transaction)
+        .await
+        .map_err(at("accept"))?;
+        transaction.commit().await.map_err(at("commit_accept"))?;
+        Ok(done.rows_affected() == 1)
+    }
+
+    /// What could not be read, the latest first, at most `limit`.
+    pub async fn rejects(&self, limit: u64) -> Result<Vec<RejectRow>> {
+        let mut connection = self.connection().await;
+        let rows = sqlx::query(
+            "-- name: rejects
+            SELECT source, line, byte_offset, reason, excerpt, first_seen_at FROM rejects ORDER BY id DESC LIMIT $1",
+        )
+        .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(at("rejects"))?;
+        Ok(rows
+            .iter()
+            .map(|row| RejectRow {
+                source: row.get(0),
+                line: unsigned(row, 1),
+                byte_offset: unsigned(row, 2),
+                reason: row.get(3),
+                excerpt: row.get(4),
+                first_seen_at_ms: row.get(5),
+            })
+            .collect())
+    }
+
+    /// How many things could not be read.
+    pub async fn reject_count(&self) -> Result<u64> {
+        let mut connection = self.connection().await;
+        let count: i64 = sqlx::query_scalar("-- name: reject_count\nSELECT count(*) FROM rejects")
+            .fetch_one(&mut *connection)
+            .await
+            .map_err(at("reject_count"))?;
+        Ok(count.cast_unsigned())
+    }
+
+    /// The blobs of `archive` by name, after `after`, at most `limit`: one page of a walk over all.
+    pub async fn blobs_page(&self, archive: ArchiveRow, after: Option<Digest>, limit: u64) -> Result<Vec<BlobRow>> {
+        let mut connection = self.connection().await;
+        let rows = sqlx::query(
+            "-- name: blobs_page
+            SELECT sha256, size_bytes, state FROM blobs WHERE archive_id = $1 AND sha256 > $2 ORDER BY sha256 LIMIT $3",
+        )
+        .bind(archive.0)
+        .bind(after.map(|digest| digest.as_bytes().to_vec()).unwrap_or_default())
+        .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(at("blobs_page"))?;
+        rows.iter()
+            .map(|row| {
+                let sha256: &[u8] = row.get(0);
+                let sha256 = sha256.try_into().map_err(|_| CatalogError::Impossible("blobs.sha256".into()))?;
+                Ok(BlobRow {
+                    sha256: Digest::from_bytes(sha256),
+                    size_bytes: unsigned(row, 1),
+                    state: row.get::<&str, _>(2).parse()?,
+                })
+            })
+            .collect()
+    }
+
+    /// Sets what is known of a blob.
+    pub async fn set_blob_state(
+        &self,
+        archive: ArchiveRow,
+        sha256: Digest,
+        size_bytes: u64,
+        state: BlobState,
+    ) -> Result<()> {
+        let mut connection = self.connection().await;
+        sqlx::query(
+            "-- name: set_blob_state
+            INSERT INTO blobs (archive_id, sha256, size_bytes, state) VALUES ($1, $2, $3, $4)
+            ON CONFLICT (archive_id, sha256) DO UPDATE SET state = excluded.state",
+        )
+        .bind(archive.0)
+        .bind(&sha256.as_bytes()[..])
+        .bind(i64::try_from(size_bytes).unwrap_or(i64::MAX))
+        .bind(state.as_str())
+        .execute(&mut *connection)
+        .await
+        .map_err(at("set_blob_state"))?;
+        Ok(())
+    }
+
+    /// One page of a walk over all attachments of `archive`, by row.
+    pub async fn attachments_page(
+        &self,
+        archive: ArchiveRow,
+        after_row: i64,
+        limit: u64,
+    ) -> Result<Vec<AttachmentRow>> {
+        let mut connection = self.connection().await;
+        let sql = format!(
+            "-- name: attachments_page\n{ATTACHMENT_COLUMNS}
+            WHERE t.archive_id = $1 AND a.id > $2 ORDER BY a.id LIMIT $3"
+        );
+        let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
+            .bind(archive.0)
+            .bind(after_row)
+            .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+            .fetch_all(&mut *connection)
+            .await
+            .map_err(at("attachments_page"))?;
+        rows.iter().map(attachment).collect()
+    }
+
+    /// The links to one attachment.
+    pub async fn links_of(&self, attachment_row: i64) -> Result<Vec<LinkRow>> {
+        let mut connection = self.connection().await;
+        let rows = sqlx::query(
+            "-- name: links_of
+            SELECT m.message_id, l.name FROM links l JOIN messages m ON m.id = l.message_row
+            WHERE l.attachment_row = $1 ORDER BY l.message_row, l.place",
+        )
+        .bind(attachment_row)
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(at("links_of"))?;
+        Ok(rows.iter().map(|row| LinkRow { message_id: row.get(0), name: row.get(1) }).collect())
+    }
+
+    /// The pauses that are in force.
+    pub async fn pauses(&self) -> Result<Vec<Pause>> {
+        let mut connection = self.connection().await;
+        let rows =
+            sqlx::query("-- name: pauses\nSELECT scope, until, reason FROM pauses WHERE until > $1 ORDER BY scope")
+                .bind(self.clock.now_ms())
+                .fetch_all(&mut *connection)
+                .await
+                .map_err(at("pauses"))?;
+        Ok(rows.iter().map(|row| Pause { scope: row.get(0), until_ms: row.get(1), reason: row.get(2) }).collect())
+    }
+
+    /// Begins a pause, or moves its end later.
+    pub async fn pause(&self, pause: &Pause) -> Result<()> {
+        let mut connection = self.connection().await;
+        keep_pause(&mut connection, pause).await
+    }
+
+    /// Ends a pause.
+    pub async fn resume(&self, scope: &str) -> Result<bool> {
+        let mut connection = self.connection().await;
+        let done = sqlx::query("-- name: resume\nDELETE FROM pauses WHERE scope = $1")
+            .bind(scope)
+            .execute(&mut *connection)
+            .await
+            .map_err(at("resume"))?;
+        Ok(done.rows_affected() > 0)
+    }
+
+    /// The kept state of a quota window.
+    pub async fn quota_window(&self, scope: &str) -> Result<Option<String>> {
+        let mut connection = self.connection().await;
+        sqlx::query_scalar("-- name: quota_window\nSELECT state FROM quota_windows WHERE scope = $1")
+            .bind(scope)
+            .fetch_optional(&mut *connection)
+            .await
+            .map_err(at("quota_window"))
+    }
+
+    /// Keeps the state of a quota window.
+    pub async fn keep_quota_window(&self, scope: &str, state: &str) -> Result<()> {
+        let mut connection = self.connection().await;
+        sqlx::query(
+            "-- name: keep_quota_window
+            INSERT INTO quota_windows (scope, state, updated_at) VALUES ($1, $2, $3)
+            ON CONFLICT (scope) DO UPDATE SET state = excluded.state, updated_at = excluded.updated_at",
+        )
+        .bind(scope)
+        .bind(state)
+        .bind(self.clock.now_ms())
+        .execute(&mut *connection)
+        .await
+        .map_err(at("keep_quota_window"))?;
+        Ok(())
+    }
+}
+
+/// The scope of a team's pause.
+pub fn team_scope(team: TeamRow) -> String {
+    format!("team:{}", team.0)
+}
