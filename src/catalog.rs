@@ -22,7 +22,7 @@ use crate::model::TeamKey;
 
 pub use ingest::{IngestMessage, IngestReference, Ingested, Known};
 pub use jobs::{Completion, Intent, Job, Lease, LeaseTicket, NewState};
-pub use journal::LoadedSegment;
+pub use journal::{LoadedSegment, UnjournaledSkip};
 pub use report::{AttachmentRow, BlobRow, LinkRow, RejectRow, SeenTotals, StateTotals, TeamTotals, team_scope};
 pub use state::{BlobState, Pause, State};
 

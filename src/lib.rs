@@ -10,3 +10,4 @@ pub mod config;
 pub mod digest;
 pub mod model;
 pub mod secret;
+pub mod store;

@@ -221,7 +221,8 @@ impl Catalog {
                 "-- name: ingest_attachments
                 INSERT INTO attachments
                     (team_id, key, attachment_id, state, declared_size, reason, generation, writer_id, updated_at)
-                SELECT $1, unhex(value ->> 'k'), CAST(unhex(value ->> 'i') AS TEXT), value ->> 's', value ->> 'd', value ->> 'r', $3, $4, $5
+                SELECT $1, unhex(value ->> 'k'), CAST(unhex(value ->> 'i') AS TEXT), value ->> 's', value ->> 'd', value ->> 'r',
+                    CASE value ->> 's' WHEN 'skipped' THEN $3 ELSE 0 END, $4, $5
                 FROM json_each($2) WHERE true
                 ON CONFLICT (team_id, key) DO UPDATE SET
                     state = 'pending', reason = NULL, declared_size = excluded.declared_size,

@@ -115,6 +115,24 @@ impl MessageLine {
     }
 }
 
+/// A line that tells its format's version.
+pub trait Versioned {
+    /// The version that wrote it.
+    fn version(&self) -> u32;
+}
+
+impl Versioned for MessageLine {
+    fn version(&self) -> u32 {
+        self.v
+    }
+}
+
+impl Versioned for OutcomeLine {
+    fn version(&self) -> u32 {
+        self.v
+    }
+}
+
 /// What became of an attachment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

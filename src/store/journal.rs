@@ -1,0 +1,274 @@
+//! Segments of the journal: how they are written, chained and read.
+
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, Read};
+use std::path::Path;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Map;
+use tokio::sync::Mutex;
+
+use super::keys::{segment_key, writer_key};
+use super::{Archive, Result, StoreError};
+use crate::clock::Clock;
+use crate::digest::{Digest, Hasher};
+use crate::model::{FORMAT_VERSION, SegmentHeader, Stream, UnsupportedVersion, Versioned, WriterId};
+
+/// `writers/<id>.json`: who writes, since when, and how far its two chains reach.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WriterRecord {
+    /// The format's version.
+    pub v: u32,
+    /// Who.
+    pub writer_id: WriterId,
+    /// The program and its version.
+    pub program: String,
+    /// When it began to write.
+    pub started_at: Timestamp,
+    /// When this record was written.
+    pub heartbeat_at: Timestamp,
+    /// When it ended in good order.
+    pub ended_at: Option<Timestamp>,
+    /// The last segment of `messages/`.
+    pub messages: Option<ChainEnd>,
+    /// The last segment of `outcomes/`.
+    pub outcomes: Option<ChainEnd>,
+}
+
+/// The end of a writer's chain of segments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChainEnd {
+    /// The last segment's place, from 0.
+    pub seq: u64,
+    /// Its digest.
+    pub sha256: Digest,
+}
+
+#[derive(Debug, Default)]
+struct Chain {
+    end: Option<ChainEnd>,
+    broken: bool,
+}
+
+/// Appends segments to the journal in the name of one writer. Every segment names the one before it by digest.
+#[derive(Debug)]
+pub struct JournalWriter {
+    archive: Arc<Archive>,
+    clock: Clock,
+    writer_id: WriterId,
+    started_at: Timestamp,
+    messages: Mutex<Chain>,
+    outcomes: Mutex<Chain>,
+}
+
+impl JournalWriter {
+    /// Begins a new writer. Nothing is written yet.
+    pub fn new(archive: Arc<Archive>, clock: Clock) -> Result<Self> {
+        let writer_id = WriterId(ulid(&clock)?);
+        let started_at = clock.now();
+        Ok(Self { archive, clock, writer_id, started_at, messages: Mutex::default(), outcomes: Mutex::default() })
+    }
+
+    /// Who writes.
+    pub fn writer_id(&self) -> &WriterId {
+        &self.writer_id
+    }
+
+    fn chain(&self, stream: Stream) -> &Mutex<Chain> {
+        match stream {
+            Stream::Messages => &self.messages,
+            Stream::Outcomes => &self.outcomes,
+        }
+    }
+
+    /// Writes `lines` as the next segment of `stream`; it is durable, name and all, when this returns its key and
+    /// digest. After an error this writer writes no more: the segment may or may not be there.
+    pub async fn append<T: Serialize>(&self, stream: Stream, lines: &[T]) -> Result<(String, Digest)> {
+        let mut chain = self.chain(stream).lock().await;
+        if chain.broken {
+            return Err(StoreError::Broken);
+        }
+        if chain.end.is_none() {
+            // Before the first segment, so that a reader can tell who wrote a chain and whether it ended well.
+            self.heartbeat_with(None, None, None).await?;
+        }
+        let header = SegmentHeader {
+            v: FORMAT_VERSION,
+            kind: "segment".into(),
+            stream,
+            writer_id: self.writer_id.clone(),
+            seq: chain.end.map_or(0, |end| end.seq + 1),
+            previous_sha256: chain.end.map(|end| end.sha256),
+            supersedes: Vec::new(),
+            extra: Map::new(),
+        };
+        let mut bytes = Vec::with_capacity(256 * (lines.len() + 1));
+        let mut write = |value: &dyn erased::Line| value.write(&mut bytes);
+        write(&header);
+        for line in lines {
+            write(line);
+        }
+        let digest = Digest::of(&bytes);
+        let key = segment_key(stream, self.clock.now(), &ulid(&self.clock)?);
+        chain.broken = true;
+        let archive = Arc::clone(&self.archive);
+        let stored_key = key.clone();
+        let stored = tokio::task::spawn_blocking(move || archive.folder().put_if_absent(&stored_key, &bytes))
+            .await
+            .map_err(|_| StoreError::Broken)??;
+        if !stored {
+            return Err(StoreError::Damaged { key, reason: "its random name is taken".into() });
+        }
+        chain.broken = false;
+        chain.end = Some(ChainEnd { seq: header.seq, sha256: digest });
+        Ok((key, digest))
+    }
+
+    /// Tells the archive that this writer lives, and how far its chains reach. Nothing is written before the first
+    /// segment is.
+    pub async fn heartbeat(&self, ended: bool) -> Result<()> {
+        let messages = self.messages.lock().await.end;
+        let outcomes = self.outcomes.lock().await.end;
+        if messages.is_none() && outcomes.is_none() {
+            return Ok(());
+        }
+        self.heartbeat_with(messages, outcomes, ended.then(|| self.clock.now())).await
+    }
+
+    async fn heartbeat_with(
+        &self,
+        messages: Option<ChainEnd>,
+        outcomes: Option<ChainEnd>,
+        ended_at: Option<Timestamp>,
+    ) -> Result<()> {
+        let record = WriterRecord {
+            v: FORMAT_VERSION,
+            writer_id: self.writer_id.clone(),
+            program: concat!("jellyjar ", env!("CARGO_PKG_VERSION")).into(),
+            started_at: self.started_at,
+            heartbeat_at: self.clock.now(),
+            ended_at,
+            messages,
+            outcomes,
+        };
+        let mut text = serde_json::to_vec(&record).expect("a struct of text and numbers always serialises");
+        text.push(b'\n');
+        let archive = Arc::clone(&self.archive);
+        let key = writer_key(&self.writer_id);
+        tokio::task::spawn_blocking(move || archive.folder().replace(&key, &text))
+            .await
+            .map_err(|_| StoreError::Broken)?
+    }
+}
+
+mod erased {
+    /// A value that becomes one line of JSON.
+    pub(super) trait Line {
+        fn write(&self, bytes: &mut Vec<u8>);
+    }
+
+    impl<T: serde::Serialize> Line for T {
+        fn write(&self, bytes: &mut Vec<u8>) {
+            serde_json::to_writer(&mut *bytes, self).expect("journal lines are plain structs and always serialise");
+            bytes.push(b'\n');
+        }
+    }
+}
+
+/// A new ULID: 48 bits of milliseconds, 80 random bits.
+fn ulid(clock: &Clock) -> Result<String> {
+    let random = u128::from_be_bytes(super::random_bytes()?);
+    let milliseconds = u64::try_from(clock.now_ms()).unwrap_or(0);
+    Ok(ulid::Ulid::from_parts(milliseconds, random).to_string())
+}
+
+#[derive(Deserialize)]
+struct Version {
+    v: u32,
+}
+
+/// Reads one segment line by line, hashing as it goes.
+#[derive(Debug)]
+pub struct SegmentReader {
+    key: String,
+    header: SegmentHeader,
+    lines: BufReader<HashingReader>,
+    line: Vec<u8>,
+    number: u64,
+}
+
+#[derive(Debug)]
+struct HashingReader {
+    file: File,
+    hasher: Hasher,
+}
+
+impl Read for HashingReader {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let length = self.file.read(buffer)?;
+        self.hasher.update(&buffer[..length]);
+        Ok(length)
+    }
+}
+
+impl SegmentReader {
+    /// Opens a segment and reads its header.
+    pub fn open(archive: &Archive, key: &str) -> Result<Self> {
+        let path = archive.folder().path(key);
+        let file = File::open(&path).map_err(StoreError::io("open", &path))?;
+        let mut lines = BufReader::with_capacity(256 << 10, HashingReader { file, hasher: Hasher::default() });
+        let mut line = Vec::new();
+        lines.read_until(b'\n', &mut line).map_err(StoreError::io("read", &path))?;
+        let damaged = |reason: String| StoreError::Damaged { key: key.to_owned(), reason };
+        let version: Version =
+            serde_json::from_slice(&line).map_err(|error| damaged(format!("line 1 is no header: {error}")))?;
+        if version.v > FORMAT_VERSION {
+            return Err(StoreError::Unsupported { path, source: UnsupportedVersion(version.v) });
+        }
+        let header: SegmentHeader =
+            serde_json::from_slice(&line).map_err(|error| damaged(format!("line 1 is no header: {error}")))?;
+        if header.kind != "segment" || line.last() != Some(&b'\n') {
+            return Err(damaged("line 1 is no whole header".into()));
+        }
+        Ok(Self { key: key.to_owned(), header, lines, line, number: 1 })
+    }
+
+    /// Its header.
+    pub fn header(&self) -> &SegmentHeader {
+        &self.header
+    }
+
+    /// The next line; `None` at the end.
+    pub fn next_line<T: for<'de> Deserialize<'de> + Versioned>(&mut self) -> Result<Option<T>> {
+        self.line.clear();
+        let read = self.lines.read_until(b'\n', &mut self.line);
+        read.map_err(StoreError::io("read", Path::new(&self.key)))?;
+        if self.line.is_empty() {
+            return Ok(None);
+        }
+        self.number += 1;
+        let damaged = |reason: String| StoreError::Damaged { key: self.key.clone(), reason };
+        if self.line.last() != Some(&b'\n') {
+            return Err(damaged(format!("line {} is cut off", self.number)));
+        }
+        let unsupported = |version| {
+            let path = self.key.clone().into();
+            StoreError::Unsupported { path, source: UnsupportedVersion(version) }
+        };
+        match serde_json::from_slice::<T>(&self.line) {
+            Ok(line) if line.version() > FORMAT_VERSION => Err(unsupported(line.version())),
+            Ok(line) => Ok(Some(line)),
+            Err(error) => match serde_json::from_slice::<Version>(&self.line) {
+                Ok(Version { v }) if v > FORMAT_VERSION => Err(unsupported(v)),
+                _ => Err(damaged(format!("line {}: {error}", self.number))),
+            },
+        }
+    }
+
+    /// The digest of the whole segment, once every line is read.
+    pub fn finish(self) -> Digest {
+        self.lines.into_inner().hasher.finish()
+    }
+}

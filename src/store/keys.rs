@@ -1,0 +1,29 @@
+//! Keys: where things lie in an archive (v1). The one place that makes them.
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+use crate::digest::Digest;
+use crate::model::{FORMAT_VERSION, Stream, WriterId};
+
+/// `blobs/sha256/ab/abcd…`: 256 folders.
+pub fn blob_key(digest: Digest) -> String {
+    let hex = digest.to_hex();
+    format!("blobs/sha256/{}/{hex}", &hex[..2])
+}
+
+/// `quarantine/<sha256>`.
+pub fn quarantine_key(digest: Digest) -> String {
+    format!("quarantine/{digest}")
+}
+
+/// `<stream>/v1/<yyyy>/<mm>/<dd>/<ulid>.jsonl`, by UTC day.
+pub(super) fn segment_key(stream: Stream, at: Timestamp, ulid: &str) -> String {
+    let day = at.to_zoned(TimeZone::UTC).strftime("%Y/%m/%d");
+    format!("{}/v{FORMAT_VERSION}/{day}/{ulid}.jsonl", stream.prefix())
+}
+
+/// `writers/<id>.json`.
+pub(super) fn writer_key(writer: &WriterId) -> String {
+    format!("writers/{writer}.json")
+}

@@ -1,0 +1,163 @@
+//! Storing blobs, a batch at a time: durability is bought once for all of them.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use super::folder::{hash, rename_if_absent};
+use super::{Archive, Result, StoreError, blob_key, quarantine_key};
+use crate::digest::Digest;
+
+/// One blob to store.
+#[derive(Debug)]
+pub struct Put<'a> {
+    /// Its name: the digest of its bytes, computed while they were received.
+    pub digest: Digest,
+    /// The bytes.
+    pub bytes: PutBytes<'a>,
+    /// Whether it goes to quarantine instead of the blobs.
+    pub quarantine: bool,
+}
+
+/// Where the bytes to store are.
+#[derive(Debug)]
+pub enum PutBytes<'a> {
+    /// In memory.
+    Memory(&'a [u8]),
+    /// In a file of the same file system, whose descriptor has been open since before the first write. The file is
+    /// moved.
+    File {
+        /// Its path.
+        path: &'a Path,
+        /// Its descriptor.
+        file: &'a File,
+    },
+}
+
+/// What storing did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stored {
+    /// The bytes are new in the archive.
+    New,
+    /// The bytes were there, and were read and found right.
+    AlreadyThere,
+    /// Something else was there under the name; right bytes have replaced it.
+    Replaced,
+}
+
+/// Up to this many files are synced one by one; above, the file system is synced as a whole.
+const SINGLE_SYNCS: usize = 8;
+
+impl Archive {
+    /// Stores a batch of blobs. When this returns, the bytes and the names of all of them are durable, in that order:
+    /// a name never appears before its bytes are synced. On an error none of them counts as stored; what is there is
+    /// harmless, since whoever meets it reads and hashes it first. `scratch` is a folder of the same file system.
+    pub fn put(&self, scratch: &Path, batch: &[Put<'_>]) -> Result<Vec<Stored>> {
+        if batch.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut written = Vec::with_capacity(batch.len());
+        let outcome = self.put_written(scratch, batch, &mut written);
+        if outcome.is_err() {
+            // Bytes whose sync failed must not be taken for good by anyone.
+            for path in &written {
+                let _ = std::fs::remove_file(path);
+            }
+        }
+        outcome
+    }
+
+    fn put_written(&self, scratch: &Path, batch: &[Put<'_>], written: &mut Vec<PathBuf>) -> Result<Vec<Stored>> {
+        let single = batch.len() <= SINGLE_SYNCS;
+        for put in batch {
+            let path = match put.bytes {
+                PutBytes::File { path, file } => {
+                    if single {
+                        file.sync_data().map_err(StoreError::io("sync", path))?;
+                    }
+                    path.to_owned()
+                }
+                PutBytes::Memory(bytes) => {
+                    let path = scratch.join(format!("{}.blob", put.digest));
+                    written.push(path.clone());
+                    write(&path, bytes, single).map_err(StoreError::io("write", &path))?;
+                    path
+                }
+            };
+            if written.last() != Some(&path) {
+                written.push(path);
+            }
+        }
+        if !single && !self.folder.sync_all()? {
+            for path in written.iter() {
+                File::open(path).and_then(|file| file.sync_all()).map_err(StoreError::io("sync", path))?;
+            }
+        }
+
+        let mut stored = Vec::with_capacity(batch.len());
+        let mut folders = BTreeSet::new();
+        for (put, from) in batch.iter().zip(written.iter()) {
+            let key = if put.quarantine { quarantine_key(put.digest) } else { blob_key(put.digest) };
+            let to = self.folder.path(&key);
+            stored.push(self.name(put.digest, from, &to)?);
+            folders.extend(to.parent().map(Path::to_owned));
+        }
+        if single || !self.folder.sync_all()? {
+            for folder in &folders {
+                self.folder.sync_folder(folder)?;
+            }
+        }
+        Ok(stored)
+    }
+
+    /// Gives the synced file `from` its name. What stands there is kept if its bytes are right.
+    fn name(&self, digest: Digest, from: &Path, to: &Path) -> Result<Stored> {
+        self.folder.make_parent(to)?;
+        let named = match rename_if_absent(from, to) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                // Somebody removed the folder since it was made.
+                self.folder.forget_folders();
+                self.folder.make_parent(to)?;
+                rename_if_absent(from, to)
+            }
+            other => other,
+        };
+        if named.map_err(StoreError::io("name", to))? {
+            return Ok(Stored::New);
+        }
+        let there = File::open(to).map_err(StoreError::io("open", to))?;
+        let sync = there.try_clone().map_err(StoreError::io("open", to))?;
+        let (found, _) = hash(there).map_err(StoreError::io("read", to))?;
+        if found == digest {
+            sync.sync_all().map_err(StoreError::io("sync", to))?;
+            std::fs::remove_file(from).map_err(StoreError::io("remove", from))?;
+            return Ok(Stored::AlreadyThere);
+        }
+        std::fs::rename(from, to).map_err(StoreError::io("replace", to))?;
+        Ok(Stored::Replaced)
+    }
+
+    /// Moves quarantined bytes to the blobs, durably, if they still are what their name says.
+    pub fn accept_quarantined(&self, digest: Digest) -> Result<Option<Stored>> {
+        let key = quarantine_key(digest);
+        let from = self.folder.path(&key);
+        match self.folder.digest(&key)? {
+            Some((found, _)) if found == digest => {
+                let file = File::open(&from).map_err(StoreError::io("open", &from))?;
+                let put = Put { digest, bytes: PutBytes::File { path: &from, file: &file }, quarantine: false };
+                // Not by `put`, which removes its source when it fails: these bytes are the only copy.
+                let mut written = Vec::new();
+                let stored = self.put_written(Path::new(""), std::slice::from_ref(&put), &mut written)?;
+                Ok(stored.first().copied())
+            }
+            _ => Ok(None),
+        }
+    }
+}
+
+fn write(path: &Path, bytes: &[u8], sync: bool) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    file.write_all(bytes)?;
+    if sync { file.sync_data() } else { Ok(()) }
+}

@@ -1,0 +1,79 @@
+//! The place for files that are not stored yet: one folder a process, in the archive's own file system, so that
+//! storing is a rename. Folders of processes that are gone are removed.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+
+use super::{Result, StoreError};
+use crate::model::WriterId;
+
+/// This process's folder of temporary files; it is removed at the end.
+#[derive(Debug)]
+pub struct Scratch {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl Scratch {
+    /// The folder inside an archive for what is not part of it.
+    pub const HOME: &str = ".jellyjar";
+
+    /// Makes this process's folder and removes those of processes that are gone.
+    pub fn open(root: &Path, writer: &WriterId) -> Result<Self> {
+        let home = root.join(Self::HOME).join("spool");
+        std::fs::create_dir_all(&home).map_err(StoreError::io("make the folder", &home))?;
+        sweep(&home);
+        let path = home.join(&writer.0);
+        std::fs::create_dir_all(&path).map_err(StoreError::io("make the folder", &path))?;
+        let lock_path = path.join("lock");
+        let lock = File::create(&lock_path).map_err(StoreError::io("make", &lock_path))?;
+        flock(&lock, FlockOperation::NonBlockingLockExclusive)
+            .map_err(|error| StoreError::io("lock", &lock_path)(error.into()))?;
+        Ok(Self { path, _lock: lock })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.path);
+    }
+}
+
+/// Removes what dead processes left. Best effort: what cannot be removed now is tried by the next start.
+fn sweep(home: &Path) {
+    for entry in std::fs::read_dir(home).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let lock = File::open(path.join("lock"));
+        let dead = match &lock {
+            Ok(lock) => flock(lock, FlockOperation::NonBlockingLockExclusive).is_ok(),
+            // Between making the folder and its lock a process is young: leave it an hour.
+            Err(_) => entry
+                .metadata()
+                .and_then(|metadata| metadata.modified())
+                .is_ok_and(|made| made.elapsed().is_ok_and(|age| age.as_secs() > 3600)),
+        };
+        if dead {
+            let _ = std::fs::remove_dir_all(&path);
+        }
+    }
+    // Single files of the same kind lie beside this folder.
+    for entry in home.parent().and_then(|parent| std::fs::read_dir(parent).ok()).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        let owner = name.strip_prefix("put-").and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
+        if owner.is_some_and(|owner| {
+            owner != std::process::id()
+                && Path::new("/proc/self").exists()
+                && !Path::new(&format!("/proc/{owner}")).exists()
+        }) {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+}
