@@ -7,5 +7,8 @@
 pub mod clock;
 pub mod config;
 pub mod digest;
+pub mod http;
+pub mod jelly;
 pub mod model;
 pub mod secret;
+pub mod spool;
