@@ -37,6 +37,8 @@ pub enum Decision {
     ProbeMembers,
     /// The service says there is no such attachment: try twice more, then it failed as gone.
     RetryGone,
+    /// This side is in trouble (disk full, spool taken): wait this long. Spends no attempt.
+    HoldOff(Duration),
 }
 
 /// Why the clients cannot be made.

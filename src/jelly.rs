@@ -17,7 +17,7 @@ use url::Url;
 
 pub use error::ExchangeError;
 pub use link::SignedUrl;
-pub(crate) use link::{BadLocation, resolve_location};
+pub(crate) use link::resolve_location;
 pub use quota::{EgressWindow, Quota, QuotaLimits, QuotaState};
 
 use crate::clock::Clock;

@@ -7,6 +7,7 @@
 pub mod clock;
 pub mod config;
 pub mod digest;
+pub mod fetch;
 pub mod http;
 pub mod jelly;
 pub mod model;

@@ -10,6 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::OwnedSemaphorePermit;
@@ -21,6 +22,7 @@ pub use writer::SpoolWriter;
 
 use crate::config::SpoolConfig;
 use crate::digest::Digest;
+use crate::http::Decision;
 use space::Space;
 
 /// How many of the first bytes are kept at hand, for telling what a file is.
@@ -65,6 +67,14 @@ pub enum SpoolError {
 }
 
 impl SpoolError {
+    /// What to do next: wait, without spending an attempt. A full disk needs a person, or other work to finish.
+    pub fn decision(&self) -> Decision {
+        match self {
+            Self::Full { .. } | Self::Interrupted => Decision::HoldOff(Duration::from_secs(5)),
+            Self::DiskFull { .. } | Self::Io { .. } => Decision::HoldOff(Duration::from_secs(60)),
+        }
+    }
+
     /// A system error, with a full disk told apart.
     fn io(action: &'static str, path: &Path, error: &io::Error) -> Self {
         if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {

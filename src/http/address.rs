@@ -280,13 +280,46 @@ mod tests {
     #[test]
     fn every_spelling_of_a_refused_address_is_refused() {
         for host in [
-            "2130706433", "0x7f.1", "0177.0.0.1", "127.1", "[::1]", "[::ffff:127.0.0.1]", "[::127.0.0.1]",
-            "[64:ff9b::127.0.0.1]", "[2002:7f00:1::]", "[64:ff9b:1::8.8.8.8]", "10.0.0.1", "172.16.0.1",
-            "172.31.255.255", "192.168.1.1", "169.254.169.254", "100.64.0.1", "100.127.255.255", "0.0.0.0", "0",
-            "[::]", "224.0.0.1", "255.255.255.255", "192.0.2.1", "198.51.100.7", "203.0.113.9", "198.18.0.1",
-            "198.19.255.255", "240.0.0.1", "[fe80::1]", "[fc00::1]", "[fd12::1]", "[ff02::1]", "[2001:db8::1]",
-            "[2001:2::1]", "[fec0::1]", "[::ffff:10.0.0.1]", "[2002:a00:1::]", "[::ffff:0:10.0.0.1]",
-            "[2001:0:7f00:1::]", "[2606:4700::5efe:10.0.0.1]",
+            "2130706433",
+            "0x7f.1",
+            "0177.0.0.1",
+            "127.1",
+            "[::1]",
+            "[::ffff:127.0.0.1]",
+            "[::127.0.0.1]",
+            "[64:ff9b::127.0.0.1]",
+            "[2002:7f00:1::]",
+            "[64:ff9b:1::8.8.8.8]",
+            "10.0.0.1",
+            "172.16.0.1",
+            "172.31.255.255",
+            "192.168.1.1",
+            "169.254.169.254",
+            "100.64.0.1",
+            "100.127.255.255",
+            "0.0.0.0",
+            "0",
+            "[::]",
+            "224.0.0.1",
+            "255.255.255.255",
+            "192.0.2.1",
+            "198.51.100.7",
+            "203.0.113.9",
+            "198.18.0.1",
+            "198.19.255.255",
+            "240.0.0.1",
+            "[fe80::1]",
+            "[fc00::1]",
+            "[fd12::1]",
+            "[ff02::1]",
+            "[2001:db8::1]",
+            "[2001:2::1]",
+            "[fec0::1]",
+            "[::ffff:10.0.0.1]",
+            "[2002:a00:1::]",
+            "[::ffff:0:10.0.0.1]",
+            "[2001:0:7f00:1::]",
+            "[2606:4700::5efe:10.0.0.1]",
         ] {
             assert!(check(PUBLIC, &format!("https://{host}/x")).is_err(), "{host}");
         }
@@ -294,7 +327,8 @@ mod tests {
 
     #[test]
     fn public_addresses_and_names_pass_over_https_only() {
-        for host in ["8.8.8.8", "172.32.0.1", "100.128.0.1", "[2606:4700::1111]", "s3.amazonaws.com", "[2002:808:808::]"]
+        for host in
+            ["8.8.8.8", "172.32.0.1", "100.128.0.1", "[2606:4700::1111]", "s3.amazonaws.com", "[2002:808:808::]"]
         {
             assert_eq!(check(PUBLIC, &format!("https://{host}/x")), Ok(()), "{host}");
             assert!(check(PUBLIC, &format!("http://{host}/x")).is_err(), "{host}");
@@ -317,7 +351,10 @@ mod tests {
 
     #[test]
     fn the_base_url_says_what_is_wrong_with_it() {
-        assert_eq!(BaseUrl::parse(" https://app.letsjelly.com/api/ ").unwrap().to_string(), "https://app.letsjelly.com/api");
+        assert_eq!(
+            BaseUrl::parse(" https://app.letsjelly.com/api/ ").unwrap().to_string(),
+            "https://app.letsjelly.com/api"
+        );
         assert!(!BaseUrl::parse("https://app.letsjelly.com/api").unwrap().is_loopback());
         for local in ["http://127.0.0.1:3999/api", "http://[::1]:1", "https://localhost/api", "http://127.8.8.8/"] {
             assert!(BaseUrl::parse(local).unwrap().rules().loopback_allowed(), "{local}");

@@ -136,9 +136,11 @@ fn words(body: &[u8]) -> String {
 
 /// At most 200 printable characters; words that look like links or tokens (long, without a space) are cut out.
 fn printable(text: &str) -> String {
-    let secretive =
-        |word: &str| word.contains("://") || word.contains("eyJ") || word.len() > 40 || word.contains("--");
-    let safe = |c: char| !c.is_control() && !matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}');
+    let secretive = |word: &str| word.contains("://") || word.contains("eyJ") || word.len() > 40 || word.contains("--");
+    let safe = |c: char| {
+        !c.is_control()
+            && !matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+    };
     let mut words: Vec<String> = Vec::new();
     let mut after_bearer = false;
     for word in text.split_whitespace() {
@@ -165,7 +167,8 @@ mod tests {
 
     #[test]
     fn the_services_words_are_made_safe_to_print() {
-        let text = printable("a\u{1b}[31m b\u{202e} see https://x.example/?sig=1 eyJfcmFpbHMi Authorization: Bearer t0k");
+        let text =
+            printable("a\u{1b}[31m b\u{202e} see https://x.example/?sig=1 eyJfcmFpbHMi Authorization: Bearer t0k");
         assert_eq!(text, "a[31m b see [cut] [cut] Authorization: Bearer [cut]");
         assert_eq!(printable(&"word ".repeat(100)).chars().count(), 200);
         assert_eq!(printable(&"x".repeat(41)), "[cut]");
@@ -173,10 +176,8 @@ mod tests {
 
     #[test]
     fn a_long_wait_is_the_teams_day_and_a_short_one_the_window() {
-        let limited = |seconds| ExchangeError::RateLimited {
-            retry_after: Duration::from_secs(seconds),
-            words: String::new(),
-        };
+        let limited =
+            |seconds| ExchangeError::RateLimited { retry_after: Duration::from_secs(seconds), words: String::new() };
         assert_eq!(limited(300).decision(), Decision::PauseEgressGroup(Duration::from_secs(300)));
         assert_eq!(limited(301).decision(), Decision::PauseTeamFor(Duration::from_secs(301)));
     }

@@ -11,12 +11,7 @@ fn spool(config: &SpoolConfig) -> (tempfile::TempDir, Spool) {
 }
 
 fn small() -> SpoolConfig {
-    SpoolConfig {
-        max_bytes: 64 << 20,
-        max_memory_bytes: 64 << 10,
-        memory_threshold_bytes: 16 << 10,
-        min_free_bytes: 0,
-    }
+    SpoolConfig { max_bytes: 64 << 20, max_memory_bytes: 64 << 10, memory_threshold_bytes: 16 << 10, min_free_bytes: 0 }
 }
 
 /// Bytes that differ from place to place.
@@ -87,8 +82,7 @@ async fn files_disappear_unless_they_are_kept_and_so_does_the_folder() {
     let (_folder, spool) = spool(&small());
     let count = |spool: &Spool| std::fs::read_dir(spool.folder()).unwrap().count();
     let bytes = pattern(300 << 10);
-    let (dropped, kept) =
-        (put(&spool, None, &bytes, 9999).await, put(&spool, Some(300 << 10), &bytes, 9999).await);
+    let (dropped, kept) = (put(&spool, None, &bytes, 9999).await, put(&spool, Some(300 << 10), &bytes, 9999).await);
     assert_eq!(count(&spool), 2);
     drop(dropped);
     assert_eq!(count(&spool), 1);
