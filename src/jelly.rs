@@ -1,0 +1,149 @@
+//! The client of Jelly's API: the exchange of a stable id for a signed link, and the quota. The only holder of the
+//! token; URLs are built from the configured base, never taken from a payload.
+
+mod error;
+mod link;
+mod quota;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use http::StatusCode;
+use http::header::{AUTHORIZATION, HeaderValue};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use reqwest::Response;
+use url::Url;
+
+pub use error::ExchangeError;
+pub use link::SignedUrl;
+pub(crate) use link::resolve_location;
+pub use quota::{EgressWindow, Quota, QuotaLimits, QuotaState};
+
+use crate::clock::Clock;
+use crate::http::{BaseUrl, HttpClients, HttpError};
+use crate::model::{AttachmentId, TeamKey};
+use crate::secret::Secret;
+
+/// RFC 3986 §2.3: everything else in an id is percent-encoded.
+const NOT_UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+/// The most of an answer's body that is read, in bytes.
+const MAX_BODY_BYTES: usize = 64 << 10;
+/// How long the body of an answer may take once its head is there. The head says all that is needed.
+const BODY_PATIENCE: Duration = Duration::from_secs(2);
+
+/// One team's access to the API. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct JellyClient(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    clients: HttpClients,
+    base: BaseUrl,
+    authorization: HeaderValue,
+    team: TeamKey,
+    quota: Quota,
+    clock: Clock,
+    requests: AtomicU64,
+}
+
+impl JellyClient {
+    /// Makes the client of one team. Fails where the token cannot be sent in a header.
+    pub fn new(
+        clients: HttpClients,
+        base: BaseUrl,
+        token: &Secret,
+        team: TeamKey,
+        quota: Quota,
+        clock: Clock,
+    ) -> Result<Self, ExchangeError> {
+        let usable = !token.is_empty() && token.expose().bytes().all(|b| b.is_ascii_graphic());
+        let authorization = HeaderValue::from_str(&format!("Bearer {}", token.expose()));
+        let (true, Ok(mut authorization)) = (usable, authorization) else {
+            return Err(ExchangeError::Unauthorized(format!(
+                "the API token of team {team} is empty or holds spaces or signs that no token has; copy it again"
+            )));
+        };
+        authorization.set_sensitive(true);
+        let requests = AtomicU64::new(0);
+        Ok(Self(Arc::new(Inner { clients, base, authorization, team, quota, clock, requests })))
+    }
+
+    /// The team.
+    pub fn team(&self) -> &TeamKey {
+        &self.0.team
+    }
+
+    /// The team's quota. The driver takes from it before each [`JellyClient::exchange`].
+    pub fn quota(&self) -> &Quota {
+        &self.0.quota
+    }
+
+    /// The API requests that this client has made.
+    pub fn requests(&self) -> u64 {
+        self.0.requests.load(Ordering::Relaxed)
+    }
+
+    /// Exchanges a stable id for a fresh signed link. One request; safe to drop at any time and to repeat.
+    pub async fn exchange(&self, id: &AttachmentId) -> Result<SignedUrl, ExchangeError> {
+        let id = utf8_percent_encode(id.as_str(), NOT_UNRESERVED).to_string();
+        let (url, mut response) = self.get(&["attachments", &id]).await?;
+        match response.status() {
+            StatusCode::MOVED_PERMANENTLY
+            | StatusCode::FOUND
+            | StatusCode::SEE_OTHER
+            | StatusCode::TEMPORARY_REDIRECT
+            | StatusCode::PERMANENT_REDIRECT => {
+                let link = SignedUrl::from_redirect(&url, response.headers(), self.0.clients.rules());
+                // Read to its end so that the connection can be used again.
+                read_body(&mut response).await;
+                link
+            }
+            _ => Err(ExchangeError::from_answer(response, self.0.clock.now()).await),
+        }
+    }
+
+    /// Asks whether the token is still accepted (`GET /members`). Counts against the quota even when that is used up.
+    pub async fn probe_members(&self) -> Result<bool, ExchangeError> {
+        self.0.quota.take_anyway(self.0.clock.now());
+        let (_, mut response) = self.get(&["members"]).await?;
+        match response.status() {
+            StatusCode::OK => {
+                read_body(&mut response).await;
+                Ok(true)
+            }
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Ok(false),
+            _ => Err(ExchangeError::from_answer(response, self.0.clock.now()).await),
+        }
+    }
+
+    /// Sends one request with the token.
+    async fn get(&self, segments: &[&str]) -> Result<(Url, Response), ExchangeError> {
+        let inner = &self.0;
+        let url = inner.base.below(segments).map_err(|error: HttpError| {
+            // The text would hold the id.
+            drop(error);
+            ExchangeError::UnexpectedAnswer("the request URL cannot be built from the base URL".into())
+        })?;
+        inner.requests.fetch_add(1, Ordering::Relaxed);
+        let request = inner.clients.api().get(url.clone()).header(AUTHORIZATION, inner.authorization.clone());
+        Ok((url, request.send().await?))
+    }
+}
+
+/// Reads what there is of a body, up to 64 KiB and two seconds; failures only shorten it.
+pub(crate) async fn read_body(response: &mut Response) -> Vec<u8> {
+    let mut body = Vec::new();
+    let read = async {
+        while let Ok(Some(piece)) = response.chunk().await {
+            let room = MAX_BODY_BYTES - body.len();
+            body.extend_from_slice(&piece[..piece.len().min(room)]);
+            if body.len() == MAX_BODY_BYTES {
+                break;
+            }
+        }
+    };
+    // Whether it came in time does not matter: what has come is used.
+    drop(tokio::time::timeout(BODY_PATIENCE, read).await);
+    body
+}
