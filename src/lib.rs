@@ -7,5 +7,6 @@
 pub mod clock;
 pub mod config;
 pub mod digest;
+
 pub mod model;
 pub mod secret;
