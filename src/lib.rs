@@ -7,6 +7,7 @@
 pub mod clock;
 pub mod config;
 pub mod digest;
+pub mod filter;
 
 pub mod model;
 pub mod secret;
