@@ -1,11 +1,26 @@
 //! Settings: what each means, its default and its bounds. The one reader of the configuration file and environment.
 
+mod check;
+mod environment;
+mod error;
+mod file;
+mod load;
+mod origin;
+mod token;
+pub mod values;
+
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
 
+pub use environment::{Environment, VARIABLES};
+pub use error::ConfigError;
+pub use load::{DEFAULT_TEAM, Loaded, Overrides, load};
+pub use origin::{Origin, Sources};
+
+use crate::model::{InvalidId, TeamKey};
 use crate::secret::Secret;
 
 /// Everything that can be set, resolved: flag over environment over file over default.
@@ -35,11 +50,50 @@ pub struct Config {
     pub teams: BTreeMap<String, TeamConfig>,
 }
 
+/// The live service's limit of requests in each 5 minutes and address.
+pub const LIVE_REQUESTS_PER_WINDOW: u64 = 5_000;
+/// The live service's limit of requests in each UTC day and team.
+pub const LIVE_REQUESTS_PER_DAY: u64 = 100_000;
+
+impl Config {
+    /// The limits in force, as requests in each 5 minutes and in each UTC day: what is set; else the live service's
+    /// against any base that is not loopback, and none against one that is.
+    pub fn quota_limits(&self, base_is_loopback: bool) -> (Option<u64>, Option<u64>) {
+        let live = |limit| (!base_is_loopback).then_some(limit);
+        (
+            self.quota.requests_per_window.or(live(LIVE_REQUESTS_PER_WINDOW)),
+            self.quota.requests_per_day.or(live(LIVE_REQUESTS_PER_DAY)),
+        )
+    }
+
+    /// The rules for a team: its own where it has some, else the common ones.
+    pub fn filter_for(&self, team: &str) -> &FilterConfig {
+        self.teams.get(team).and_then(|team| team.filter.as_ref()).unwrap_or(&self.filter)
+    }
+
+    /// The archive of a team: its own where it has one, else the common one.
+    pub fn archive_for(&self, team: &str) -> Option<&Path> {
+        self.teams.get(team).and_then(|team| team.archive.as_deref()).or(self.archive.as_deref())
+    }
+
+    /// The name of a team in keys and journal lines: its `archive_key`, else its name.
+    pub fn team_key(&self, team: &str) -> Result<TeamKey, InvalidId> {
+        self.teams.get(team).and_then(|team| team.archive_key.as_deref()).unwrap_or(team).parse()
+    }
+
+    /// The group of teams with which a team shares its address and so its 5-minute window; `default` unless set.
+    pub fn egress_group(&self, team: &str) -> &str {
+        self.teams.get(team).and_then(|team| team.egress_group.as_deref()).unwrap_or("default")
+    }
+}
+
 /// One team: its token, its name in the archive, its rules.
 #[derive(Debug, Clone, Default)]
 pub struct TeamConfig {
     /// The API token (from `token`, `token_file` or the environment).
     pub token: Option<Secret>,
+    /// The file that the token came from, or would come from where tokens are not read.
+    pub token_file: Option<PathBuf>,
     /// Its own archive.
     pub archive: Option<PathBuf>,
     /// Its immutable name in keys and journal lines; by default its name.
@@ -54,7 +108,7 @@ pub struct TeamConfig {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ApiConfig {
-    /// The base URL, with `/api`.
+    /// The base URL, with `/api` and without a final slash.
     pub base_url: String,
 }
 
@@ -64,22 +118,43 @@ impl Default for ApiConfig {
     }
 }
 
+impl ApiConfig {
+    /// Whether the base URL names this machine: `localhost`, a name under it, or a loopback address.
+    pub fn is_loopback(&self) -> bool {
+        url::Url::parse(&self.base_url).is_ok_and(|url| match url.host() {
+            Some(url::Host::Domain(name)) => {
+                let name = name.trim_end_matches('.').to_ascii_lowercase();
+                name == "localhost" || name.ends_with(".localhost")
+            }
+            Some(url::Host::Ipv4(address)) => address.is_loopback(),
+            Some(url::Host::Ipv6(address)) => address.to_canonical().is_loopback(),
+            None => false,
+        })
+    }
+}
+
 /// Both HTTP clients. Times are per event (connecting, waiting for the next bytes), not for whole transfers.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct HttpConfig {
     /// To connect, with TLS.
+    #[serde(deserialize_with = "values::duration::<100, 300_000, _>")]
     pub connect_timeout: Duration,
     /// For the next bytes to come, headers included.
+    #[serde(deserialize_with = "values::duration::<100, 3_600_000, _>")]
     pub read_timeout: Duration,
     /// A file of extra root certificates (PEM).
     pub ca_file: Option<PathBuf>,
     /// A proxy for both clients; it must enforce the address rules itself.
     pub proxy: Option<String>,
     /// The most redirects that are followed on the storage side.
+    #[serde(deserialize_with = "values::count::<0, 20, _, _>")]
     pub max_storage_redirects: u32,
     /// How often one download is continued after a broken connection before the attempt counts as failed.
+    #[serde(deserialize_with = "values::count::<0, 1000, _, _>")]
     pub max_resumes: u32,
     /// The largest attachment that is fetched, in bytes.
+    #[serde(rename = "max_attachment_size", deserialize_with = "values::size::<1, { 1 << 50 }, _>")]
     pub max_attachment_bytes: u64,
 }
 
@@ -99,28 +174,38 @@ impl Default for HttpConfig {
 
 /// The service's request limits. Where `None`, the live service's limits hold against it, and none against a
 /// loopback base.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct QuotaConfig {
     /// Requests in each 5 minutes and egress group (the live service: 5,000).
+    #[serde(deserialize_with = "values::optional_count::<1, 1_000_000_000, _>")]
     pub requests_per_window: Option<u64>,
     /// Requests in each UTC day and team (the live service: 100,000).
+    #[serde(deserialize_with = "values::optional_count::<1, 1_000_000_000, _>")]
     pub requests_per_day: Option<u64>,
 }
 
 /// How work is driven.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct WorkerConfig {
     /// Attachments that are exchanged and fetched at once.
+    #[serde(deserialize_with = "values::count::<1, 1024, _, _>")]
     pub concurrency: usize,
     /// Attachments that may be leased at once: fetching, or waiting for their batch to be made durable.
+    #[serde(deserialize_with = "values::count::<1, 65_536, _, _>")]
     pub max_leases: usize,
     /// The most attachments that are made durable together.
+    #[serde(deserialize_with = "values::count::<1, 65_536, _, _>")]
     pub batch_size: usize,
     /// How long a lease holds without renewal.
+    #[serde(deserialize_with = "values::duration::<10_000, 86_400_000, _>")]
     pub lease_duration: Duration,
     /// How long an interrupted run may finish what is in flight.
+    #[serde(deserialize_with = "values::duration::<0, 600_000, _>")]
     pub shutdown_timeout: Duration,
     /// The longest pause a foreground run sits out before it ends with work pending.
+    #[serde(deserialize_with = "values::duration::<0, 604_800_000, _>")]
     pub max_wait: Duration,
 }
 
@@ -138,13 +223,17 @@ impl Default for WorkerConfig {
 }
 
 /// How attempts are spaced: exponential backoff with full jitter.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct RetryConfig {
     /// Attempts before an attachment fails for good.
+    #[serde(deserialize_with = "values::count::<1, 1000, _, _>")]
     pub max_attempts: u32,
     /// The upper bound of the first delay.
+    #[serde(deserialize_with = "values::duration::<1, 3_600_000, _>")]
     pub base_delay: Duration,
     /// The upper bound of any delay.
+    #[serde(deserialize_with = "values::duration::<1, 86_400_000, _>")]
     pub max_delay: Duration,
 }
 
@@ -155,15 +244,20 @@ impl Default for RetryConfig {
 }
 
 /// The space downloads may take before they are stored.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct SpoolConfig {
     /// On disk, all downloads together, in bytes.
+    #[serde(rename = "max_size", deserialize_with = "values::size::<{ 1 << 20 }, { 1 << 50 }, _>")]
     pub max_bytes: u64,
     /// In memory, all downloads together, in bytes.
+    #[serde(rename = "max_memory", deserialize_with = "values::size::<0, { 1 << 40 }, _>")]
     pub max_memory_bytes: u64,
     /// Up to this size a download is kept in memory, in bytes.
+    #[serde(rename = "memory_threshold", deserialize_with = "values::size::<0, { 1 << 30 }, _>")]
     pub memory_threshold_bytes: u64,
     /// Free space that is left on the file system, in bytes.
+    #[serde(rename = "min_free", deserialize_with = "values::size::<0, { 1 << 50 }, _>")]
     pub min_free_bytes: u64,
 }
 
@@ -179,9 +273,11 @@ impl Default for SpoolConfig {
 }
 
 /// How payloads are read.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct SourceConfig {
     /// The largest message or conversation, in bytes of JSON.
+    #[serde(rename = "max_payload_size", deserialize_with = "values::size_in_memory::<1024, { 4 << 30 }, _>")]
     pub max_payload_bytes: usize,
 }
 
@@ -219,8 +315,10 @@ pub struct FilterConfig {
     /// File names to skip.
     pub skip_names: Vec<String>,
     /// The smallest declared size to keep, as people write it (`4 KiB`).
+    #[serde(deserialize_with = "values::optional_size")]
     pub min_size: Option<bytesize::ByteSize>,
     /// The largest declared size to keep.
+    #[serde(deserialize_with = "values::optional_size")]
     pub max_size: Option<bytesize::ByteSize>,
     /// Senders to keep, as patterns over the address (`*@supplier.example`); empty keeps all.
     pub senders: Vec<String>,
@@ -229,8 +327,10 @@ pub struct FilterConfig {
     /// `inbound` or `outbound`: keep only mail that went this way.
     pub direction: Option<crate::model::Direction>,
     /// Keep only mail sent at or after this date or time.
+    #[serde(deserialize_with = "values::optional_moment")]
     pub since: Option<String>,
     /// Keep only mail sent before this date or time.
+    #[serde(deserialize_with = "values::optional_moment")]
     pub until: Option<String>,
     /// Labels of the conversation to keep (any of them); empty keeps all.
     pub labels: Vec<String>,

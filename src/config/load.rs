@@ -1,0 +1,300 @@
+//! Puts the settings together: flag over environment over file over default, with the origin of each.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::file::{self, TeamFile};
+use super::{Config, ConfigError, Environment, Origin, Sources, TeamConfig, check, token, values};
+use crate::secret::Secret;
+
+/// The team that flags and environment describe.
+pub const DEFAULT_TEAM: &str = "default";
+
+/// The settings that flags give. `None` leaves a setting to environment, file and default.
+#[derive(Debug, Clone, Default)]
+pub struct Overrides {
+    /// `--config`: the configuration file.
+    pub config: Option<PathBuf>,
+    /// `--archive`.
+    pub archive: Option<PathBuf>,
+    /// `--catalog`.
+    pub catalog: Option<PathBuf>,
+    /// `--api-url`.
+    pub api_url: Option<String>,
+    /// `--token-file`: a path, never the token.
+    pub token_file: Option<PathBuf>,
+    /// `--ca-file`.
+    pub ca_file: Option<PathBuf>,
+    /// `--concurrency`.
+    pub concurrency: Option<usize>,
+    /// Leaves token files unread, for commands that ask Jelly for nothing.
+    pub skip_tokens: bool,
+}
+
+/// Settings that can be used.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// The settings.
+    pub config: Config,
+    /// Where each came from.
+    pub sources: Sources,
+    /// What is allowed but probably not meant; each a sentence.
+    pub warnings: Vec<String>,
+}
+
+/// Reads the configuration.
+///
+/// # Errors
+/// If a file, variable or flag cannot be read or does not fit. Messages never hold a secret.
+pub fn load(overrides: &Overrides, environment: &Environment) -> Result<Loaded, ConfigError> {
+    load_in(Path::new(""), overrides, environment)
+}
+
+/// Reads the configuration as seen from a working directory.
+fn load_in(directory: &Path, overrides: &Overrides, environment: &Environment) -> Result<Loaded, ConfigError> {
+    let mut loaded = Loaded { config: Config::default(), sources: Sources::default(), warnings: Vec::new() };
+    let mut teams = BTreeMap::new();
+    if let Some((path, found_by)) = find_file(directory, overrides, environment) {
+        teams = loaded.take_file(&path, environment)?;
+        loaded.sources.file = Some(path);
+        loaded.sources.file_found_by = Some(found_by);
+    }
+    loaded.take_paths(overrides, environment, &mut teams)?;
+    loaded.take_others(overrides, environment)?;
+    loaded.take_teams(teams, overrides, environment)?;
+    for name in environment.unknown() {
+        loaded.warnings.push(format!("the environment variable {name} is none that jellyjar knows; is it misspelt?"));
+    }
+    if environment.is_blank("JELLY_API_TOKEN") {
+        loaded.warnings.push("JELLY_API_TOKEN is empty, which counts as not set".into());
+    }
+    check::check(&mut loaded)?;
+    Ok(loaded)
+}
+
+/// Finds the configuration file, and says what named it.
+fn find_file(directory: &Path, overrides: &Overrides, environment: &Environment) -> Option<(PathBuf, &'static str)> {
+    if let Some(path) = &overrides.config {
+        return Some((path.clone(), "--config"));
+    }
+    if let Some(path) = environment.path("JELLYJAR_CONFIG") {
+        return Some((path, "JELLYJAR_CONFIG"));
+    }
+    let here = directory.join("jellyjar.toml");
+    if here.exists() {
+        return Some((here, "its usual place, the working directory"));
+    }
+    // The XDG Base Directory Specification: relative paths are invalid and ignored.
+    let home = environment.path("XDG_CONFIG_HOME").filter(|path| path.is_absolute());
+    let home = home.or_else(|| environment.path("HOME").map(|home| home.join(".config")));
+    let path = home?.join("jellyjar/jellyjar.toml");
+    path.exists().then_some((path, "its usual place, the user's configuration folder"))
+}
+
+impl Loaded {
+    /// Takes over a configuration file. Its relative paths are taken from its own folder, `~/` from `HOME`.
+    fn take_file(&mut self, path: &Path, environment: &Environment) -> Result<BTreeMap<String, TeamFile>, ConfigError> {
+        let file::Parsed { file, lines } = file::read(path)?;
+        let mut teams = file.teams;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let resolve = |key: &str, value: &mut Option<PathBuf>| -> Result<(), ConfigError> {
+            let Some(given) = value else { return Ok(()) };
+            let resolved = match given.strip_prefix("~") {
+                Ok(rest) => environment.path("HOME").map(|home| home.join(rest)).ok_or_else(|| ConfigError::File {
+                    path: path.to_owned(),
+                    line: lines.get(key).copied(),
+                    key: Some(key.to_owned()),
+                    message: "`~` cannot be resolved, for HOME is not set; write the whole path".into(),
+                })?,
+                Err(_) => folder.join(&*given),
+            };
+            *value = Some(resolved);
+            Ok(())
+        };
+        let config = &mut self.config;
+        (config.archive, config.catalog) = (file.archive, file.catalog);
+        config.http = file.http;
+        resolve("archive", &mut config.archive)?;
+        resolve("catalog", &mut config.catalog)?;
+        resolve("http.ca_file", &mut config.http.ca_file)?;
+        for (name, team) in &mut teams {
+            resolve(&format!("teams.{name}.archive"), &mut team.archive)?;
+            resolve(&format!("teams.{name}.token_file"), &mut team.token_file)?;
+            let blame = |message| ConfigError::File {
+                path: path.to_owned(),
+                line: lines.get(&format!("teams.{name}")).copied(),
+                key: Some(format!("teams.{name}")),
+                message,
+            };
+            values::check_name(name).map_err(blame)?;
+            if team.token.is_some() && team.token_file.is_some() {
+                return Err(blame("both `token` and `token_file` are set; keep one of them".into()));
+            }
+        }
+        config.api = file.api;
+        config.quota = file.quota;
+        config.worker = file.worker;
+        config.retry = file.retry;
+        config.spool = file.spool;
+        config.source = file.source;
+        config.filter = file.filter;
+        if let Some(mode) = token::open_mode(path).filter(|_| teams.values().any(|team| team.token.is_some())) {
+            self.warnings.push(format!(
+                "{} holds a token and can be read by others (mode {mode:04o}); run: chmod 600 {}",
+                path.display(),
+                path.display()
+            ));
+        }
+        for (key, line) in lines {
+            self.sources.set(key, Origin::File { line });
+        }
+        Ok(teams)
+    }
+
+    /// Takes over the paths that flags and environment give. The archive is also that of the team `default`.
+    fn take_paths(
+        &mut self,
+        overrides: &Overrides,
+        environment: &Environment,
+        teams: &mut BTreeMap<String, TeamFile>,
+    ) -> Result<(), ConfigError> {
+        let pick = |flag: &'static str, given: &Option<PathBuf>, variable: &'static str| {
+            if let Some(path) = given {
+                values::check_path(path).map_err(|message| ConfigError::Flag { name: flag, message })?;
+                return Ok(Some((path.clone(), Origin::Flag(flag))));
+            }
+            let Some(path) = environment.path(variable) else { return Ok(None) };
+            values::check_path(&path).map_err(|message| ConfigError::environment(variable, message))?;
+            Ok::<_, ConfigError>(Some((path, Origin::Environment(variable))))
+        };
+        if let Some((path, origin)) = pick("--archive", &overrides.archive, "JELLYJAR_ARCHIVE")? {
+            self.config.archive = Some(path);
+            self.sources.set("archive", origin);
+            for (name, team) in teams {
+                if name == DEFAULT_TEAM && team.archive.take().is_some() {
+                    self.sources.set(format!("teams.{name}.archive"), origin);
+                } else if team.archive.is_some() {
+                    self.warnings
+                        .push(format!("the archive of {origin} is not that of team `{name}`, which has its own"));
+                }
+            }
+        }
+        if let Some((path, origin)) = pick("--catalog", &overrides.catalog, "JELLYJAR_CATALOG")? {
+            self.config.catalog = Some(path);
+            self.sources.set("catalog", origin);
+        }
+        if let Some((path, origin)) = pick("--ca-file", &overrides.ca_file, "JELLYJAR_CA_FILE")? {
+            self.config.http.ca_file = Some(path);
+            self.sources.set("http.ca_file", origin);
+        }
+        Ok(())
+    }
+
+    /// Takes over the settings that flags and environment give and that are no paths.
+    fn take_others(&mut self, overrides: &Overrides, environment: &Environment) -> Result<(), ConfigError> {
+        if let Some(url) = &overrides.api_url {
+            self.config.api.base_url.clone_from(url);
+            self.sources.set("api.base_url", Origin::Flag("--api-url"));
+        } else if let Some(url) = environment.text("JELLY_API_URL")? {
+            url.clone_into(&mut self.config.api.base_url);
+            self.sources.set("api.base_url", Origin::Environment("JELLY_API_URL"));
+        }
+        let message = || "write a whole number, 1 to 1024".to_owned();
+        if let Some(concurrency) = overrides.concurrency {
+            if !(1..=1024).contains(&concurrency) {
+                return Err(ConfigError::Flag { name: "--concurrency", message: message() });
+            }
+            self.config.worker.concurrency = concurrency;
+            self.sources.set("worker.concurrency", Origin::Flag("--concurrency"));
+        } else if let Some(text) = environment.text("JELLYJAR_CONCURRENCY")? {
+            let number = text.trim().parse().ok().filter(|number| (1..=1024).contains(number));
+            self.config.worker.concurrency =
+                number.ok_or_else(|| ConfigError::environment("JELLYJAR_CONCURRENCY", message()))?;
+            self.sources.set("worker.concurrency", Origin::Environment("JELLYJAR_CONCURRENCY"));
+        }
+        Ok(())
+    }
+
+    /// Makes the teams, and reads their tokens.
+    fn take_teams(
+        &mut self,
+        mut teams: BTreeMap<String, TeamFile>,
+        overrides: &Overrides,
+        environment: &Environment,
+    ) -> Result<(), ConfigError> {
+        let given = given_token(overrides, environment)?;
+        if teams.is_empty() {
+            teams.insert(DEFAULT_TEAM.into(), TeamFile::default());
+        } else if let Some(given) = given.as_ref().filter(|_| !teams.contains_key(DEFAULT_TEAM)) {
+            let names: Vec<_> = teams.keys().map(|name| format!("`{name}`")).collect();
+            self.warnings.push(format!(
+                "the token of {} makes a team `{DEFAULT_TEAM}` besides {}; if it is the token of one of these, take it away",
+                given.origin(),
+                names.join(", ")
+            ));
+            teams.insert(DEFAULT_TEAM.into(), TeamFile::default());
+        }
+        for (name, file) in teams {
+            let TeamFile { mut token, mut token_file, archive, archive_key, egress_group, filter } = file;
+            if let Some(given) = given.as_ref().filter(|_| name == DEFAULT_TEAM) {
+                let key = if matches!(given, GivenToken::Value(..)) { "token" } else { "token_file" };
+                self.sources.set(format!("teams.{name}.{key}"), given.origin());
+                (token, token_file) = match given {
+                    GivenToken::Value(value, _) => (Some(value.clone()), None),
+                    GivenToken::File(path, _) => (None, Some(path.clone())),
+                };
+            }
+            if let Some(path) = token_file.as_ref().filter(|_| !overrides.skip_tokens) {
+                token = Some(token::read(&name, path)?);
+                if let Some(mode) = token::open_mode(path) {
+                    let path = path.display();
+                    self.warnings.push(format!(
+                        "the token file {path} of team `{name}` can be read by others (mode {mode:04o}); run: chmod 600 {path}"
+                    ));
+                }
+            }
+            let team = TeamConfig { token, token_file, archive, archive_key, egress_group, filter };
+            self.config.teams.insert(name, team);
+        }
+        Ok(())
+    }
+}
+
+/// A token that flags or environment give.
+enum GivenToken {
+    Value(Secret, Origin),
+    File(PathBuf, Origin),
+}
+
+impl GivenToken {
+    fn origin(&self) -> Origin {
+        match self {
+            Self::Value(_, origin) | Self::File(_, origin) => *origin,
+        }
+    }
+}
+
+fn given_token(overrides: &Overrides, environment: &Environment) -> Result<Option<GivenToken>, ConfigError> {
+    if let Some(path) = &overrides.token_file {
+        let flag = "--token-file";
+        values::check_path(path).map_err(|message| ConfigError::Flag { name: flag, message })?;
+        return Ok(Some(GivenToken::File(path.clone(), Origin::Flag(flag))));
+    }
+    let value = environment.text("JELLY_API_TOKEN")?;
+    let path = environment.path("JELLY_API_TOKEN_FILE");
+    match (value, path) {
+        (None, None) => Ok(None),
+        (Some(_), Some(_)) => Err(ConfigError::Conflict(
+            "JELLY_API_TOKEN and JELLY_API_TOKEN_FILE are both set; unset one of them".into(),
+        )),
+        (Some(value), None) => match token::problem(value) {
+            Some(problem) => Err(ConfigError::environment("JELLY_API_TOKEN", format!("no usable token: {problem}"))),
+            None => Ok(Some(GivenToken::Value(Secret::new(value), Origin::Environment("JELLY_API_TOKEN")))),
+        },
+        (None, Some(path)) => Ok(Some(GivenToken::File(path, Origin::Environment("JELLY_API_TOKEN_FILE")))),
+    }
+}
+
+#[cfg(test)]
+#[path = "load_tests.rs"]
+mod tests;
