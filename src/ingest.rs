@@ -146,7 +146,8 @@ impl Intake {
         let known = self.catalog.known(team.row, &keys).await?;
 
         let revives = |reference: &IngestReference| {
-            reference.skip_rule.is_none() && known.get(&reference.key).is_some_and(|known| known.state == State::Skipped)
+            reference.skip_rule.is_none()
+                && known.get(&reference.key).is_some_and(|known| known.state == State::Skipped)
         };
         let is_new = |one: &Prepared| !known_lines.contains(&one.message.line_digest);
         let new_lines: Vec<&MessageLine> = prepared.iter().filter(|one| is_new(one)).map(|one| &one.line).collect();
@@ -193,7 +194,12 @@ impl Intake {
     }
 
     /// Tells what [`Intake::take`] would do, and adds it to `forecast`; nothing is written.
-    pub async fn forecast(&self, team: &Team, messages: Vec<Message>, forecast: &mut Forecast) -> Result<(), IngestError> {
+    pub async fn forecast(
+        &self,
+        team: &Team,
+        messages: Vec<Message>,
+        forecast: &mut Forecast,
+    ) -> Result<(), IngestError> {
         forecast_with(&self.catalog, team, messages, forecast).await
     }
 

@@ -4,6 +4,7 @@
 //! `model digest secret clock < config filter < catalog < http < jelly < spool < fetch < store < source < ingest <
 //! archive < audit < worker < cli`. `sim`, the simulated Jelly, imports `digest` and `clock` alone.
 
+pub mod archive;
 pub mod catalog;
 pub mod clock;
 pub mod config;
@@ -17,3 +18,4 @@ pub mod model;
 pub mod secret;
 pub mod spool;
 pub mod store;
+pub mod worker;

@@ -6,6 +6,7 @@ mod message;
 
 pub use ids::{AttachmentId, AttachmentKey, InvalidId, TeamKey, WriterId};
 pub use journal::{
-    FORMAT_VERSION, MessageLine, OutcomeKind, OutcomeLine, SegmentHeader, SegmentRef, Stream, UnsupportedVersion, Versioned,
+    FORMAT_VERSION, MessageLine, OutcomeKind, OutcomeLine, SegmentHeader, SegmentRef, Stream, UnsupportedVersion,
+    Versioned,
 };
 pub use message::{Attachment, Conversation, Direction, Message, Payload, Position, Reject};

@@ -250,6 +250,23 @@ impl Catalog {
         Ok(done.rows_affected())
     }
 
+    /// Gives leases back unused: their attachments are due again at once, with no attempt spent.
+    pub async fn release(&self, leases: &[LeaseTicket]) -> Result<()> {
+        let leases: Vec<_> = leases.iter().map(|ticket| LeaseJson::new(ticket.row, &ticket.token)).collect();
+        let mut connection = self.connection().await;
+        sqlx::query(
+            "-- name: release
+            UPDATE attachments SET lease_token = NULL, lease_expires_at = NULL
+            FROM (SELECT value ->> 'i' AS row, unhex(value ->> 't') AS token FROM json_each($1)) j
+            WHERE attachments.id = j.row AND attachments.lease_token = j.token",
+        )
+        .bind(json(&leases))
+        .execute(&mut *connection)
+        .await
+        .map_err(at("release"))?;
+        Ok(())
+    }
+
     /// Extends leases that are still held, by `duration` from now. `leases` are (row, token) pairs as
     /// [`Lease::ticket`] gives them.
     pub async fn renew(&self, leases: &[LeaseTicket], duration: Duration) -> Result<u64> {

@@ -1,0 +1,9 @@
+//! One attachment from its lease to its outcome: exchange, fetch, check, and then, a batch at a time, store and record.
+
+mod attempt;
+mod commit;
+mod hold;
+
+pub use attempt::{Fetcher, Finished, TeamAccess};
+pub use commit::{CommitError, Committer, Tally};
+pub use hold::Holds;

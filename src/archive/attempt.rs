@@ -1,0 +1,247 @@
+//! One attempt at one attachment: what is asked of Jelly and the storage, and what each answer leads to.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::{debug, warn};
+
+use super::Holds;
+use crate::catalog::{Job, Lease, NewState, Pause};
+use crate::clock::Clock;
+use crate::config::{HttpConfig, RetryConfig};
+use crate::digest::Digest;
+use crate::fetch::{Declared, FetchError, fetch};
+use crate::http::{Decision, HttpClients};
+use crate::jelly::JellyClient;
+use crate::model::TeamKey;
+use crate::spool::{Spool, Spooled};
+
+/// How to ask for one team's attachments.
+#[derive(Debug, Clone)]
+pub struct TeamAccess {
+    /// Its name in the archive.
+    pub key: TeamKey,
+    /// Its client.
+    pub client: JellyClient,
+    /// The scopes of the pauses that hold it: its own, then its egress group's.
+    pub scopes: [String; 2],
+}
+
+impl TeamAccess {
+    /// The pause that keeps the team from sending now.
+    pub fn held(&self, holds: &Holds, now_ms: i64) -> Option<Pause> {
+        holds.held(&[&self.scopes[0], &self.scopes[1]], now_ms)
+    }
+}
+
+/// What a lease's work led to; nothing of it is durable yet.
+#[derive(Debug)]
+pub enum Finished {
+    /// Bytes that are to be stored.
+    Fetched {
+        /// The lease.
+        lease: Lease<Job>,
+        /// The team's name in the archive.
+        team: TeamKey,
+        /// The bytes.
+        spooled: Spooled,
+        /// Why they go to quarantine instead of the blobs.
+        quarantine: Option<String>,
+    },
+    /// No bytes: failed, or to be tried again.
+    Ended {
+        /// The lease.
+        lease: Lease<Job>,
+        /// The team's name in the archive.
+        team: TeamKey,
+        /// Failed or retry.
+        state: NewState,
+        /// A pause to be kept.
+        pause: Option<Pause>,
+    },
+}
+
+/// Fetches attachments of any team.
+#[derive(Debug, Clone)]
+pub struct Fetcher {
+    /// Both HTTP clients.
+    pub clients: HttpClients,
+    /// Where downloads go.
+    pub spool: Spool,
+    /// Bounds of downloads.
+    pub http: HttpConfig,
+    /// How attempts are spaced.
+    pub retry: RetryConfig,
+    /// The pauses in force.
+    pub holds: Arc<Holds>,
+    /// The time.
+    pub clock: Clock,
+}
+
+/// How often one attempt asks for a fresh link after a dead one.
+const FRESH_LINKS: u32 = 2;
+
+/// 429 answers that ask for at most this long hold the whole egress group: the 5-minute window is per address.
+const EGRESS_PAUSE_MAX: Duration = Duration::from_secs(300);
+
+enum Step {
+    Spooled(Spooled, Option<String>),
+    Ended(NewState, Option<Pause>),
+}
+
+impl Fetcher {
+    /// Works on one lease to its end. Dropping the future leaves nothing behind but the lease.
+    pub async fn attempt(&self, lease: Lease<Job>, team: &TeamAccess) -> Finished {
+        let step = self.steps(&lease, team).await;
+        let key = team.key.clone();
+        match step {
+            Step::Spooled(spooled, quarantine) => Finished::Fetched { lease, team: key, spooled, quarantine },
+            Step::Ended(state, pause) => {
+                if let Some(pause) = &pause {
+                    self.holds.hold(pause.clone());
+                }
+                Finished::Ended { lease, team: key, state, pause }
+            }
+        }
+    }
+
+    async fn steps(&self, lease: &Lease<Job>, team: &TeamAccess) -> Step {
+        let job = lease.job();
+        let declared = Declared { size_bytes: job.declared_size() };
+        let mut fresh_links = 0;
+        let mut contradiction: Option<Digest> = None;
+        loop {
+            // Admission comes before the exchange: the link lives for minutes only.
+            let reservation = match self.spool.reserve(job.declared_size()).await {
+                Ok(reservation) => reservation,
+                Err(error) => return self.decide(lease, team, error.decision(), error.to_string()).await,
+            };
+            if let Err(wait) = team.client.quota().try_take(self.clock.now()) {
+                self.holds.hold(self.pause(&team.scopes[0], wait, "the request quota is used up"));
+                return Step::Ended(released(None), None);
+            }
+            let link = match team.client.exchange(job.attachment_id()).await {
+                Ok(link) => link,
+                Err(error) => return self.decide(lease, team, error.decision(), error.to_string()).await,
+            };
+            match fetch(&self.clients, link, &declared, &self.spool, reservation, &self.http).await {
+                Ok(spooled) => return Step::Spooled(spooled, None),
+                Err(FetchError::Mismatch { spooled, facts }) => match contradiction {
+                    Some(before) if before == spooled.sha256() => {
+                        let reason = format!("{facts}; a second download gave the same bytes");
+                        return Step::Spooled(*spooled, Some(reason));
+                    }
+                    Some(_) => {
+                        let reason = format!("{facts}; two downloads gave different bytes");
+                        return self.decide(lease, team, Decision::RetryAfter(None), reason).await;
+                    }
+                    None => contradiction = Some(spooled.sha256()),
+                },
+                Err(error) if error.decision() == Decision::Reexchange && fresh_links < FRESH_LINKS => {
+                    debug!(attachment.id_hash = %job.key(), error = %error, "exchanging afresh");
+                    fresh_links += 1;
+                }
+                Err(error) => return self.decide(lease, team, error.decision(), error.to_string()).await,
+            }
+        }
+    }
+
+    /// What follows from a failed request.
+    async fn decide(&self, lease: &Lease<Job>, team: &TeamAccess, decision: Decision, reason: String) -> Step {
+        let job = lease.job();
+        let id = job.key();
+        match decision {
+            // A dead link that fresh ones did not cure, or bytes that contradict themselves, count as any failure.
+            Decision::RetryAfter(_) | Decision::Reexchange | Decision::Quarantine => {
+                let asked = if let Decision::RetryAfter(asked) = decision { asked } else { None };
+                let attempts = job.attempts() + 1;
+                if attempts >= self.retry.max_attempts {
+                    warn!(attachment.id_hash = %id, job.attempt = attempts, error = %reason, "failed for good");
+                    return Step::Ended(
+                        NewState::Failed { reason: format!("{reason} (attempt {attempts}, the last)") },
+                        None,
+                    );
+                }
+                let delay = self.backoff(job.attempts()).max(asked.unwrap_or_default());
+                debug!(attachment.id_hash = %id, job.attempt = attempts, error = %reason, "to be tried again");
+                let state = NewState::Retry { delay, attempt_spent: true, not_found: false, reason: Some(reason) };
+                Step::Ended(state, None)
+            }
+            Decision::RetryGone => {
+                if job.not_found_count() >= 2 {
+                    warn!(attachment.id_hash = %id, error = %reason, "gone");
+                    return Step::Ended(NewState::Failed { reason: format!("gone: {reason}, three times") }, None);
+                }
+                let delay = self.backoff(job.attempts());
+                let state = NewState::Retry { delay, attempt_spent: true, not_found: true, reason: Some(reason) };
+                Step::Ended(state, None)
+            }
+            Decision::Fail => {
+                warn!(attachment.id_hash = %id, error = %reason, "failed for good");
+                Step::Ended(NewState::Failed { reason }, None)
+            }
+            Decision::PauseTeam => {
+                let pause = Pause { scope: team.scopes[0].clone(), until_ms: i64::MAX, reason: reason.clone() };
+                if team.held(&self.holds, self.clock.now_ms()).is_none() {
+                    warn!(team = %team.key, error = %reason, "the token is refused: the team is paused");
+                }
+                Step::Ended(released(Some(reason)), Some(pause))
+            }
+            Decision::PauseTeamFor(wait) => {
+                let pause = self.pause(&team.scopes[0], wait, &reason);
+                Step::Ended(released(Some(reason)), Some(pause))
+            }
+            Decision::PauseEgressGroup(wait) => {
+                let scope = &team.scopes[usize::from(wait <= EGRESS_PAUSE_MAX)];
+                let pause = self.pause(scope, wait, &reason);
+                Step::Ended(released(Some(reason)), Some(pause))
+            }
+            Decision::HoldOff(wait) => {
+                warn!(error = %reason, wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX), "holding off");
+                let state =
+                    NewState::Retry { delay: wait, attempt_spent: false, not_found: false, reason: Some(reason) };
+                Step::Ended(state, None)
+            }
+            Decision::ProbeMembers => match team.client.probe_members().await {
+                Ok(true) => {
+                    warn!(attachment.id_hash = %id, error = %reason, "failed: the token works, but not for this one");
+                    Step::Ended(NewState::Failed { reason }, None)
+                }
+                Ok(false) => {
+                    let reason = format!("{reason}; the team's members are refused as well");
+                    let pause = Pause { scope: team.scopes[0].clone(), until_ms: i64::MAX, reason: reason.clone() };
+                    warn!(team = %team.key, error = %reason, "the token is refused: the team is paused");
+                    Step::Ended(released(Some(reason)), Some(pause))
+                }
+                Err(error) => {
+                    let reason = format!("{reason}; whether the token still works cannot be told: {error}");
+                    let delay = self.backoff(job.attempts());
+                    let state = NewState::Retry { delay, attempt_spent: true, not_found: false, reason: Some(reason) };
+                    Step::Ended(state, None)
+                }
+            },
+        }
+    }
+
+    fn pause(&self, scope: &str, wait: Duration, reason: &str) -> Pause {
+        let wait_ms = i64::try_from(wait.as_millis()).unwrap_or(i64::MAX);
+        let until_ms = self.clock.now_ms().saturating_add(wait_ms);
+        Pause { scope: scope.to_owned(), until_ms, reason: reason.to_owned() }
+    }
+
+    /// Exponential backoff with full jitter: a random time up to `base · 2^attempts`, at most `max_delay`.
+    fn backoff(&self, attempts: u32) -> Duration {
+        let factor = 1u32.checked_shl(attempts.min(30)).unwrap_or(u32::MAX);
+        let bound = self.retry.base_delay.saturating_mul(factor).min(self.retry.max_delay);
+        let mut random = [0; 4];
+        // Without randomness the whole bound is waited: later than needed, never sooner.
+        let share =
+            getrandom::fill(&mut random).map_or(1.0, |()| f64::from(u32::from_le_bytes(random)) / f64::from(u32::MAX));
+        bound.mul_f64(share)
+    }
+}
+
+/// Back to the queue, with no attempt spent.
+fn released(reason: Option<String>) -> NewState {
+    NewState::Retry { delay: Duration::ZERO, attempt_spent: false, not_found: false, reason }
+}

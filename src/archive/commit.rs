@@ -1,0 +1,304 @@
+//! Making a batch of finished leases durable, in the one order that never cites what is not there:
+//! intent, bytes, names, outcome lines, catalog.
+
+use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde_json::Map;
+use tracing::warn;
+
+use super::Finished;
+use crate::catalog::{
+    ArchiveRow, BlobState, Catalog, CatalogError, Completion, Job, Lease, LeaseTicket, NewState, Pause,
+};
+use crate::clock::Clock;
+use crate::digest::Digest;
+use crate::fetch::sniff;
+use crate::model::{FORMAT_VERSION, OutcomeKind, OutcomeLine, Stream, TeamKey};
+use crate::spool::{SpoolHold, SpooledBytes};
+use crate::store::{Archive, JournalWriter, Put, PutBytes, StoreError, Stored};
+
+/// What can go wrong while a batch is made durable. Nothing of the batch is lost: its leases end, and the work is
+/// done again.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    /// The catalog failed.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    /// The archive failed.
+    #[error("the archive failed: {0}")]
+    Store(#[from] StoreError),
+    /// The thread that writes ended early.
+    #[error("the writing thread ended early")]
+    Writer,
+}
+
+/// What this process has done so far.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// Attachments whose outcome is final, by this process.
+    pub decided: AtomicU64,
+    /// Archived ones.
+    pub archived: AtomicU64,
+    /// Those of them whose content was there already.
+    pub duplicates: AtomicU64,
+    /// Failed ones.
+    pub failed: AtomicU64,
+    /// Quarantined ones.
+    pub quarantined: AtomicU64,
+    /// Attempts that are to be repeated.
+    pub retried: AtomicU64,
+    /// Bytes of whole downloads.
+    pub bytes_fetched: AtomicU64,
+    /// Bytes that are new in the archive.
+    pub bytes_stored: AtomicU64,
+}
+
+fn add(counter: &AtomicU64, count: u64) {
+    counter.fetch_add(count, Ordering::Relaxed);
+}
+
+/// Makes batches durable, one at a time.
+#[derive(Debug)]
+pub struct Committer {
+    /// The catalog.
+    pub catalog: Arc<Catalog>,
+    /// The archive.
+    pub archive: Arc<Archive>,
+    /// Its row.
+    pub archive_row: ArchiveRow,
+    /// This process's chains of segments.
+    pub journal: Arc<JournalWriter>,
+    /// The folder for temporary files.
+    pub scratch: PathBuf,
+    /// The time.
+    pub clock: Clock,
+    /// What has been done.
+    pub tally: Arc<Tally>,
+}
+
+/// Bytes of which one copy is stored for all that have them. Made of a download alone.
+#[derive(Debug)]
+struct Blob {
+    digest: Digest,
+    size_bytes: u64,
+    bytes: SpooledBytes,
+    quarantine: bool,
+    _hold: SpoolHold,
+}
+
+/// What is written down of one lease: its outcome line, if it has one, and its completion. Made only after the bytes
+/// that it cites are durable.
+#[derive(Debug)]
+struct Record {
+    line: Option<OutcomeLine>,
+    completion: Completion,
+}
+
+/// A lease whose bytes are on their way to the archive.
+#[derive(Debug)]
+struct Fetched {
+    lease: Lease<Job>,
+    team: TeamKey,
+    digest: Digest,
+    size_bytes: u64,
+    sniffed_type: Option<String>,
+    quarantine: Option<String>,
+}
+
+impl Committer {
+    /// Makes a batch durable. When this returns, every lease in it has ended.
+    ///
+    /// # Errors
+    /// On any, this process must commit no more: what a failed sync covered is not known.
+    pub async fn commit(&self, batch: Vec<Finished>) -> Result<(), CommitError> {
+        let mut fetched = Vec::with_capacity(batch.len());
+        let mut ended = Vec::new();
+        let mut pauses = Vec::new();
+        let mut blobs: HashMap<(Digest, bool), Blob> = HashMap::new();
+        for finished in batch {
+            match finished {
+                Finished::Fetched { lease, team, spooled, quarantine } => {
+                    let sniffed_type = sniff(spooled.head()).map(str::to_owned);
+                    let (bytes, digest, size_bytes, hold) = spooled.into_parts();
+                    let in_quarantine = quarantine.is_some();
+                    add(&self.tally.bytes_fetched, size_bytes);
+                    blobs.entry((digest, in_quarantine)).or_insert(Blob {
+                        digest,
+                        size_bytes,
+                        bytes,
+                        quarantine: in_quarantine,
+                        _hold: hold,
+                    });
+                    fetched.push(Fetched { lease, team, digest, size_bytes, sniffed_type, quarantine });
+                }
+                Finished::Ended { lease, team, state, pause } => {
+                    pauses.extend(pause);
+                    ended.push((lease, team, state));
+                }
+            }
+        }
+
+        let tickets: Vec<LeaseTicket> = fetched
+            .iter()
+            .map(|one| one.lease.ticket())
+            .chain(ended.iter().map(|(lease, ..)| lease.ticket()))
+            .collect();
+        let wanted: Vec<(Digest, u64)> =
+            blobs.values().filter(|blob| !blob.quarantine).map(|blob| (blob.digest, blob.size_bytes)).collect();
+        let intent = self.catalog.intend(self.archive_row, &tickets, &wanted).await?;
+        // A lease that was lost meanwhile gets no line: somebody else has the attachment, or it was erased.
+        fetched.retain(|one| intent.holds(&one.lease.ticket()));
+        ended.retain(|(lease, ..)| intent.holds(&lease.ticket()));
+        let durable: HashSet<Digest> = intent
+            .known_blobs()
+            .iter()
+            .filter(|(_, state)| *state == BlobState::Durable)
+            .map(|(digest, _)| *digest)
+            .collect();
+
+        let needed: HashSet<(Digest, bool)> =
+            fetched.iter().map(|one| (one.digest, one.quarantine.is_some())).collect();
+        blobs.retain(|key, _| needed.contains(key));
+        let stored = self.store(blobs, durable).await?;
+
+        let mut records = Vec::with_capacity(tickets.len());
+        let mut first_of: HashSet<Digest> = HashSet::new();
+        for one in fetched {
+            let is_copy = stored.get(&one.digest) != Some(&true) || !first_of.insert(one.digest);
+            records.push(self.record_fetched(one, is_copy));
+        }
+        for (lease, team, state) in ended {
+            records.push(self.record_ended(&lease, &team, state));
+        }
+        let intended: HashSet<Digest> = wanted.iter().map(|(digest, _)| *digest).collect();
+        let written: Vec<Digest> = stored.into_keys().filter(|digest| intended.contains(digest)).collect();
+        self.record(records, &written, &pauses).await
+    }
+
+    /// Stores what is not known to be durable. Gives, for each digest, whether its bytes are new in the archive.
+    async fn store(
+        &self,
+        blobs: HashMap<(Digest, bool), Blob>,
+        durable: HashSet<Digest>,
+    ) -> Result<HashMap<Digest, bool>, CommitError> {
+        let archive = Arc::clone(&self.archive);
+        let scratch = self.scratch.clone();
+        let tally = Arc::clone(&self.tally);
+        let work = move || -> Result<HashMap<Digest, bool>, StoreError> {
+            let mut outcome = HashMap::with_capacity(blobs.len());
+            let mut missing = Vec::new();
+            for blob in blobs.into_values() {
+                // The row says that the bytes were synced here; the size says that the file is still there.
+                let there = !blob.quarantine
+                    && durable.contains(&blob.digest)
+                    && archive.blob_size(blob.digest)? == Some(blob.size_bytes);
+                if there {
+                    outcome.insert(blob.digest, false);
+                } else {
+                    missing.push(blob);
+                }
+            }
+            let puts: Vec<Put<'_>> = missing
+                .iter()
+                .map(|blob| Put {
+                    digest: blob.digest,
+                    bytes: match &blob.bytes {
+                        SpooledBytes::Memory(bytes) => PutBytes::Memory(bytes),
+                        SpooledBytes::File(file) => PutBytes::File { path: file.path(), file: file.file() },
+                    },
+                    quarantine: blob.quarantine,
+                })
+                .collect();
+            let stored = archive.put(&scratch, &puts)?;
+            for (blob, stored) in missing.iter().zip(stored) {
+                if stored == Stored::Replaced {
+                    warn!(blob = %blob.digest, "damaged bytes in the archive were replaced by right ones");
+                }
+                let new = stored != Stored::AlreadyThere;
+                if new && !blob.quarantine {
+                    add(&tally.bytes_stored, blob.size_bytes);
+                }
+                outcome.insert(blob.digest, new);
+            }
+            Ok(outcome)
+        };
+        Ok(tokio::task::spawn_blocking(work).await.map_err(|_| CommitError::Writer)??)
+    }
+
+    fn line(&self, lease: &Lease<Job>, team: &TeamKey, kind: OutcomeKind) -> OutcomeLine {
+        OutcomeLine {
+            v: FORMAT_VERSION,
+            kind,
+            team: team.clone(),
+            attachment_id: lease.job().attachment_id().clone(),
+            generation: lease.generation(),
+            writer_id: self.journal.writer_id().clone(),
+            at: self.clock.now(),
+            sha256: None,
+            size_bytes: None,
+            sniffed_type: None,
+            rule: None,
+            reason: None,
+            extra: Map::new(),
+        }
+    }
+
+    fn record_fetched(&self, one: Fetched, is_copy: bool) -> Record {
+        let Fetched { lease, team, digest, size_bytes, sniffed_type, quarantine } = one;
+        add(&self.tally.decided, 1);
+        let kind = if quarantine.is_some() { OutcomeKind::Quarantined } else { OutcomeKind::Archived };
+        let line = OutcomeLine {
+            sha256: Some(digest),
+            size_bytes: Some(size_bytes),
+            sniffed_type: sniffed_type.clone(),
+            reason: quarantine.clone(),
+            ..self.line(&lease, &team, kind)
+        };
+        let state = match quarantine {
+            Some(reason) => {
+                add(&self.tally.quarantined, 1);
+                warn!(attachment.id_hash = %lease.job().key(), error = %reason, "quarantined");
+                NewState::Quarantined { sha256: digest, size_bytes, sniffed_type, reason }
+            }
+            None => {
+                add(&self.tally.archived, 1);
+                add(&self.tally.duplicates, u64::from(is_copy));
+                NewState::Archived { sha256: digest, size_bytes, sniffed_type }
+            }
+        };
+        Record { line: Some(line), completion: Completion::new(&lease, state) }
+    }
+
+    fn record_ended(&self, lease: &Lease<Job>, team: &TeamKey, state: NewState) -> Record {
+        let line = match &state {
+            NewState::Failed { reason } => {
+                add(&self.tally.decided, 1);
+                add(&self.tally.failed, 1);
+                Some(OutcomeLine { reason: Some(reason.clone()), ..self.line(lease, team, OutcomeKind::Failed) })
+            }
+            _ => {
+                add(&self.tally.retried, 1);
+                None
+            }
+        };
+        Record { line, completion: Completion::new(lease, state) }
+    }
+
+    /// Writes the outcome lines down, and only then tells the catalog.
+    async fn record(&self, records: Vec<Record>, durable: &[Digest], pauses: &[Pause]) -> Result<(), CommitError> {
+        let (lines, completions): (Vec<_>, Vec<_>) =
+            records.into_iter().map(|record| (record.line, record.completion)).unzip();
+        let lines: Vec<OutcomeLine> = lines.into_iter().flatten().collect();
+        let segment = if lines.is_empty() { None } else { Some(self.journal.append(Stream::Outcomes, &lines).await?) };
+        let segment = segment.as_ref().map(|(key, digest)| (key.as_str(), *digest));
+        let writer_id = self.journal.writer_id().to_string();
+        let stale = self.catalog.complete(self.archive_row, &completions, durable, segment, pauses, &writer_id).await?;
+        if stale > 0 {
+            warn!(stale, "leases were lost before their outcome was recorded; the journal's merge settles it");
+        }
+        Ok(())
+    }
+}

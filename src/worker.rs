@@ -1,0 +1,352 @@
+//! The driver: claims leases, keeps a bounded number of them at work, gathers what is finished into batches, and stops
+//! cleanly. It knows nothing of HTTP or buckets; the work and the commit are closures.
+
+use std::collections::{HashMap, VecDeque};
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::task::{Id, JoinHandle, JoinSet};
+use tokio::time::{Instant, sleep_until};
+
+use crate::catalog::{Catalog, CatalogError, Job, Lease, LeaseTicket, TeamRow};
+use crate::clock::Clock;
+use crate::config::WorkerConfig;
+
+/// A one-way switch that many can watch.
+#[derive(Debug, Clone, Default)]
+pub struct Signal(Arc<(AtomicBool, Notify)>);
+
+impl Signal {
+    /// Switches it on.
+    pub fn set(&self) {
+        self.0.0.store(true, Ordering::SeqCst);
+        self.0.1.notify_waiters();
+    }
+
+    /// Whether it is on.
+    pub fn is_set(&self) -> bool {
+        self.0.0.load(Ordering::SeqCst)
+    }
+
+    /// Waits until it is on.
+    pub async fn wait(&self) {
+        let notified = self.0.1.notified();
+        tokio::pin!(notified);
+        notified.as_mut().enable();
+        if !self.is_set() {
+            notified.await;
+        }
+    }
+}
+
+/// What the driver and its surroundings tell each other.
+#[derive(Debug, Clone, Default)]
+pub struct Signals {
+    /// No more work will be taken in: when all is done, the drive ends.
+    pub input_ended: Signal,
+    /// Stop: start nothing, finish or release what is in flight.
+    pub stop: Signal,
+    /// Something became due.
+    pub work: Arc<Notify>,
+    /// Attachments that are being worked on now, for display.
+    pub in_flight: Arc<AtomicU64>,
+}
+
+/// How a drive ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// Nothing that this run has seen is pending.
+    Done,
+    /// What is pending waits for longer than a foreground run sits out.
+    Waiting {
+        /// When the next of it is due, in milliseconds since the Unix epoch.
+        due_ms: i64,
+    },
+    /// It was told to stop.
+    Stopped,
+}
+
+/// Why a drive broke off. What was in flight is released, or is when the next drive starts.
+#[derive(Debug, thiserror::Error)]
+pub enum DriveError<E: std::error::Error + 'static> {
+    /// The catalog failed.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    /// A batch could not be made durable.
+    #[error(transparent)]
+    Commit(E),
+    /// A task panicked, which is a defect of this program.
+    #[error("a task ended early: {0}")]
+    Task(String),
+}
+
+/// Drives work on the teams of one catalog.
+#[derive(Debug)]
+pub struct Driver {
+    /// Where leases come from.
+    pub catalog: Arc<Catalog>,
+    /// The time.
+    pub clock: Clock,
+    /// Bounds.
+    pub config: WorkerConfig,
+    /// Whose attachments are worked on.
+    pub teams: Vec<TeamRow>,
+}
+
+/// A finished item waits at most this long for its batch to fill.
+const LINGER: Duration = Duration::from_millis(200);
+
+/// How often the catalog is asked for work that nobody told of.
+const POLL: Duration = Duration::from_millis(500);
+
+struct Progress<F, E> {
+    queue: VecDeque<Lease<Job>>,
+    running: JoinSet<F>,
+    tickets: HashMap<Id, LeaseTicket>,
+    finished: Vec<F>,
+    finished_tickets: Vec<LeaseTicket>,
+    oldest_finished: Option<Instant>,
+    committing: Option<JoinHandle<Result<(), E>>>,
+    committing_tickets: Vec<LeaseTicket>,
+}
+
+impl<F, E> Progress<F, E> {
+    fn leases(&self) -> usize {
+        self.queue.len() + self.running.len() + self.finished.len() + self.committing_tickets.len()
+    }
+
+    fn all_tickets(&self) -> Vec<LeaseTicket> {
+        let queued = self.queue.iter().map(Lease::ticket);
+        let running = self.tickets.values().copied();
+        let finished = self.finished_tickets.iter().chain(&self.committing_tickets).copied();
+        queued.chain(running).chain(finished).collect()
+    }
+}
+
+impl Driver {
+    /// Works until the input has ended and nothing is left, or until it is told to stop. `held_until` tells until when
+    /// a team may not send (milliseconds since the Unix epoch). `work` is run for up to `concurrency` leases at once;
+    /// `commit` is given batches, one at a time.
+    pub async fn drive<F, E, W, WF, C, CF>(
+        &self,
+        signals: &Signals,
+        held_until: impl Fn(TeamRow) -> Option<i64>,
+        work: W,
+        commit: C,
+    ) -> Result<Ended, DriveError<E>>
+    where
+        F: Send + 'static,
+        E: std::error::Error + Send + 'static,
+        W: Fn(Lease<Job>) -> WF,
+        WF: Future<Output = F> + Send + 'static,
+        C: Fn(Vec<F>) -> CF,
+        CF: Future<Output = Result<(), E>> + Send + 'static,
+    {
+        let mut progress = Progress {
+            queue: VecDeque::new(),
+            running: JoinSet::new(),
+            tickets: HashMap::new(),
+            finished: Vec::new(),
+            finished_tickets: Vec::new(),
+            oldest_finished: None,
+            committing: None,
+            committing_tickets: Vec::new(),
+        };
+        let outcome = self.steps(signals, &held_until, &work, &commit, &mut progress).await;
+        // Whatever happened: what is still leased goes back, so that nobody waits for leases to expire.
+        progress.running.abort_all();
+        if let Some(committing) = progress.committing.take() {
+            let _ = committing.await;
+        }
+        let left = progress.all_tickets();
+        if !left.is_empty() {
+            let released = self.catalog.release(&left).await;
+            if outcome.is_ok() {
+                released?;
+            }
+        }
+        outcome
+    }
+
+    async fn steps<F, E, W, WF, C, CF>(
+        &self,
+        signals: &Signals,
+        held_until: &impl Fn(TeamRow) -> Option<i64>,
+        work: &W,
+        commit: &C,
+        progress: &mut Progress<F, E>,
+    ) -> Result<Ended, DriveError<E>>
+    where
+        F: Send + 'static,
+        E: std::error::Error + Send + 'static,
+        W: Fn(Lease<Job>) -> WF,
+        WF: Future<Output = F> + Send + 'static,
+        C: Fn(Vec<F>) -> CF,
+        CF: Future<Output = Result<(), E>> + Send + 'static,
+    {
+        let mut stop_by: Option<Instant> = None;
+        let mut renew_at = Instant::now() + self.config.lease_duration / 3;
+        let mut next_team = 0;
+        // Whether there may be something to claim; `false` once nothing was due, until something changes.
+        let mut ask = true;
+        loop {
+            let now_ms = self.clock.now_ms();
+            let stopping = signals.stop.is_set();
+            let input_ended = signals.input_ended.is_set();
+            if stopping && stop_by.is_none() {
+                stop_by = Some(Instant::now() + self.config.shutdown_timeout);
+            }
+
+            // Give back what may not be started now.
+            let held = |team: TeamRow| held_until(team).filter(|until| *until > now_ms);
+            if stopping || self.teams.iter().any(|team| held(*team).is_some()) {
+                let idle = remove_if(&mut progress.queue, |lease| stopping || held(lease.job().team()).is_some());
+                if !idle.is_empty() {
+                    self.catalog.release(&idle).await?;
+                }
+            }
+
+            // Claim, team by team in turn, when the queue runs low.
+            if !stopping && ask && progress.queue.len() < self.config.concurrency {
+                let open: Vec<TeamRow> = self.teams.iter().copied().filter(|team| held(*team).is_none()).collect();
+                let mut found = false;
+                for turn in 0..open.len() {
+                    let room = self.config.max_leases.saturating_sub(progress.leases());
+                    if room == 0 {
+                        found = true;
+                        break;
+                    }
+                    let team = open[(next_team + turn) % open.len()];
+                    let share = room.min((self.config.batch_size / open.len()).max(self.config.concurrency));
+                    let leases = self.catalog.claim(team, share, self.config.lease_duration).await?;
+                    found |= !leases.is_empty();
+                    progress.queue.extend(leases);
+                }
+                next_team = next_team.wrapping_add(1);
+                ask = found;
+            }
+
+            // Start.
+            while !stopping && progress.running.len() < self.config.concurrency {
+                let Some(lease) = progress.queue.pop_front() else { break };
+                let ticket = lease.ticket();
+                let task = progress.running.spawn(work(lease));
+                progress.tickets.insert(task.id(), ticket);
+            }
+            signals.in_flight.store(u64::try_from(progress.running.len()).unwrap_or(0), Ordering::Relaxed);
+
+            // Commit.
+            let drained = progress.running.is_empty() && progress.queue.is_empty();
+            let lingered = progress.oldest_finished.is_some_and(|oldest| oldest.elapsed() >= LINGER);
+            let full = progress.finished.len() >= self.config.batch_size;
+            if progress.committing.is_none() && !progress.finished.is_empty() && (drained || lingered || full) {
+                let batch = std::mem::take(&mut progress.finished);
+                progress.committing_tickets = std::mem::take(&mut progress.finished_tickets);
+                progress.oldest_finished = None;
+                progress.committing = Some(tokio::spawn(commit(batch)));
+            }
+
+            // End.
+            let idle = progress.leases() == 0;
+            if stopping && (idle || stop_by.is_some_and(|by| Instant::now() >= by && progress.committing.is_none())) {
+                return Ok(Ended::Stopped);
+            }
+            let mut wake = Instant::now() + POLL;
+            if idle && !ask && !stopping && input_ended {
+                if !self.catalog.any_seen_pending().await? {
+                    return Ok(Ended::Done);
+                }
+                let due_ms = self.next_due_ms(&held).await?;
+                let wait_ms = due_ms.saturating_sub(now_ms).max(0);
+                if Duration::from_millis(wait_ms.cast_unsigned()) > self.config.max_wait {
+                    return Ok(Ended::Waiting { due_ms });
+                }
+                wake = wake.min(Instant::now() + Duration::from_millis(wait_ms.cast_unsigned()));
+            }
+            if let (Some(oldest), None) = (progress.oldest_finished, &progress.committing) {
+                wake = wake.min(oldest + LINGER);
+            }
+            if let Some(by) = stop_by {
+                wake = wake.min(by.max(Instant::now() + Duration::from_millis(10)));
+            }
+
+            tokio::select! {
+                Some(joined) = progress.running.join_next_with_id(), if !progress.running.is_empty() => {
+                    self.take_finished(joined, progress)?;
+                    // Take all that is there before looking at anything else.
+                    while let Some(joined) = progress.running.try_join_next_with_id() {
+                        self.take_finished(joined, progress)?;
+                    }
+                }
+                joined = wait_for(&mut progress.committing), if progress.committing.is_some() => {
+                    progress.committing = None;
+                    ask = true;
+                    match joined {
+                        Ok(Ok(())) => progress.committing_tickets.clear(),
+                        Ok(Err(error)) => return Err(DriveError::Commit(error)),
+                        Err(error) => return Err(DriveError::Task(error.to_string())),
+                    }
+                }
+                () = signals.work.notified() => ask = true,
+                () = signals.input_ended.wait(), if !input_ended => ask = true,
+                () = signals.stop.wait(), if !stopping => {}
+                () = sleep_until(wake) => ask = true,
+            }
+
+            if Instant::now() >= renew_at {
+                renew_at = Instant::now() + self.config.lease_duration / 3;
+                let tickets = progress.all_tickets();
+                if !tickets.is_empty() {
+                    self.catalog.renew(&tickets, self.config.lease_duration).await?;
+                }
+                self.catalog.release_expired().await?;
+            }
+        }
+    }
+
+    fn take_finished<F, E: std::error::Error + 'static>(
+        &self,
+        joined: Result<(Id, F), tokio::task::JoinError>,
+        progress: &mut Progress<F, E>,
+    ) -> Result<(), DriveError<E>> {
+        let (id, finished) = joined.map_err(|error| DriveError::Task(error.to_string()))?;
+        progress.finished.push(finished);
+        progress.finished_tickets.extend(progress.tickets.remove(&id));
+        progress.oldest_finished.get_or_insert_with(Instant::now);
+        Ok(())
+    }
+
+    /// When the next pending attachment of any team may be worked on.
+    async fn next_due_ms(&self, held: &impl Fn(TeamRow) -> Option<i64>) -> Result<i64, CatalogError> {
+        let mut earliest = i64::MAX;
+        for team in &self.teams {
+            if let Some(due) = self.catalog.next_due_ms(*team).await? {
+                earliest = earliest.min(due.max(held(*team).unwrap_or(i64::MIN)));
+            }
+        }
+        Ok(earliest)
+    }
+}
+
+async fn wait_for<T>(task: &mut Option<JoinHandle<T>>) -> Result<T, tokio::task::JoinError> {
+    match task {
+        Some(task) => task.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Removes from a queue what fits a condition, keeping the order of the rest.
+fn remove_if(queue: &mut VecDeque<Lease<Job>>, condition: impl Fn(&Lease<Job>) -> bool) -> Vec<LeaseTicket> {
+    let mut removed = Vec::new();
+    queue.retain(|lease| {
+        let out = condition(lease);
+        if out {
+            removed.push(lease.ticket());
+        }
+        !out
+    });
+    removed
+}
