@@ -2,6 +2,8 @@
 
 mod address;
 mod headers;
+#[cfg(test)]
+pub(crate) mod scripted;
 
 use std::error::Error as _;
 use std::path::PathBuf;

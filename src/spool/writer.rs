@@ -50,6 +50,7 @@ enum Work {
 }
 
 struct FileState {
+    spool: Spool,
     path: PathBuf,
     file: Option<TempFile>,
     hashes: Hashes,
@@ -63,7 +64,7 @@ impl FileState {
         let failed = |error: &std::io::Error| SpoolError::io("write", &self.path, error);
         let file = match self.file.take() {
             Some(file) => file,
-            None => TempFile::create(self.path.clone()).map_err(|error| failed(&error))?,
+            None => TempFile::create(self.path.clone(), self.spool.clone()).map_err(|error| failed(&error))?,
         };
         file.file().write_all(&piece).map_err(|error| failed(&error))?;
         self.hashes.update(&piece[self.hashed.min(piece.len())..]);
@@ -98,7 +99,7 @@ impl SpoolWriter {
                 let capacity = expected.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(0);
                 Sink::Memory { buffer: Vec::with_capacity(capacity), permit, hashes: Box::new(hashes) }
             }
-            None => Sink::file(spool.next_path(), hashes, Vec::new()),
+            None => Sink::file(&spool, hashes, Vec::new()),
         };
         Self { spool, reservation, size_bytes: 0, sink }
     }
@@ -174,7 +175,7 @@ impl SpoolWriter {
     fn spill(&mut self) {
         let placeholder = Sink::File { piece: Vec::new(), head: Bytes::new(), pieces: 0, work: Work::Failed };
         self.sink = match std::mem::replace(&mut self.sink, placeholder) {
-            Sink::Memory { buffer, hashes, .. } => Sink::file(self.spool.next_path(), *hashes, buffer),
+            Sink::Memory { buffer, hashes, .. } => Sink::file(&self.spool, *hashes, buffer),
             file @ Sink::File { .. } => file,
         };
     }
@@ -199,8 +200,9 @@ impl SpoolWriter {
 
 impl Sink {
     /// A file that begins with bytes that are hashed already.
-    fn file(path: PathBuf, hashes: Hashes, begin: Vec<u8>) -> Self {
-        let state = FileState { path, file: None, hashes, hashed: begin.len() };
+    fn file(spool: &Spool, hashes: Hashes, begin: Vec<u8>) -> Self {
+        let state =
+            FileState { spool: spool.clone(), path: spool.next_path(), file: None, hashes, hashed: begin.len() };
         Self::File { piece: begin, head: Bytes::new(), pieces: 0, work: Work::Idle(Box::new(state), Vec::new()) }
     }
 }
