@@ -66,7 +66,7 @@ fn part(body: &[u8], from: usize, headers: &[&str]) -> Answer {
 }
 
 fn body(length: usize) -> Vec<u8> {
-    (0..length).map(|i| (i * 31 + i / 251) as u8).collect()
+    (0..length).map(|i| (i * 31 + i / 251).to_le_bytes()[0]).collect()
 }
 
 #[tokio::test]

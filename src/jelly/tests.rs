@@ -81,7 +81,7 @@ async fn every_status_has_its_decision() {
         ("422 Unprocessable", &[], Decision::Fail),
         ("418 Teapot", &[], Decision::Fail),
         ("408 Timeout", &[], Decision::RetryAfter(None)),
-        ("429 Slow", &[], Decision::PauseEgressGroup(Duration::from_secs(60))),
+        ("429 Slow", &[], Decision::PauseEgressGroup(Duration::from_mins(1))),
         ("429 Slow", &["Retry-After: 7"], Decision::PauseEgressGroup(Duration::from_secs(7))),
         ("429 Slow", &["Retry-After: 301"], Decision::PauseTeamFor(Duration::from_secs(301))),
         (

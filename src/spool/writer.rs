@@ -44,10 +44,13 @@ enum Work {
     /// Here.
     Idle(Box<FileState>, Vec<u8>),
     /// On a thread that may block.
-    Busy(JoinHandle<Result<(Box<FileState>, Vec<u8>), SpoolError>>),
+    Busy(JoinHandle<Taken>),
     /// Gone with a failure that was reported.
     Failed,
 }
+
+/// What is left of a piece that was taken: the state, and the emptied buffer.
+type Taken = Result<(Box<FileState>, Vec<u8>), SpoolError>;
 
 struct FileState {
     spool: Spool,
@@ -60,7 +63,7 @@ struct FileState {
 
 impl FileState {
     /// Hashes and writes one piece, and gives its buffer back, empty.
-    fn take(mut self: Box<Self>, mut piece: Vec<u8>) -> Result<(Box<Self>, Vec<u8>), SpoolError> {
+    fn take(mut self: Box<Self>, mut piece: Vec<u8>) -> Taken {
         let failed = |error: &std::io::Error| SpoolError::io("write", &self.path, error);
         let file = match self.file.take() {
             Some(file) => file,
@@ -77,7 +80,7 @@ impl FileState {
 
 impl Work {
     /// Waits for the piece before.
-    async fn idle(&mut self) -> Result<(Box<FileState>, Vec<u8>), SpoolError> {
+    async fn idle(&mut self) -> Taken {
         match std::mem::replace(self, Self::Failed) {
             Self::Idle(state, spare) => Ok((state, spare)),
             Self::Busy(task) => task.await.map_err(|_| SpoolError::Interrupted)?,
