@@ -60,7 +60,7 @@ pub enum FetchError {
         received_bytes: u64,
         /// How it ended.
         reason: String,
-        /// Whether it was not even tried to continue, for want of a strong ETag: a fresh link may do at once.
+        /// Whether it was not even tried to continue, for want of a strong `ETag`: a fresh link may do at once.
         afresh: bool,
     },
     /// Larger than is fetched.

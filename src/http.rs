@@ -2,6 +2,8 @@
 
 mod address;
 mod headers;
+#[cfg(test)]
+pub(crate) mod scripted;
 
 use std::error::Error as _;
 use std::path::PathBuf;
@@ -130,7 +132,7 @@ fn builder(config: &HttpConfig, rules: AddressRules) -> Result<reqwest::ClientBu
         .read_timeout(config.read_timeout)
         .tcp_nodelay(true)
         .pool_max_idle_per_host(64)
-        .pool_idle_timeout(Duration::from_secs(60));
+        .pool_idle_timeout(Duration::from_mins(1));
     let mut exempt = None;
     if let Some(proxy) = &config.proxy {
         let url = Url::parse(proxy).map_err(|error| HttpError::Proxy(error.to_string()))?;

@@ -147,3 +147,6 @@ pub(crate) async fn read_body(response: &mut Response) -> Vec<u8> {
     drop(tokio::time::timeout(BODY_PATIENCE, read).await);
     body
 }
+
+#[cfg(test)]
+mod tests;

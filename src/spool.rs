@@ -71,7 +71,7 @@ impl SpoolError {
     pub fn decision(&self) -> Decision {
         match self {
             Self::Full { .. } | Self::Interrupted => Decision::HoldOff(Duration::from_secs(5)),
-            Self::DiskFull { .. } | Self::Io { .. } => Decision::HoldOff(Duration::from_secs(60)),
+            Self::DiskFull { .. } | Self::Io { .. } => Decision::HoldOff(Duration::from_mins(1)),
         }
     }
 

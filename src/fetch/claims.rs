@@ -81,7 +81,7 @@ pub(super) fn strong_etag(headers: &HeaderMap) -> Option<&http::HeaderValue> {
     (bytes.len() > 2 && bytes.starts_with(b"\"") && bytes.ends_with(b"\"")).then_some(etag)
 }
 
-/// The MD5 that an S3 ETag is, unless the object came in parts (`…-6`) or is encrypted with keys of its own.
+/// The MD5 that an S3 `ETag` is, unless the object came in parts (`…-6`) or is encrypted with keys of its own.
 fn md5_etag(headers: &HeaderMap) -> Option<Vec<u8>> {
     let kms = header(headers, "x-amz-server-side-encryption").is_some_and(|kind| kind.starts_with("aws:kms"));
     let customer = headers.contains_key("x-amz-server-side-encryption-customer-algorithm")

@@ -20,7 +20,7 @@ use crate::spool::{Reservation, Spool, SpoolWriter, Spooled, SumKind};
 /// A download that drips more slowly than this counts as broken once it has had its time, in bytes a second.
 const SLOWEST_RATE: u64 = 256;
 /// How long a download may be slow.
-const SLOW_GRACE: Duration = Duration::from_secs(120);
+const SLOW_GRACE: Duration = Duration::from_mins(2);
 
 /// A download whose answer has begun: the head is read and sound, the body is on its way. Made by
 /// [`Download::open`] alone; becomes [`Spooled`].

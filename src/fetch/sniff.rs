@@ -38,12 +38,12 @@ pub(super) fn error_page(head: &[u8], size_bytes: u64) -> Option<&'static str> {
         let page = root.starts_with("<error") || root.starts_with("<html") || root.starts_with("<!doctype html");
         return page.then_some("XML");
     }
-    if start.starts_with('{') {
+    if let Some(inside) = start.strip_prefix('{') {
         let spoken = if size_bytes == head.len() as u64 {
             serde_json::from_str::<Value>(text.trim_start_matches('\u{feff}'))
                 .is_ok_and(|value| value.get("error").is_some() || value.get("errors").is_some())
         } else {
-            let key = start[1..].trim_start();
+            let key = inside.trim_start();
             key.starts_with("\"error\"") || key.starts_with("\"errors\"")
         };
         return spoken.then_some("JSON");

@@ -100,32 +100,28 @@ fn refusal_v4(ip: Ipv4Addr) -> Option<&'static str> {
         (100, 64..=127, _) => Some("a shared address (carrier-grade NAT)"),
         (127, ..) => Some("a loopback address"),
         (169, 254, _) => Some("a link-local address"),
-        (192, 0, 0) | (192, 88, 99) => Some("a reserved address"),
         (192, 0, 2) | (198, 51, 100) | (203, 0, 113) => Some("a documentation address"),
         (198, 18..=19, _) => Some("a benchmarking address"),
         (224..=239, ..) => Some("a multicast address"),
-        (240.., ..) => Some("a reserved address"),
+        (192, 0, 0) | (192, 88, 99) | (240.., ..) => Some("a reserved address"),
         _ => None,
     }
 }
 
-/// The same for IPv6. Only global unicast (2000::/3) can pass; forms that carry an IPv4 address are judged by it, and
+/// The same for IPv6. Only global unicast (`2000::/3`) can pass; forms that carry an IPv4 address are judged by it, and
 /// those that wrap a refused one are refused even where loopback is allowed.
 fn refusal_v6(ip: Ipv6Addr) -> Option<&'static str> {
-    let s = ip.segments();
-    let embedded = |high: u16, low: u16| {
-        let [a, b] = high.to_be_bytes();
-        let [c, d] = low.to_be_bytes();
-        refusal_v4(Ipv4Addr::new(a, b, c, d))
-    };
-    match s {
+    let segments = ip.segments();
+    let embedded = |high: u16, low: u16| refusal_v4(Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low)));
+    match segments {
         [0, 0, 0, 0, 0, 0, 0, 0] => Some("an unspecified address"),
-        // RFC 4291 §2.5.5: IPv4-mapped and the deprecated IPv4-compatible; RFC 6052: the NAT64 prefix.
-        [0, 0, 0, 0, 0, 0xffff | 0, high, low] | [0, 0, 0, 0, 0xffff, 0, high, low] => embedded(high, low),
-        [0x64, 0xff9b, 0, 0, 0, 0, high, low] => embedded(high, low),
+        // RFC 4291 §2.5.5: IPv4-mapped and the deprecated IPv4-compatible; RFC 2765: translated; RFC 6052: NAT64;
+        // RFC 3056: 6to4.
+        [0, 0, 0, 0, 0, 0xffff | 0, high, low]
+        | [0, 0, 0, 0, 0xffff, 0, high, low]
+        | [0x64, 0xff9b, 0, 0, 0, 0, high, low]
+        | [0x2002, high, low, ..] => embedded(high, low),
         [0x64, 0xff9b, 1, ..] => Some("a private address (local NAT64)"),
-        // RFC 3056 (6to4).
-        [0x2002, high, low, ..] => embedded(high, low),
         // RFC 4380: Teredo hides the client's IPv4 address; nothing worth archiving is served there.
         [0x2001, 0, ..] => Some("a Teredo address"),
         [0x2001, 2, 0, ..] => Some("a benchmarking address"),

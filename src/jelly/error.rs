@@ -11,9 +11,9 @@ use super::read_body;
 use crate::http::{Decision, TransportFailure, classify, retry_after};
 
 /// The wait after a 429 that names none.
-const DEFAULT_WAIT: Duration = Duration::from_secs(60);
+const DEFAULT_WAIT: Duration = Duration::from_mins(1);
 /// Up to this long a 429 speaks of the address's 5-minute window; beyond, of the team's day.
-const LONGEST_WINDOW_WAIT: Duration = Duration::from_secs(300);
+const LONGEST_WINDOW_WAIT: Duration = Duration::from_mins(5);
 /// The most of the service's own words that a message repeats, in characters.
 const MAX_WORDS: usize = 200;
 
@@ -178,7 +178,7 @@ mod tests {
     fn a_long_wait_is_the_teams_day_and_a_short_one_the_window() {
         let limited =
             |seconds| ExchangeError::RateLimited { retry_after: Duration::from_secs(seconds), words: String::new() };
-        assert_eq!(limited(300).decision(), Decision::PauseEgressGroup(Duration::from_secs(300)));
+        assert_eq!(limited(300).decision(), Decision::PauseEgressGroup(Duration::from_mins(5)));
         assert_eq!(limited(301).decision(), Decision::PauseTeamFor(Duration::from_secs(301)));
     }
 }

@@ -44,12 +44,16 @@ enum Work {
     /// Here.
     Idle(Box<FileState>, Vec<u8>),
     /// On a thread that may block.
-    Busy(JoinHandle<Result<(Box<FileState>, Vec<u8>), SpoolError>>),
+    Busy(JoinHandle<Taken>),
     /// Gone with a failure that was reported.
     Failed,
 }
 
+/// What is left of a piece that was taken: the state, and the emptied buffer.
+type Taken = Result<(Box<FileState>, Vec<u8>), SpoolError>;
+
 struct FileState {
+    spool: Spool,
     path: PathBuf,
     file: Option<TempFile>,
     hashes: Hashes,
@@ -59,11 +63,11 @@ struct FileState {
 
 impl FileState {
     /// Hashes and writes one piece, and gives its buffer back, empty.
-    fn take(mut self: Box<Self>, mut piece: Vec<u8>) -> Result<(Box<Self>, Vec<u8>), SpoolError> {
+    fn take(mut self: Box<Self>, mut piece: Vec<u8>) -> Taken {
         let failed = |error: &std::io::Error| SpoolError::io("write", &self.path, error);
         let file = match self.file.take() {
             Some(file) => file,
-            None => TempFile::create(self.path.clone()).map_err(|error| failed(&error))?,
+            None => TempFile::create(self.path.clone(), self.spool.clone()).map_err(|error| failed(&error))?,
         };
         file.file().write_all(&piece).map_err(|error| failed(&error))?;
         self.hashes.update(&piece[self.hashed.min(piece.len())..]);
@@ -76,7 +80,7 @@ impl FileState {
 
 impl Work {
     /// Waits for the piece before.
-    async fn idle(&mut self) -> Result<(Box<FileState>, Vec<u8>), SpoolError> {
+    async fn idle(&mut self) -> Taken {
         match std::mem::replace(self, Self::Failed) {
             Self::Idle(state, spare) => Ok((state, spare)),
             Self::Busy(task) => task.await.map_err(|_| SpoolError::Interrupted)?,
@@ -98,7 +102,7 @@ impl SpoolWriter {
                 let capacity = expected.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(0);
                 Sink::Memory { buffer: Vec::with_capacity(capacity), permit, hashes: Box::new(hashes) }
             }
-            None => Sink::file(spool.next_path(), hashes, Vec::new()),
+            None => Sink::file(&spool, hashes, Vec::new()),
         };
         Self { spool, reservation, size_bytes: 0, sink }
     }
@@ -174,7 +178,7 @@ impl SpoolWriter {
     fn spill(&mut self) {
         let placeholder = Sink::File { piece: Vec::new(), head: Bytes::new(), pieces: 0, work: Work::Failed };
         self.sink = match std::mem::replace(&mut self.sink, placeholder) {
-            Sink::Memory { buffer, hashes, .. } => Sink::file(self.spool.next_path(), *hashes, buffer),
+            Sink::Memory { buffer, hashes, .. } => Sink::file(&self.spool, *hashes, buffer),
             file @ Sink::File { .. } => file,
         };
     }
@@ -199,8 +203,9 @@ impl SpoolWriter {
 
 impl Sink {
     /// A file that begins with bytes that are hashed already.
-    fn file(path: PathBuf, hashes: Hashes, begin: Vec<u8>) -> Self {
-        let state = FileState { path, file: None, hashes, hashed: begin.len() };
+    fn file(spool: &Spool, hashes: Hashes, begin: Vec<u8>) -> Self {
+        let state =
+            FileState { spool: spool.clone(), path: spool.next_path(), file: None, hashes, hashed: begin.len() };
         Self::File { piece: begin, head: Bytes::new(), pieces: 0, work: Work::Idle(Box::new(state), Vec::new()) }
     }
 }
