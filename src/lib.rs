@@ -6,6 +6,7 @@
 
 pub mod archive;
 pub mod catalog;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod digest;
@@ -16,6 +17,7 @@ pub mod ingest;
 pub mod jelly;
 pub mod model;
 pub mod secret;
+pub mod sim;
 pub mod spool;
 pub mod store;
 pub mod worker;

@@ -1,0 +1,3 @@
+//! The command line: one file a command; the only place of wiring.
+
+pub mod sim;
