@@ -4,6 +4,7 @@
 //! `model digest secret clock < config filter < catalog < http < jelly < spool < fetch < store < source < ingest <
 //! archive < audit < worker < cli`. `sim`, the simulated Jelly, imports `digest` and `clock` alone.
 
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod digest;
