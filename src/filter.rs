@@ -19,6 +19,8 @@ use crate::model::{Attachment, Conversation, Direction, Message};
 const MAX_PATTERNS: usize = 1000;
 /// The longest pattern, in bytes.
 const MAX_PATTERN_BYTES: usize = 512;
+/// The most `{` of one pattern: the matcher cannot bear groups within groups without end.
+const MAX_PATTERN_GROUPS: usize = 16;
 /// The longest text of a rule in a verdict, in characters.
 const MAX_RULE_CHARS: usize = 120;
 /// Extensions by which a file without a telling type counts as an image.
@@ -77,11 +79,19 @@ impl Filter {
                 .transpose()
                 .map_err(|problem| FilterError { key, problem })
         };
+        let since = moment("since", &config.since)?;
+        let until = moment("until", &config.until)?;
+        if since.as_ref().zip(until.as_ref()).is_some_and(|(since, until)| since.0 >= until.0) {
+            return Err(FilterError { key: "since", problem: "it is not before `until`: nothing could be kept".into() });
+        }
+        if config.min_size.zip(config.max_size).is_some_and(|(least, most)| least > most) {
+            return Err(FilterError { key: "min_size", problem: "it is above `max_size`: nothing could be kept".into() });
+        }
         Ok(Self {
             inline: config.inline,
             direction: config.direction,
-            since: moment("since", &config.since)?,
-            until: moment("until", &config.until)?,
+            since,
+            until,
             min_size_bytes: config.min_size.map(|size| size.as_u64()),
             max_size_bytes: config.max_size.map(|size| size.as_u64()),
             content_types: Patterns::compile("content_types", &config.content_types)?,
@@ -217,6 +227,9 @@ impl Patterns {
             }
             if text.len() > MAX_PATTERN_BYTES {
                 return Err(format!("an entry is {} bytes long; {MAX_PATTERN_BYTES} are allowed", text.len()));
+            }
+            if text.matches('{').count() > MAX_PATTERN_GROUPS {
+                return Err(format!("the pattern {text:?} has too many {{; {MAX_PATTERN_GROUPS} are allowed"));
             }
             Ok((compile(text)?, text.clone()))
         };
@@ -462,6 +475,15 @@ mod tests {
             (FilterConfig { names: vec!["[a".into()], ..FilterConfig::default() }, "names", "\"[a\""),
             (FilterConfig { skip_senders: vec!["{a,b".into()], ..FilterConfig::default() }, "skip_senders", "\"{a,b\""),
             (FilterConfig { since: Some("soon".into()), ..FilterConfig::default() }, "since", "\"soon\""),
+            (
+                FilterConfig {
+                    since: Some("2026-02-01".into()),
+                    until: Some("2026-01-01".into()),
+                    ..FilterConfig::default()
+                },
+                "since",
+                "`until`",
+            ),
             (FilterConfig { labels: vec![" ".into()], ..FilterConfig::default() }, "labels", "empty"),
             (FilterConfig { names: vec!["x".repeat(513)], ..FilterConfig::default() }, "names", "513"),
         ] {
@@ -469,6 +491,23 @@ mod tests {
             assert_eq!(error.key, key);
             assert!(error.to_string().contains(part), "{error}");
         }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_pattern_and_no_name_makes_it_panic(pattern in "[-a-cé*?{},!\\[\\]\\\\/^]{1,40}", name in "\\PC{0,20}") {
+            let config = FilterConfig { names: vec![pattern], ..FilterConfig::default() };
+            if let Ok(filter) = Filter::compile(&config) {
+                filter.decide(&Message::default(), &named(&name));
+            }
+        }
+    }
+
+    #[test]
+    fn a_pattern_of_endless_groups_is_refused() {
+        let pattern = format!("{}a{}", "{".repeat(200), "}".repeat(200));
+        let config = FilterConfig { names: vec![pattern], ..FilterConfig::default() };
+        assert!(Filter::compile(&config).is_err());
     }
 
     #[test]

@@ -151,6 +151,10 @@ fn explain(message: &str, key: Option<&str>) -> String {
 }
 
 #[cfg(test)]
+#[path = "file_reference_tests.rs"]
+mod reference_tests;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

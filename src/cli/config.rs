@@ -1,0 +1,259 @@
+//! `jellyjar config`: checks, shows and begins a configuration. Never prints a secret.
+
+mod explain;
+mod settings;
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+use crate::config::{Environment, Loaded, Overrides, load};
+use crate::filter::Filter;
+
+/// The reference file, with every setting explained.
+pub const REFERENCE: &str = include_str!("../../config/jellyjar.toml");
+
+/// The exit code of a configuration that cannot be used.
+const UNUSABLE: u8 = 2;
+
+/// The arguments of `jellyjar config`.
+#[derive(Debug, Clone, Args)]
+pub struct ConfigArgs {
+    /// What is done.
+    #[command(subcommand)]
+    pub command: ConfigCommand,
+}
+
+/// What `jellyjar config` does.
+#[derive(Debug, Clone, Subcommand)]
+pub enum ConfigCommand {
+    /// Read everything and explain it in sentences; exit 2 if it cannot be used
+    Check,
+    /// Print every setting with its value and where that came from
+    Show,
+    /// Write the reference file, with every setting explained; never overwrites
+    Init {
+        /// Where to write it
+        #[arg(default_value = "jellyjar.toml")]
+        path: PathBuf,
+    },
+}
+
+/// Runs the command. Exits 2 if the configuration cannot be used or the file cannot be written.
+///
+/// # Errors
+/// If standard output or standard error cannot be written.
+pub fn run(args: &ConfigArgs, overrides: &Overrides, json: bool) -> anyhow::Result<ExitCode> {
+    let environment = Environment::from_process();
+    let mut out = std::io::stdout().lock();
+    let code = match execute(&args.command, overrides, &environment, json, &mut out) {
+        Ok(()) => 0,
+        Err(Failure::Unusable(error)) => {
+            if json {
+                writeln!(out, "{}", json!({ "ok": false, "error": format!("{error:#}") }))?;
+            } else {
+                writeln!(std::io::stderr().lock(), "error: {error:#}")?;
+            }
+            UNUSABLE
+        }
+        Err(Failure::Output(error)) => return Err(error).context("cannot write the answer"),
+    };
+    out.flush()?;
+    Ok(ExitCode::from(code))
+}
+
+/// Why the command did not succeed.
+#[derive(Debug)]
+enum Failure {
+    /// The configuration cannot be used, or not be written.
+    Unusable(anyhow::Error),
+    /// The answer could not be printed.
+    Output(std::io::Error),
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Self::Output(error)
+    }
+}
+
+fn execute(
+    command: &ConfigCommand,
+    overrides: &Overrides,
+    environment: &Environment,
+    json: bool,
+    out: &mut dyn Write,
+) -> Result<(), Failure> {
+    let load = |skip_tokens| {
+        let overrides = Overrides { skip_tokens, ..overrides.clone() };
+        load(&overrides, environment).map_err(|error| Failure::Unusable(error.into()))
+    };
+    match command {
+        ConfigCommand::Check => {
+            let loaded = load(false)?;
+            compile_filters(&loaded).map_err(Failure::Unusable)?;
+            if json {
+                writeln!(out, "{}", explain::as_json(&loaded))?;
+            } else {
+                write!(out, "{}", explain::as_text(&loaded))?;
+            }
+        }
+        ConfigCommand::Show => {
+            let loaded = load(true)?;
+            if json {
+                writeln!(out, "{}", settings::as_json(&loaded))?;
+            } else {
+                write!(out, "{}", settings::as_text(&loaded))?;
+            }
+        }
+        ConfigCommand::Init { path } => {
+            write_reference(path).map_err(Failure::Unusable)?;
+            let shown = path.display();
+            if json {
+                writeln!(out, "{}", json!({ "ok": true, "path": shown.to_string() }))?;
+            } else {
+                writeln!(out, "Wrote {shown}. Every line is a default; change what you need, then run:")?;
+                writeln!(out, "  jellyjar --config {shown} config check")?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Makes the rules of every team ready, to find what is wrong with them.
+///
+/// # Errors
+/// If a rule cannot be used; the message names its place.
+pub fn compile_filters(loaded: &Loaded) -> anyhow::Result<()> {
+    let own = loaded.config.teams.iter().filter_map(|(name, team)| Some((format!("teams.{name}.filter"), team.filter.as_ref()?)));
+    for (section, config) in std::iter::once(("filter".to_owned(), &loaded.config.filter)).chain(own) {
+        if let Err(error) = Filter::compile(config) {
+            let key = format!("{section}.{}", error.key);
+            let place = loaded.sources.locate(&key).map(|place| format!("{place}: ")).unwrap_or_default();
+            anyhow::bail!("{place}`{key}`: {}", error.problem);
+        }
+    }
+    Ok(())
+}
+
+/// Writes the reference file, for its owner only. A file that is there already is left alone.
+fn write_reference(path: &Path) -> anyhow::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt as _;
+        options.mode(0o600);
+    }
+    let shown = path.display();
+    let mut file = match options.open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            anyhow::bail!("{shown} is there already and is left as it is; name another path: jellyjar config init PATH")
+        }
+        Err(error) => return Err(error).with_context(|| format!("cannot write {shown}")),
+    };
+    file.write_all(REFERENCE.as_bytes()).with_context(|| format!("cannot write {shown} to its end; remove it"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn execute_to_text(command: &ConfigCommand, toml: &str, variables: &[(&str, &str)], json: bool) -> Result<String, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("c.toml");
+        std::fs::write(&path, toml).unwrap();
+        let overrides = Overrides { config: Some(path), ..Overrides::default() };
+        let environment = Environment::from_pairs(variables.iter().copied());
+        let mut out = Vec::new();
+        let shown = folder.path().display().to_string();
+        match execute(command, &overrides, &environment, json, &mut out) {
+            Ok(()) => Ok(String::from_utf8(out).unwrap().replace(&shown, "DIR")),
+            Err(Failure::Unusable(error)) => Err(format!("{error:#}").replace(&shown, "DIR")),
+            Err(Failure::Output(error)) => panic!("{error}"),
+        }
+    }
+
+    const FILE: &str = "archive = \"/srv/jar\"\n[http]\nproxy = \"http://me:hush@proxy.example:3128\"\n[filter]\nskip_names = [\"*.ics\"]\nmax_size = \"10 MiB\"\n[teams.default]\n[teams.sales]\narchive_key = \"s-1\"\n[teams.sales.filter]\ninline = \"keep\"\n";
+    const TOKEN: [(&str, &str); 1] = [("JELLY_API_TOKEN", "hush")];
+
+    #[test]
+    fn check_explains_in_sentences() {
+        let text = execute_to_text(&ConfigCommand::Check, FILE, &TOKEN, false).unwrap();
+        insta::assert_snapshot!(text, @"");
+    }
+
+    #[test]
+    fn check_prints_one_object() {
+        let text = execute_to_text(&ConfigCommand::Check, FILE, &TOKEN, true).unwrap();
+        assert!(!text.contains("hush"), "{text}");
+        let object: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(object["ok"], true);
+        assert_eq!(object["quota"]["requests_per_window"], 5_000);
+        assert_eq!(object["teams"][0]["token"], "set");
+        assert_eq!(object["teams"][1]["token"], serde_json::Value::Null);
+        assert_eq!(object["teams"][1]["archive_key"], "s-1");
+    }
+
+    #[test]
+    fn check_names_the_place_of_a_bad_pattern() {
+        let error = execute_to_text(&ConfigCommand::Check, "[teams.a.filter]\n\nnames = [\"[a\"]\n", &[], false).unwrap_err();
+        assert!(error.starts_with("DIR/c.toml:3: `teams.a.filter.names`: the pattern \"[a\""), "{error}");
+    }
+
+    #[test]
+    fn an_unreadable_token_file_is_told_with_its_cause() {
+        let file = "[teams.a]\ntoken_file = \"nowhere\"\n";
+        let error = execute_to_text(&ConfigCommand::Check, file, &[], false).unwrap_err();
+        assert!(error.contains("DIR/nowhere") && error.contains("os error 2"), "{error}");
+        assert!(execute_to_text(&ConfigCommand::Show, file, &[], false).is_ok());
+    }
+
+    #[test]
+    fn show_prints_every_setting_with_its_origin() {
+        let text = execute_to_text(&ConfigCommand::Show, FILE, &TOKEN, false).unwrap();
+        assert!(!text.contains("hush"), "{text}");
+        insta::assert_snapshot!(text, @"");
+    }
+
+    #[test]
+    fn show_has_every_setting_of_the_reference_file() {
+        let file = "[teams.default]\ntoken_file = \"x\"\n[teams.default.filter]\n";
+        let text = execute_to_text(&ConfigCommand::Show, file, &[], true).unwrap();
+        let object: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let mut section = String::new();
+        for line in REFERENCE.lines().map(|line| line.strip_prefix('#').unwrap_or(line)) {
+            if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
+                section = format!("{name}.");
+            } else if let Some((name, _)) = line.split_once(" = ").filter(|(name, _)| !name.contains(' ')) {
+                let key = format!("{section}{name}");
+                assert!(object["settings"].get(&key).is_some(), "{key}");
+            }
+        }
+    }
+
+    #[test]
+    fn init_writes_the_reference_file_once_and_for_its_owner_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("new.toml");
+        let command = ConfigCommand::Init { path: path.clone() };
+        let init = || execute(&command, &Overrides::default(), &Environment::default(), false, &mut Vec::new());
+        init().unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), REFERENCE);
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt as _;
+            assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        }
+        std::fs::write(&path, "mine").unwrap();
+        let Err(Failure::Unusable(error)) = init() else { panic!("it was overwritten") };
+        assert!(error.to_string().contains("is there already"), "{error}");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "mine");
+    }
+}

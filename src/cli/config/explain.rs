@@ -1,0 +1,199 @@
+//! The configuration in sentences, for `config check`.
+
+use std::fmt::Write as _;
+
+use serde_json::{Value, json};
+
+use crate::config::{Config, FilterConfig, InlinePolicy, Loaded, Origin, TeamConfig, values};
+use crate::model::Direction;
+
+use super::settings::without_password;
+
+/// The whole explanation.
+pub(super) fn as_text(loaded: &Loaded) -> String {
+    let Loaded { config, sources, warnings } = loaded;
+    let mut text = String::new();
+    let mut say = |line: String| _ = writeln!(text, "{line}");
+    say(match (&sources.file, sources.file_found_by) {
+        (Some(file), Some(found_by)) => format!("The configuration file is {} (from {found_by}).", file.display()),
+        (Some(file), None) => format!("The configuration file is {}.", file.display()),
+        (None, _) => "There is no configuration file; defaults, environment and flags hold.".into(),
+    });
+    say(config.archive.as_ref().map_or_else(
+        || "No common archive is set; name one with --archive, JELLYJAR_ARCHIVE or `archive`.".into(),
+        |archive| format!("The archive is {} ({}).", archive.display(), sources.of("archive")),
+    ));
+    if let Some(catalog) = &config.catalog {
+        say(format!("The catalog is in {} ({}).", catalog.display(), sources.of("catalog")));
+    }
+    say(format!("Jelly is asked at {} ({}).", config.api.base_url, sources.of("api.base_url")));
+    if let Some(proxy) = &config.http.proxy {
+        say(format!("All requests go through the proxy {}.", without_password(proxy)));
+    }
+    for sentence in quota(loaded) {
+        say(sentence);
+    }
+    for (name, team) in &config.teams {
+        say(String::new());
+        say(format!("Team `{name}`:"));
+        say(format!("  {}", token(loaded, name, team)));
+        if let Some(archive) = &team.archive {
+            say(format!("  It has an archive of its own: {}.", archive.display()));
+        }
+        if let Some(key) = team.archive_key.as_ref().filter(|key| *key != name) {
+            say(format!("  In the archive its name is `{key}`."));
+        }
+        if config.teams.len() > 1 {
+            say(format!("  It shares the 5-minute limit of the egress group `{}`.", config.egress_group(name)));
+        }
+        if let Some(filter) = &team.filter {
+            say("  It has rules of its own:".into());
+            for sentence in rules(filter) {
+                say(format!("    {sentence}"));
+            }
+        }
+    }
+    let common: Vec<_> = config.teams.iter().filter(|(_, team)| team.filter.is_none()).collect();
+    if !common.is_empty() {
+        say(String::new());
+        say(if common.len() == config.teams.len() {
+            "The rules:".into()
+        } else {
+            "The rules for teams without their own:".into()
+        });
+        for sentence in rules(&config.filter) {
+            say(format!("  {sentence}"));
+        }
+    }
+    if !warnings.is_empty() {
+        say("\nWarnings:".into());
+        for warning in warnings {
+            say(format!("  {warning}"));
+        }
+    }
+    say("\nThe configuration can be used.".into());
+    text
+}
+
+/// The same as one object.
+pub(super) fn as_json(loaded: &Loaded) -> Value {
+    let Loaded { config, sources, warnings } = loaded;
+    let (per_window, per_day) = config.quota_limits(config.api.is_loopback());
+    let teams: Vec<_> = config
+        .teams
+        .iter()
+        .map(|(name, team)| {
+            json!({
+                "name": name,
+                "token": team.token.as_ref().map(|_| "set"),
+                "token_origin": team.token.as_ref().map(|_| token_origin(loaded, name, team).to_string()),
+                "archive": config.archive_for(name).map(|archive| archive.display().to_string()),
+                "archive_key": team.archive_key.as_ref().unwrap_or(name),
+                "egress_group": config.egress_group(name),
+                "rules": rules(config.filter_for(name)),
+            })
+        })
+        .collect();
+    json!({
+        "ok": true,
+        "file": sources.file.as_ref().map(|file| file.display().to_string()),
+        "archive": config.archive.as_ref().map(|archive| archive.display().to_string()),
+        "catalog": config.catalog.as_ref().map(|catalog| catalog.display().to_string()),
+        "base_url": config.api.base_url,
+        "quota": { "requests_per_window": per_window, "requests_per_day": per_day, "explanation": quota(loaded) },
+        "teams": teams,
+        "warnings": warnings,
+    })
+}
+
+fn quota(loaded: &Loaded) -> [String; 2] {
+    let Config { api, quota, .. } = &loaded.config;
+    let (per_window, per_day) = loaded.config.quota_limits(api.is_loopback());
+    let sentence = |limit: Option<u64>, set: Option<u64>, span: &str, key: &str| match (limit, set) {
+        (None, _) => format!("Requests in each {span} are not limited, for that server is on this machine."),
+        (Some(limit), Some(_)) => {
+            format!("At most {} requests are made in each {span} ({}).", grouped(limit), loaded.sources.of(key))
+        }
+        (Some(limit), None) => {
+            format!("At most {} requests are made in each {span}, the limit of the live service.", grouped(limit))
+        }
+    };
+    [
+        sentence(per_window, quota.requests_per_window, "5 minutes and egress group", "quota.requests_per_window"),
+        sentence(per_day, quota.requests_per_day, "UTC day and team", "quota.requests_per_day"),
+    ]
+}
+
+fn token(loaded: &Loaded, name: &str, team: &TeamConfig) -> String {
+    let origin = token_origin(loaded, name, team);
+    match (&team.token, &team.token_file) {
+        (Some(_), Some(file)) => format!("Its token is set, from the file {} ({origin}).", file.display()),
+        (Some(_), None) => format!("Its token is set ({origin})."),
+        (None, _) if name == crate::config::DEFAULT_TEAM => {
+            "It has no token; set JELLY_API_TOKEN_FILE, JELLY_API_TOKEN, --token-file or `token_file`.".into()
+        }
+        (None, _) => format!("It has no token; set `token_file` under [teams.{name}]."),
+    }
+}
+
+fn token_origin(loaded: &Loaded, name: &str, team: &TeamConfig) -> Origin {
+    let key = if team.token_file.is_some() { "token_file" } else { "token" };
+    loaded.sources.of(&format!("teams.{name}.{key}"))
+}
+
+/// The rules in words, one sentence each.
+fn rules(filter: &FilterConfig) -> Vec<String> {
+    let mut sentences = vec![
+        match filter.inline {
+            InlinePolicy::Skip => "Files that the HTML body refers to (inline) are skipped.",
+            InlinePolicy::KeepNonImages => "Images that the HTML body refers to (inline) are skipped; other files are kept.",
+            InlinePolicy::Keep => "Files that the HTML body refers to (inline) are kept like all others.",
+        }
+        .to_owned(),
+    ];
+    let lists = [
+        (&filter.content_types, "Only files of these types are kept"),
+        (&filter.skip_content_types, "Files of these types are skipped"),
+        (&filter.names, "Only files with these names are kept"),
+        (&filter.skip_names, "Files with these names are skipped"),
+        (&filter.senders, "Only mail of these senders counts"),
+        (&filter.skip_senders, "Mail of these senders is skipped"),
+        (&filter.labels, "Only conversations with one of these labels count"),
+        (&filter.skip_labels, "Conversations with one of these labels are skipped"),
+    ];
+    for (values, words) in lists.into_iter().filter(|(values, _)| !values.is_empty()) {
+        let values: Vec<_> = values.iter().map(|value| format!("{value:?}")).collect();
+        sentences.push(format!("{words}: {}.", values.join(", ")));
+    }
+    if let Some(least) = filter.min_size {
+        sentences.push(format!("Files declared smaller than {} are skipped.", values::format_size(least.as_u64())));
+    }
+    if let Some(most) = filter.max_size {
+        sentences.push(format!("Files declared larger than {} are skipped.", values::format_size(most.as_u64())));
+    }
+    match filter.direction {
+        Some(Direction::Inbound) => sentences.push("Only mail that came in counts.".into()),
+        Some(Direction::Outbound) => sentences.push("Only mail that the team sent counts.".into()),
+        None => {}
+    }
+    if let Some(since) = &filter.since {
+        sentences.push(format!("Mail sent before {since} is skipped."));
+    }
+    if let Some(until) = &filter.until {
+        sentences.push(format!("Mail sent at or after {until} is skipped."));
+    }
+    sentences
+}
+
+/// A number with its thousands apart.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}

@@ -1,0 +1,152 @@
+//! Every effective setting with its origin, for `config show`.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use serde_json::{Map, Value, json};
+
+use crate::config::{Config, FilterConfig, InlinePolicy, Loaded, values};
+use crate::model::Direction;
+
+/// The settings by dotted key, in the order of the reference file; `null` where nothing is set.
+fn settings(config: &Config) -> Vec<(String, Value)> {
+    let path = |path: &Option<PathBuf>| json!(path.as_ref().map(|path| path.display().to_string()));
+    let duration = |duration| json!(values::format_duration(duration));
+    let size = |bytes: u64| json!(values::format_size(bytes));
+    let (per_window, per_day) = config.quota_limits(config.api.is_loopback());
+    let Config { archive, catalog, api, http, quota: _, worker, retry, spool, source, filter, teams } = config;
+    let mut all: Vec<(String, Value)> = vec![
+        ("archive".into(), path(archive)),
+        ("catalog".into(), path(catalog)),
+        ("api.base_url".into(), json!(api.base_url)),
+        ("http.connect_timeout".into(), duration(http.connect_timeout)),
+        ("http.read_timeout".into(), duration(http.read_timeout)),
+        ("http.ca_file".into(), path(&http.ca_file)),
+        ("http.proxy".into(), json!(http.proxy.as_deref().map(without_password))),
+        ("http.max_storage_redirects".into(), json!(http.max_storage_redirects)),
+        ("http.max_resumes".into(), json!(http.max_resumes)),
+        ("http.max_attachment_size".into(), size(http.max_attachment_bytes)),
+        ("quota.requests_per_window".into(), json!(per_window)),
+        ("quota.requests_per_day".into(), json!(per_day)),
+        ("worker.concurrency".into(), json!(worker.concurrency)),
+        ("worker.max_leases".into(), json!(worker.max_leases)),
+        ("worker.batch_size".into(), json!(worker.batch_size)),
+        ("worker.lease_duration".into(), duration(worker.lease_duration)),
+        ("worker.shutdown_timeout".into(), duration(worker.shutdown_timeout)),
+        ("worker.max_wait".into(), duration(worker.max_wait)),
+        ("retry.max_attempts".into(), json!(retry.max_attempts)),
+        ("retry.base_delay".into(), duration(retry.base_delay)),
+        ("retry.max_delay".into(), duration(retry.max_delay)),
+        ("spool.max_size".into(), size(spool.max_bytes)),
+        ("spool.max_memory".into(), size(spool.max_memory_bytes)),
+        ("spool.memory_threshold".into(), size(spool.memory_threshold_bytes)),
+        ("spool.min_free".into(), size(spool.min_free_bytes)),
+        ("source.max_payload_size".into(), size(source.max_payload_bytes as u64)),
+    ];
+    push_filter(&mut all, "filter", filter);
+    for (name, team) in teams {
+        let prefix = format!("teams.{name}");
+        let key = team.archive_key.as_ref().unwrap_or(name);
+        all.push((format!("{prefix}.token"), json!(team.token.as_ref().map(|_| "[set]"))));
+        all.push((format!("{prefix}.token_file"), path(&team.token_file)));
+        all.push((format!("{prefix}.archive"), path(&team.archive)));
+        all.push((format!("{prefix}.archive_key"), json!(key)));
+        all.push((format!("{prefix}.egress_group"), json!(config.egress_group(name))));
+        if let Some(filter) = &team.filter {
+            push_filter(&mut all, &format!("{prefix}.filter"), filter);
+        }
+    }
+    all
+}
+
+fn push_filter(all: &mut Vec<(String, Value)>, prefix: &str, filter: &FilterConfig) {
+    let FilterConfig {
+        inline,
+        content_types,
+        skip_content_types,
+        names,
+        skip_names,
+        min_size,
+        max_size,
+        senders,
+        skip_senders,
+        direction,
+        since,
+        until,
+        labels,
+        skip_labels,
+    } = filter;
+    let inline = match inline {
+        InlinePolicy::Skip => "skip",
+        InlinePolicy::KeepNonImages => "keep-non-images",
+        InlinePolicy::Keep => "keep",
+    };
+    let direction = direction.map(|direction| match direction {
+        Direction::Inbound => "inbound",
+        Direction::Outbound => "outbound",
+    });
+    let size = |size: &Option<bytesize::ByteSize>| json!(size.map(|size| values::format_size(size.as_u64())));
+    for (key, value) in [
+        ("inline", json!(inline)),
+        ("content_types", json!(content_types)),
+        ("skip_content_types", json!(skip_content_types)),
+        ("names", json!(names)),
+        ("skip_names", json!(skip_names)),
+        ("min_size", size(min_size)),
+        ("max_size", size(max_size)),
+        ("senders", json!(senders)),
+        ("skip_senders", json!(skip_senders)),
+        ("direction", json!(direction)),
+        ("since", json!(since)),
+        ("until", json!(until)),
+        ("labels", json!(labels)),
+        ("skip_labels", json!(skip_labels)),
+    ] {
+        all.push((format!("{prefix}.{key}"), value));
+    }
+}
+
+/// A proxy's URL without who logs in there.
+pub(super) fn without_password(proxy: &str) -> String {
+    let Ok(mut url) = url::Url::parse(proxy) else { return "[set]".into() };
+    let has_login = !url.username().is_empty() || url.password().is_some();
+    if has_login && (url.set_username("").is_err() || url.set_password(None).is_err()) {
+        return "[set]".into();
+    }
+    let login = if has_login { "[set]@" } else { "" };
+    url.as_str().trim_end_matches('/').replacen("://", &format!("://{login}"), 1)
+}
+
+/// One line a setting: its key, its value as TOML writes it, and where that came from.
+pub(super) fn as_text(loaded: &Loaded) -> String {
+    let mut text = String::new();
+    if let Some(file) = &loaded.sources.file {
+        _ = writeln!(text, "# file: {}", file.display());
+    }
+    for (key, value) in settings(&loaded.config) {
+        let origin = loaded.sources.of(&key);
+        _ = if value.is_null() {
+            writeln!(text, "# {key} is not set")
+        } else {
+            writeln!(text, "{key} = {value}  # {origin}")
+        };
+    }
+    text
+}
+
+/// One object: the file, and every setting by its dotted key.
+pub(super) fn as_json(loaded: &Loaded) -> Value {
+    let settings: Map<String, Value> = settings(&loaded.config)
+        .into_iter()
+        .map(|(key, value)| {
+            let origin = loaded.sources.of(&key).to_string();
+            (key, json!({ "value": value, "origin": origin }))
+        })
+        .collect();
+    json!({
+        "ok": true,
+        "file": loaded.sources.file.as_ref().map(|file| file.display().to_string()),
+        "settings": settings,
+        "warnings": loaded.warnings,
+    })
+}
