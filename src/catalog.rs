@@ -30,7 +30,7 @@ pub use state::{BlobState, Pause, State};
 #[derive(Debug, thiserror::Error)]
 pub enum CatalogError {
     /// The folder or file cannot be made or opened.
-    #[error("cannot open the catalog {path}: {source}", path = path.display())]
+    #[error("cannot open the catalog {path}", path = path.display())]
     Open {
         /// The catalog's file.
         path: PathBuf,
@@ -62,7 +62,7 @@ pub enum CatalogError {
         kind: String,
     },
     /// A statement failed.
-    #[error("the catalog failed at '{query}': {source}")]
+    #[error("the catalog failed at '{query}'")]
     Query {
         /// The statement's name.
         query: &'static str,
@@ -89,6 +89,11 @@ pub struct ArchiveRow(pub(crate) i64);
 /// The row id of a team in this catalog.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TeamRow(pub(crate) i64);
+
+impl TeamRow {
+    /// The row of no team.
+    pub const NONE: Self = Self(0);
+}
 
 /// `jjar` in ASCII: marks the database file as ours (SQLite's application id).
 const APPLICATION_ID: i64 = 0x6a6a_6172;

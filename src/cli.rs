@@ -1,6 +1,146 @@
-
 //! The command line: one file a command, and the only place where modules are wired together.
-//! The command line: one file a command; the only place of wiring.
+
 pub mod config;
+mod demo;
 pub mod filter_args;
+mod log;
+mod output;
+mod progress;
+mod receipt;
+mod replay;
+mod run;
+mod session;
 pub mod sim;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::Overrides;
+
+/// Exit code: everything that was asked for is done.
+pub const DONE: u8 = 0;
+/// Exit code: something failed, was quarantined or rejected, or is still pending.
+pub const INCOMPLETE: u8 = 1;
+/// Exit code: usage or configuration.
+pub const USAGE: u8 = 2;
+/// Exit code: the token is refused.
+pub const TOKEN_REFUSED: u8 = 3;
+/// Exit code: interrupted (128 + SIGINT).
+pub const INTERRUPTED: u8 = 130;
+
+/// A mistake in arguments or settings: ends the program with exit code 2.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct UsageError(pub(crate) String);
+
+/// Archives every email attachment of a Jelly team into a folder that the team owns.
+#[derive(Debug, Parser)]
+#[command(name = "jellyjar", version, infer_subcommands = false, arg_required_else_help = true, max_term_width = 100)]
+#[command(after_help = "Examples:
+  jellyjar demo                                   see it work, with nothing set up
+  export JELLY_API_TOKEN=…                        the team's token, from Jelly's settings
+  jellyjar replay dumps/ --archive /srv/archive   archive every attachment of saved payloads
+  jellyjar status --archive /srv/archive          what is archived, and what is not
+  jellyjar verify --archive /srv/archive          prove that all of it is intact
+
+Exit codes: 0 all done; 1 some failed, quarantined, rejected or pending; 2 usage or configuration;
+3 the token is refused; 130 interrupted.")]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Options of every command")]
+pub(crate) struct Global {
+    /// The configuration file [default: ./jellyjar.toml or the user's configuration folder, if there]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The archive's folder [env: JELLYJAR_ARCHIVE]
+    #[arg(long, global = true, value_name = "DIR")]
+    archive: Option<PathBuf>,
+    /// The catalog's folder, on a local disk [env: JELLYJAR_CATALOG] [default: .jellyjar in the archive]
+    #[arg(long, global = true, value_name = "DIR")]
+    catalog: Option<PathBuf>,
+    /// The team, where several are configured
+    #[arg(long, global = true, value_name = "NAME")]
+    team: Option<String>,
+    /// A file that holds the API token [env: JELLY_API_TOKEN_FILE]
+    #[arg(long, global = true, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// Attachments that are fetched at once
+    #[arg(long, global = true, value_name = "N")]
+    concurrency: Option<usize>,
+    /// Print one JSON object to standard output, and nothing else there
+    #[arg(long, global = true)]
+    json: bool,
+    /// Show no progress, and log errors only
+    #[arg(long, short, global = true)]
+    quiet: bool,
+}
+
+impl Global {
+    fn overrides(&self, skip_tokens: bool) -> Overrides {
+        Overrides {
+            config: self.config.clone(),
+            archive: self.archive.clone(),
+            catalog: self.catalog.clone(),
+            token_file: self.token_file.clone(),
+            concurrency: self.concurrency,
+            skip_tokens,
+            ..Overrides::default()
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Archive every attachment of saved payloads
+    Replay(replay::ReplayArgs),
+    /// See it work: a simulated Jelly, a sample dump, an archive in ./jellyjar-demo
+    Demo(demo::DemoArgs),
+    /// Run the simulated Jelly alone, to rehearse with
+    Sim(sim::SimArgs),
+    /// Check, show or begin a configuration
+    Config(config::ConfigArgs),
+}
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    log::start(cli.global.quiet);
+    raise_descriptor_limit();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return output::fail(&anyhow::Error::new(error).context("cannot start"), cli.global.json),
+    };
+    let json = cli.global.json;
+    let outcome = runtime.block_on(dispatch(cli));
+    // A reader that waits for standard input must not keep the program.
+    runtime.shutdown_background();
+    outcome.unwrap_or_else(|error| output::fail(&error, json))
+}
+
+async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
+    let global = cli.global;
+    match cli.command {
+        Command::Replay(args) => replay::run(args, &global).await,
+        Command::Demo(args) => demo::run(args, &global).await,
+        Command::Sim(args) => sim::run(args).await,
+        Command::Config(args) => config::run(&args, &global.overrides(false), global.json),
+    }
+}
+
+/// Lets this process open as many files as the system allows it: large downloads are files until they are stored.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum.map_or(Some(65_536), |maximum| Some(maximum.min(65_536)));
+    // Without it, fewer downloads fit; nothing else changes.
+    let _ = setrlimit(Resource::Nofile, limit);
+}

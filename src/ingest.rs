@@ -193,16 +193,6 @@ impl Intake {
         Ok(Taken { enqueued: ingested.enqueued })
     }
 
-    /// Tells what [`Intake::take`] would do, and adds it to `forecast`; nothing is written.
-    pub async fn forecast(
-        &self,
-        team: &Team,
-        messages: Vec<Message>,
-        forecast: &mut Forecast,
-    ) -> Result<(), IngestError> {
-        forecast_with(&self.catalog, team, messages, forecast).await
-    }
-
     /// Keeps what could not be read.
     pub async fn keep_rejects(&self, rejects: &[Reject]) -> Result<(), IngestError> {
         Ok(self.catalog.keep_rejects(rejects).await?)
@@ -234,16 +224,21 @@ impl Intake {
     }
 }
 
-async fn forecast_with(
-    catalog: &Catalog,
+/// Tells what [`Intake::take`] would do, and adds it to `forecast`; nothing is written. Without a catalog nothing is
+/// known.
+pub async fn forecast(
+    catalog: Option<&Catalog>,
     team: &Team,
     messages: Vec<Message>,
     forecast: &mut Forecast,
-) -> Result<(), IngestError> {
+) -> Result<(), CatalogError> {
     let at = jiff::Timestamp::UNIX_EPOCH;
     let prepared: Vec<Prepared> = messages.into_iter().map(|message| prepare(team, at, message)).collect();
     let keys: Vec<AttachmentKey> = keys_of(&prepared).collect::<HashSet<_>>().into_iter().collect();
-    let known = catalog.known(team.row, &keys).await?;
+    let known = match catalog {
+        Some(catalog) => catalog.known(team.row, &keys).await?,
+        None => HashMap::new(),
+    };
     for reference in prepared.iter().flat_map(|one| &one.message.references) {
         let key = reference.key;
         match (known.get(&key).map(|known| known.state), &reference.skip_rule) {

@@ -18,6 +18,7 @@ pub mod jelly;
 pub mod model;
 pub mod secret;
 pub mod sim;
+pub mod source;
 pub mod spool;
 pub mod store;
 pub mod worker;

@@ -29,7 +29,7 @@ pub use scratch::Scratch;
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The file system refused.
-    #[error("cannot {doing} {path}: {source}", path = path.display())]
+    #[error("cannot {doing} {path}", path = path.display())]
     Io {
         /// What was being done.
         doing: &'static str,
@@ -51,7 +51,7 @@ pub enum StoreError {
         path: PathBuf,
     },
     /// A newer program's archive.
-    #[error("the archive {path}: {source}", path = path.display())]
+    #[error("the archive {path} cannot be used", path = path.display())]
     Unsupported {
         /// The folder or key.
         path: PathBuf,

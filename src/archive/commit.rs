@@ -28,7 +28,7 @@ pub enum CommitError {
     #[error(transparent)]
     Catalog(#[from] CatalogError),
     /// The archive failed.
-    #[error("the archive failed: {0}")]
+    #[error(transparent)]
     Store(#[from] StoreError),
     /// The thread that writes ended early.
     #[error("the writing thread ended early")]

@@ -377,8 +377,8 @@ impl Catalog {
             "-- name: complete
             UPDATE attachments SET
                 state = j.state, sha256 = j.sha256, size_bytes = j.size_bytes, sniffed_type = j.sniffed_type,
-                reason = j.reason, not_before = j.not_before, attempts = attempts + j.attempts,
-                not_found_count = not_found_count + j.not_found, lease_token = NULL, lease_expires_at = NULL,
+                reason = j.reason, not_before = j.not_before, attempts = attachments.attempts + j.attempts,
+                not_found_count = attachments.not_found_count + j.not_found, lease_token = NULL, lease_expires_at = NULL,
                 writer_id = $2, updated_at = $3
             FROM (SELECT value ->> 'i' AS row, unhex(value ->> 't') AS token, value ->> 's' AS state,
                     unhex(value ->> 'h') AS sha256, value ->> 'z' AS size_bytes, value ->> 'y' AS sniffed_type,

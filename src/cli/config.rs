@@ -130,7 +130,11 @@ fn execute(
 /// # Errors
 /// If a rule cannot be used; the message names its place.
 pub fn compile_filters(loaded: &Loaded) -> anyhow::Result<()> {
-    let own = loaded.config.teams.iter().filter_map(|(name, team)| Some((format!("teams.{name}.filter"), team.filter.as_ref()?)));
+    let own = loaded
+        .config
+        .teams
+        .iter()
+        .filter_map(|(name, team)| Some((format!("teams.{name}.filter"), team.filter.as_ref()?)));
     for (section, config) in std::iter::once(("filter".to_owned(), &loaded.config.filter)).chain(own) {
         if let Err(error) = Filter::compile(config) {
             let key = format!("{section}.{}", error.key);
@@ -165,7 +169,12 @@ fn write_reference(path: &Path) -> anyhow::Result<()> {
 mod tests {
     use super::*;
 
-    fn execute_to_text(command: &ConfigCommand, toml: &str, variables: &[(&str, &str)], json: bool) -> Result<String, String> {
+    fn execute_to_text(
+        command: &ConfigCommand,
+        toml: &str,
+        variables: &[(&str, &str)],
+        json: bool,
+    ) -> Result<String, String> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("c.toml");
         std::fs::write(&path, toml).unwrap();
@@ -203,7 +212,8 @@ mod tests {
 
     #[test]
     fn check_names_the_place_of_a_bad_pattern() {
-        let error = execute_to_text(&ConfigCommand::Check, "[teams.a.filter]\n\nnames = [\"[a\"]\n", &[], false).unwrap_err();
+        let error =
+            execute_to_text(&ConfigCommand::Check, "[teams.a.filter]\n\nnames = [\"[a\"]\n", &[], false).unwrap_err();
         assert!(error.starts_with("DIR/c.toml:3: `teams.a.filter.names`: the pattern \"[a\""), "{error}");
     }
 

@@ -1,0 +1,202 @@
+//! A foreground run: drives what is pending until it is done, or follows another process that does, and writes the
+//! receipt.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+
+use super::output;
+use super::progress::{Expected, Progress};
+use super::receipt::{Input, Receipt};
+use super::session::{Access, Session};
+use crate::archive::{CommitError, Committer, Tally};
+use crate::catalog::WorkerLock;
+use crate::worker::{DriveError, Driver, Ended, Signals};
+
+/// How often a run that follows another process looks.
+const FOLLOW_EVERY: Duration = Duration::from_millis(300);
+
+/// How often the journal is read again, and the writer's sign of life renewed, while working.
+const RELOAD_EVERY: Duration = Duration::from_secs(30);
+
+/// One foreground run.
+pub(super) struct Run {
+    pub(super) session: Arc<Session>,
+    pub(super) access: Arc<Access>,
+    pub(super) signals: Signals,
+    pub(super) tally: Arc<Tally>,
+    pub(super) expected: Arc<Expected>,
+    started: Instant,
+}
+
+impl Run {
+    /// Prepares a run, and listens for Ctrl-C: the first stops it in good order, the second at once.
+    pub(super) fn new(session: Arc<Session>, access: Arc<Access>) -> Self {
+        let signals = Signals::default();
+        let stop = signals.stop.clone();
+        tokio::spawn(async move {
+            interrupted().await;
+            output::note("Stopping: finishing or releasing what is in flight. Press Ctrl-C again to stop at once.");
+            stop.set();
+            interrupted().await;
+            // Nothing is lost: whatever was not recorded is done again.
+            std::process::exit(i32::from(super::INTERRUPTED));
+        });
+        let (tally, expected) = (Arc::default(), Arc::default());
+        Self { session, access, signals, tally, expected, started: Instant::now() }
+    }
+
+    /// Works until everything that this run has seen has its place, or cannot get it now.
+    pub(super) async fn finish(&self, quiet: bool) -> Result<Ended, anyhow::Error> {
+        let _progress = Progress::start(quiet, Arc::clone(&self.tally), Arc::clone(&self.expected));
+        let mut said = false;
+        loop {
+            if let Some(lock) = self.session.catalog.try_worker_lock().context("cannot lock the catalog")? {
+                return self.drive(&lock).await;
+            }
+            if !said {
+                tracing::info!("another jellyjar works on this archive; following it");
+                said = true;
+            }
+            if self.signals.stop.is_set() {
+                return Ok(Ended::Stopped);
+            }
+            if self.signals.input_ended.is_set() && !self.session.catalog.any_seen_pending().await? {
+                return Ok(Ended::Done);
+            }
+            tokio::select! {
+                () = tokio::time::sleep(FOLLOW_EVERY) => {}
+                () = self.signals.stop.wait() => {}
+            }
+        }
+    }
+
+    async fn drive(&self, lock: &WorkerLock) -> anyhow::Result<Ended> {
+        let (session, access) = (&self.session, &self.access);
+        session.catalog.release_all(lock).await?;
+        let driver = Driver {
+            catalog: Arc::clone(&session.catalog),
+            clock: session.clock.clone(),
+            config: session.config.worker.clone(),
+            teams: access.teams.keys().copied().collect(),
+        };
+        let committer = Arc::new(Committer {
+            catalog: Arc::clone(&session.catalog),
+            archive: Arc::clone(&session.archive),
+            archive_row: session.archive_row,
+            journal: Arc::clone(&session.journal),
+            scratch: access.scratch.path().to_owned(),
+            clock: session.clock.clone(),
+            tally: Arc::clone(&self.tally),
+        });
+        let held =
+            |row| access.teams.get(&row)?.held(&access.holds, session.clock.now_ms()).map(|pause| pause.until_ms);
+        let work = |lease: crate::catalog::Lease<crate::catalog::Job>| {
+            let access = Arc::clone(access);
+            async move {
+                match access.teams.get(&lease.job().team()) {
+                    Some(team) => Some(access.fetcher.attempt(lease, team).await),
+                    // The driver claims for these teams only.
+                    None => None,
+                }
+            }
+        };
+        let commit = |batch: Vec<Option<crate::archive::Finished>>| {
+            let (committer, session, access) = (Arc::clone(&committer), Arc::clone(session), Arc::clone(access));
+            async move {
+                committer.commit(batch.into_iter().flatten().collect()).await?;
+                keep_quotas(&session, &access).await
+            }
+        };
+        let refreshing = self.refresh();
+        let driving = driver.drive(&self.signals, held, work, commit);
+        let ended = tokio::select! {
+            ended = driving => ended,
+            error = refreshing => return Err(error),
+        };
+        match ended {
+            Ok(ended) => Ok(ended),
+            Err(DriveError::Catalog(error)) => Err(error.into()),
+            Err(DriveError::Commit(error)) => Err(error.into()),
+            Err(error @ DriveError::Task(_)) => Err(error.into()),
+        }
+    }
+
+    /// Keeps the catalog and the journal in step while working; ends only with an error.
+    async fn refresh(&self) -> anyhow::Error {
+        loop {
+            tokio::time::sleep(RELOAD_EVERY).await;
+            let step = async {
+                self.session.reload().await?;
+                self.session.journal.heartbeat(false).await?;
+                anyhow::Ok(())
+            };
+            if let Err(error) = step.await {
+                return error;
+            }
+        }
+    }
+
+    /// Ends the run: writes down its end and makes the receipt. `outcome` is how the drive went.
+    pub(super) async fn receipt(&self, input: Input, outcome: anyhow::Result<Ended>) -> Receipt {
+        let mut receipt = Receipt { input, ..Receipt::default() };
+        match outcome {
+            Ok(Ended::Done) => {}
+            Ok(Ended::Stopped) => receipt.interrupted = true,
+            Ok(Ended::Waiting { due_ms }) => {
+                let now = self.session.clock.now_ms();
+                let paused: Vec<_> =
+                    self.access.teams.values().filter_map(|team| team.held(&self.access.holds, now)).collect();
+                receipt.token_refused = paused.iter().any(|pause| pause.until_ms == i64::MAX);
+                for pause in paused {
+                    receipt.notes.push(if pause.until_ms == i64::MAX {
+                        format!("paused: {}", pause.reason)
+                    } else {
+                        format!("paused until {}: {}", output::time(pause.until_ms), pause.reason)
+                    });
+                }
+                if receipt.notes.is_empty() {
+                    receipt.notes.push(format!("the next attempt is due at {}", output::time(due_ms)));
+                }
+            }
+            Err(error) => receipt.notes.push(format!("the run broke off: {error:#}")),
+        }
+        let closing = async {
+            keep_quotas(&self.session, &self.access).await?;
+            self.session.journal.heartbeat(true).await?;
+            receipt.places(&self.session.catalog.seen_totals().await?);
+            anyhow::Ok(())
+        };
+        if let Err(error) = closing.await {
+            receipt.notes.push(format!("the run could not be closed in good order: {error:#}"));
+        }
+        receipt.duplicates = self.tally.duplicates.load(Ordering::Relaxed);
+        receipt.bytes_fetched = self.tally.bytes_fetched.load(Ordering::Relaxed);
+        receipt.bytes_stored = self.tally.bytes_stored.load(Ordering::Relaxed);
+        receipt.api_requests = self.access.requests();
+        receipt.close(self.started.elapsed());
+        receipt
+    }
+}
+
+async fn keep_quotas(session: &Session, access: &Access) -> Result<(), CommitError> {
+    for (scope, state) in access.quota_states() {
+        session.catalog.keep_quota_window(&scope, &state).await?;
+    }
+    Ok(())
+}
+
+/// Waits for Ctrl-C or SIGTERM.
+async fn interrupted() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
+        let _ = tokio::signal::ctrl_c().await;
+        return;
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+    }
+}

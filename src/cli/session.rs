@@ -1,0 +1,240 @@
+//! Wiring: from settings to an open archive, its catalog, its teams and, where asked, the way to Jelly.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+
+use super::{Global, UsageError};
+use crate::archive::{Fetcher, Holds, TeamAccess};
+use crate::catalog::{ArchiveRow, Catalog, TeamRow, team_scope};
+use crate::clock::Clock;
+use crate::config::{Config, DEFAULT_TEAM, Environment, Loaded, Overrides, load};
+use crate::filter::Filter;
+use crate::http::{BaseUrl, HttpClients};
+use crate::ingest::{Intake, Team};
+use crate::jelly::{EgressWindow, JellyClient, Quota, QuotaLimits, QuotaState};
+use crate::model::TeamKey;
+use crate::spool::Spool;
+use crate::store::{Archive, JournalWriter, Scratch};
+
+/// An archive that is open for a command.
+pub(super) struct Session {
+    pub(super) config: Config,
+    pub(super) clock: Clock,
+    pub(super) archive: Arc<Archive>,
+    pub(super) archive_row: ArchiveRow,
+    pub(super) catalog: Arc<Catalog>,
+    pub(super) journal: Arc<JournalWriter>,
+    pub(super) intake: Arc<Intake>,
+    /// The configured teams of this archive, by name.
+    pub(super) teams: BTreeMap<String, Team>,
+    /// The team that payloads without a name of their own belong to.
+    pub(super) team_name: String,
+}
+
+/// Loads settings for a command. Warnings are logged.
+pub(super) fn settings(overrides: &Overrides) -> anyhow::Result<Loaded> {
+    let loaded = load(overrides, &Environment::from_process())?;
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    Ok(loaded)
+}
+
+impl Session {
+    /// Opens the archive of the chosen team. `create` makes one where there is none.
+    pub(super) async fn open(global: &Global, loaded: Loaded, create: bool) -> anyhow::Result<Self> {
+        Self::open_with(global, loaded, create, Clock::system()).await
+    }
+
+    async fn open_with(global: &Global, loaded: Loaded, create: bool, clock: Clock) -> anyhow::Result<Self> {
+        let config = loaded.config;
+        let team_name = choose_team(&config, global.team.as_deref())?;
+        let Some(root) = config.archive_for(&team_name).map(PathBuf::from) else {
+            return Err(UsageError(
+                "no archive is named; add --archive DIR, or set JELLYJAR_ARCHIVE or `archive` in the configuration"
+                    .into(),
+            )
+            .into());
+        };
+        let archive = Arc::new(if create { Archive::open_or_create(&root, &clock)? } else { Archive::open(&root)? });
+        let folder = config.catalog.clone().unwrap_or_else(|| root.join(Scratch::HOME));
+        let catalog = Arc::new(Catalog::open(&folder, clock.clone()).await?);
+        let location = root.canonicalize().unwrap_or_else(|_| root.clone());
+        let archive_row = catalog.bind_archive(archive.uuid(), &location.to_string_lossy()).await?;
+        let journal = Arc::new(JournalWriter::new(Arc::clone(&archive), clock.clone())?);
+        let intake = Arc::new(Intake::new(
+            Arc::clone(&catalog),
+            Arc::clone(&archive),
+            archive_row,
+            Arc::clone(&journal),
+            clock.clone(),
+        ));
+        let mut teams = BTreeMap::new();
+        for name in config.teams.keys() {
+            if config.archive_for(name) != Some(root.as_path()) {
+                continue;
+            }
+            let key = config.team_key(name).map_err(|error| UsageError(format!("teams.{name}: {error}")))?;
+            let row = catalog.bind_team(archive_row, &key).await?;
+            let filter = Arc::new(Filter::compile(config.filter_for(name))?);
+            teams.insert(name.clone(), Team { row, key, filter });
+        }
+        Ok(Self { config, clock, archive, archive_row, catalog, journal, intake, teams, team_name })
+    }
+
+    /// Loads what other writers have put in the journal since this catalog last looked.
+    pub(super) async fn reload(&self) -> anyhow::Result<crate::ingest::Reloaded> {
+        let rules = self.rules()?;
+        Ok(self.intake.reload(&rules).await?)
+    }
+
+    /// Finds a team's rules by its name in the archive; a team that is not configured has the common ones.
+    pub(super) fn rules(&self) -> anyhow::Result<impl Fn(&TeamKey) -> Team + Send + Sync + use<>> {
+        let known: BTreeMap<TeamKey, Team> = self.teams.values().map(|team| (team.key.clone(), team.clone())).collect();
+        let common = Arc::new(Filter::compile(&self.config.filter)?);
+        let some_row = self.teams.values().map(|team| team.row).next().unwrap_or(TeamRow::NONE);
+        Ok(move |key: &TeamKey| {
+            known.get(key).cloned().unwrap_or_else(|| Team {
+                row: some_row,
+                key: key.clone(),
+                filter: Arc::clone(&common),
+            })
+        })
+    }
+
+    /// The rows of the configured teams.
+    pub(super) fn team_rows(&self) -> Vec<TeamRow> {
+        self.teams.values().map(|team| team.row).collect()
+    }
+}
+
+/// What a dry run sees: an archive and a catalog if they are there, and nothing that is written.
+pub(super) struct View {
+    pub(super) config: Config,
+    pub(super) catalog: Option<Box<Catalog>>,
+    pub(super) teams: BTreeMap<String, Team>,
+    pub(super) team_name: String,
+}
+
+impl View {
+    /// Looks at the archive of the chosen team. Where there is a marker and a catalog, journal lines that this catalog
+    /// has not seen are loaded into it; else nothing is known.
+    pub(super) async fn open(global: &Global, loaded: Loaded) -> anyhow::Result<Self> {
+        let team_name = choose_team(&loaded.config, global.team.as_deref())?;
+        let root = loaded.config.archive_for(&team_name).map(PathBuf::from);
+        if root.is_some_and(|root| root.join(Archive::MARKER).exists()) {
+            let session = Session::open(global, loaded, false).await?;
+            session.reload().await?;
+            let Session { config, catalog, teams, team_name, intake, .. } = session;
+            drop(intake);
+            let catalog = Arc::into_inner(catalog).map(Box::new);
+            return Ok(Self { config, catalog, teams, team_name });
+        }
+        let config = loaded.config;
+        let mut teams = BTreeMap::new();
+        for name in config.teams.keys() {
+            let key = config.team_key(name).map_err(|error| UsageError(format!("teams.{name}: {error}")))?;
+            let filter = Arc::new(Filter::compile(config.filter_for(name))?);
+            teams.insert(name.clone(), Team { row: TeamRow::NONE, key, filter });
+        }
+        Ok(Self { config, catalog: None, teams, team_name })
+    }
+}
+
+/// The team that a command is about: the named one, else `default`, else the only one.
+fn choose_team(config: &Config, wanted: Option<&str>) -> anyhow::Result<String> {
+    let names = || config.teams.keys().cloned().collect::<Vec<_>>().join(", ");
+    match wanted {
+        Some(name) if config.teams.contains_key(name) => Ok(name.to_owned()),
+        Some(name) => Err(UsageError(format!("no team {name:?} is configured; there are: {}", names())).into()),
+        None if config.teams.contains_key(DEFAULT_TEAM) => Ok(DEFAULT_TEAM.to_owned()),
+        None => match config.teams.keys().next() {
+            Some(only) if config.teams.len() == 1 => Ok(only.clone()),
+            _ => Err(UsageError(format!("several teams are configured; choose one with --team: {}", names())).into()),
+        },
+    }
+}
+
+/// The way to Jelly: a client for every team that has a token, and what fetches.
+pub(super) struct Access {
+    pub(super) fetcher: Fetcher,
+    pub(super) teams: BTreeMap<TeamRow, TeamAccess>,
+    pub(super) holds: Arc<Holds>,
+    pub(super) scratch: Scratch,
+    windows: BTreeMap<TeamRow, String>,
+}
+
+impl Access {
+    /// Makes the clients. The chosen team must have a token; others without one are left alone.
+    pub(super) async fn open(session: &Session) -> anyhow::Result<Self> {
+        let config = &session.config;
+        let base = BaseUrl::parse(&config.api.base_url)?;
+        let clients = HttpClients::new(&config.http, &base)?;
+        let limits = QuotaLimits::resolve(&config.quota, base.is_loopback());
+        let holds = Arc::new(Holds::default());
+        let mut groups: BTreeMap<String, EgressWindow> = BTreeMap::new();
+        let (mut teams, mut windows) = (BTreeMap::new(), BTreeMap::new());
+        for (name, team) in &session.teams {
+            let Some(token) = config.teams.get(name).and_then(|team| team.token.as_ref()) else {
+                if *name == session.team_name {
+                    return Err(UsageError(format!(
+                        "team {name} has no API token; set JELLY_API_TOKEN, or give --token-file, or set \
+                         teams.{name}.token_file in the configuration"
+                    ))
+                    .into());
+                }
+                continue;
+            };
+            let group = config.egress_group(name).to_owned();
+            let quota = Quota::new(limits, groups.entry(group.clone()).or_default().clone());
+            let window = format!("team:{}", team.key);
+            if let Some(state) = session.catalog.quota_window(&window).await? {
+                // What cannot be read is from another version; the service's own 429 still holds.
+                if let Ok(state) = serde_json::from_str::<QuotaState>(&state) {
+                    quota.restore(&state);
+                }
+            }
+            let client =
+                JellyClient::new(clients.clone(), base.clone(), token, team.key.clone(), quota, session.clock.clone())
+                    .map_err(|error| UsageError(error.to_string()))?;
+            let scopes = [team_scope(team.row), format!("egress:{group}")];
+            // A refused token is tried again by every run that a person starts.
+            session.catalog.resume(&scopes[0]).await?;
+            windows.insert(team.row, window);
+            teams.insert(team.row, TeamAccess { key: team.key.clone(), client, scopes });
+        }
+        for pause in session.catalog.pauses().await? {
+            holds.hold(pause);
+        }
+        let scratch = Scratch::open(session.archive.root(), session.journal.writer_id())?;
+        let spool = Spool::open(scratch.path().join("downloads"), &config.spool).context("cannot open the spool")?;
+        let fetcher = Fetcher {
+            clients,
+            spool,
+            http: config.http.clone(),
+            retry: config.retry.clone(),
+            holds: Arc::clone(&holds),
+            clock: session.clock.clone(),
+        };
+        Ok(Self { fetcher, teams, holds, scratch, windows })
+    }
+
+    /// The API requests that this process has made.
+    pub(super) fn requests(&self) -> u64 {
+        self.teams.values().map(|team| team.client.requests()).sum()
+    }
+
+    /// The used parts of the quotas, to be kept in the catalog.
+    pub(super) fn quota_states(&self) -> Vec<(String, String)> {
+        self.teams
+            .iter()
+            .filter_map(|(row, team)| {
+                let state = team.client.quota().state();
+                Some((self.windows.get(row)?.clone(), serde_json::to_string(&state).ok()?))
+            })
+            .collect()
+    }
+}
