@@ -61,7 +61,7 @@ pub struct SimArgs {
     /// Requests allowed in a UTC day.
     #[arg(long, value_name = "N")]
     limit_day: Option<u64>,
-    /// Give three objects in four a checksum header (SHA-256, MD5 or CRC32C) beside the ETag.
+    /// Give three objects in four a checksum header (SHA-256, MD5 or CRC32C) beside the entity tag.
     #[arg(long)]
     checksums: bool,
     /// Write a dump into this folder first.
@@ -228,10 +228,10 @@ mod tests {
 
     #[test]
     fn measures_are_read_as_people_write_them() {
-        assert_eq!(duration("5m"), Ok(Duration::from_secs(300)));
+        assert_eq!(duration("5m"), Ok(Duration::from_mins(5)));
         assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
         assert!(duration("-5s").is_err() && duration("soon").is_err());
-        assert_eq!(window("5000/300"), Ok((5000, Duration::from_secs(300))));
+        assert_eq!(window("5000/300"), Ok((5000, Duration::from_mins(5))));
         assert!(window("5000").is_err() && window("1/0").is_err());
         assert_eq!(sizes("4KiB..64KiB"), Ok((4096, 65_536)));
         assert_eq!(sizes("0"), Ok((0, 0)));

@@ -212,7 +212,7 @@ async fn connection(mut stream: TcpStream, role: Role, state: &State) -> io::Res
             End::Reset => return stream.set_zero_linger(),
             End::Stall => return until_gone(&mut stream, &mut input).await,
         }
-        if output.capacity() > 2 * 64 << 10 {
+        if output.capacity() > 128 << 10 {
             output = Vec::with_capacity(8 << 10);
         }
     }

@@ -164,7 +164,7 @@ async fn ranges_continue_a_download_under_its_etag() {
 
 #[tokio::test]
 async fn limits_answer_429_until_their_window_ends() {
-    let limits = LimitConfig { window: Some((2, Duration::from_secs(300))), per_day: None };
+    let limits = LimitConfig { window: Some((2, Duration::from_mins(5))), per_day: None };
     let world = World::with(SimConfig { limits, ..SimConfig::default() }).await;
     for _ in 0..2 {
         assert_eq!(world.api("/members").await.status(), StatusCode::OK);
