@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use bytesize::ByteSize;
 use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::clock::Clock;
 use crate::sim::corpus::{CorpusConfig, Profile, Summary, write_dump};
@@ -142,6 +143,9 @@ pub async fn run(args: SimArgs) -> anyhow::Result<ExitCode> {
         clock: Clock::system(),
     })
     .await?;
+    // Listened for before anyone is told that the simulator is ready, so that none is missed.
+    let mut interrupt = signal(SignalKind::interrupt()).context("listening for Ctrl-C")?;
+    let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
     if args.json {
         let ready = serde_json::json!({
             "base_url": sim.base_url(),
@@ -153,7 +157,10 @@ pub async fn run(args: SimArgs) -> anyhow::Result<ExitCode> {
     } else {
         println!("{}", instructions(&args, &sim));
     }
-    interrupted().await?;
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
     let stats = sim.stats();
     sim.stop().await;
     if !args.json {
@@ -188,16 +195,6 @@ fn instructions(args: &SimArgs, sim: &Sim) -> String {
         dump = dump.display(),
         control = sim.control_url(),
     )
-}
-
-/// Waits for Ctrl-C or a request to terminate.
-async fn interrupted() -> anyhow::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
-    tokio::select! {
-        result = tokio::signal::ctrl_c() => result.context("listening for Ctrl-C"),
-        _ = terminate.recv() => Ok(()),
-    }
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

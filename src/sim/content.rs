@@ -28,31 +28,31 @@ const CACHED_SUMS: usize = 50_000;
 pub(super) enum Kind {
     /// Noise of any size.
     Plain,
-    /// A real file of that type, as large as it comes out.
+    /// A page of text. Like all that follow: a real file of that type, as large as it comes out.
     Pdf,
-    /// See `Pdf`.
+    /// An RGB image.
     Png,
-    /// See `Pdf`.
+    /// A gray image.
     Jpeg,
-    /// See `Pdf`.
+    /// A small gray image.
     Gif,
-    /// See `Pdf`.
+    /// A text document.
     Docx,
-    /// See `Pdf`.
+    /// A spreadsheet.
     Xlsx,
-    /// See `Pdf`.
+    /// An archive of three files.
     Zip,
-    /// See `Pdf`.
+    /// A table as text.
     Csv,
-    /// See `Pdf`.
+    /// Some lines of text.
     Text,
-    /// See `Pdf`.
+    /// A forwarded message.
     Eml,
-    /// See `Pdf`.
+    /// A calendar invitation.
     Ics,
-    /// See `Pdf`.
+    /// A drawing.
     Svg,
-    /// See `Pdf`.
+    /// A page.
     Html,
 }
 

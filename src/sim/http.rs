@@ -190,6 +190,11 @@ async fn connection(mut stream: TcpStream, role: Role, state: &State) -> io::Res
                 Role::Api => super::api::answer(state, &request, &mut output),
                 Role::Storage => super::storage::answer(state, &request, &mut output),
             };
+            if request.method == "HEAD"
+                && let Some(at) = memmem::find(&output, b"\r\n\r\n")
+            {
+                output.truncate(at + 4);
+            }
             (next, last)
         };
         input.drain(..whole_bytes);

@@ -49,10 +49,10 @@ pub(super) fn write(config: &CorpusConfig, folder: &Path) -> io::Result<Summary>
         summary.files.push(path.clone());
         fs::write(path, bytes)
     };
-    save("webhooks-2026-09.jsonl", events(part(0)).as_bytes())?;
+    save("webhooks.jsonl", events(part(0)).as_bytes())?;
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
     gzip.write_all(events(part(1)).as_bytes())?;
-    save("webhooks-2026-08.jsonl.gz", &gzip.finish()?)?;
+    save("webhooks-more.jsonl.gz", &gzip.finish()?)?;
     let messages: Vec<_> = part(2).map(|letter| &letter.message).collect();
     let page = json!({ "messages": messages, "next_cursor": null });
     save("api-messages.json", serde_json::to_string_pretty(&page)?.as_bytes())?;
@@ -62,7 +62,7 @@ pub(super) fn write(config: &CorpusConfig, folder: &Path) -> io::Result<Summary>
     for conversation in self::conversations(part(4)) {
         let _ = writeln!(lines, "{conversation}");
     }
-    save("conversations-2026-07.jsonl.zst", &zstd::encode_all(lines.as_bytes(), 3)?)?;
+    save("conversations-more.jsonl.zst", &zstd::encode_all(lines.as_bytes(), 3)?)?;
     Ok(summary)
 }
 
