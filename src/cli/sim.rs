@@ -17,15 +17,19 @@ use crate::sim::{Fault, Faults, LimitConfig, Sim, SimConfig};
 const EXAMPLES: &str = "\
 Examples:
   jellyjar sim --dump ./rehearsal-dump
-  jellyjar sim --fault truncate=first:1 --fault api-429=0.05 --fault retry-after=2
-  jellyjar sim --dump ./load --profile plain --messages 10000 --contents 2000 --sizes 4KiB..64KiB --json
+  jellyjar sim --fault truncate=first:1 --fault api-429=0.05
+  jellyjar sim --dump ./load --profile plain --messages 10000 --contents 2000
 
-The simulator keeps no files: an attachment's id says, signed, what its bytes are. A dump fits every simulator of
-the same --seed and --team, now or later. While it runs, its control pages answer without a token:
-  GET  /_sim/stats      the counters             PUT  /_sim/faults  {\"api-500\": 0.1, \"truncate\": \"first:1\"}
-  GET  /_sim/exchanges  exchanges by id          PUT  /_sim/token   the new token, as text
-                                                 POST /_sim/reset   all counters to nothing
-It speaks plain HTTP and is meant for this machine only.";
+The simulator keeps no files: an attachment's id says, signed, what its bytes
+are. A dump fits every simulator of the same --seed and --team. While it runs,
+its control pages answer without a token:
+  GET  /_sim/stats      the counters, as JSON
+  GET  /_sim/exchanges  how often each id was exchanged, as JSON Lines
+  PUT  /_sim/faults     {\"api-500\": 0.1, \"truncate\": \"first:1\"}
+  PUT  /_sim/token      the new token, as text
+  POST /_sim/reset      all counters back to nothing
+--fault also takes retry-after=SECONDS, slow-bytes-per-second=N and
+short-link-ms=N. It all speaks plain HTTP and is meant for this machine only.";
 
 /// Run a simulated Jelly to rehearse with: an API, a storage, and dumps that fit them.
 #[derive(Debug, Clone, Args)]
