@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
@@ -72,7 +72,7 @@ impl Default for SimConfig {
             seed: 1,
             team: String::new(),
             token: "sim-token".into(),
-            link_ttl: Duration::from_secs(300),
+            link_ttl: Duration::from_mins(5),
             latency: Duration::ZERO,
             faults: Faults::none(),
             limits: LimitConfig::default(),
@@ -205,6 +205,10 @@ impl Drop for Sim {
 async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), SimError> {
     let failed = |source| SimError::Listen { address, source };
     let listener = TcpListener::bind(address).await.map_err(failed)?;
-    let bound = listener.local_addr().map_err(failed)?;
+    let mut bound = listener.local_addr().map_err(failed)?;
+    if bound.ip().is_unspecified() {
+        // Links need an address that can be reached: every address includes the loopback one.
+        bound.set_ip(if bound.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
+    }
     Ok((listener, bound))
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use bytesize::ByteSize;
 use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::clock::Clock;
 use crate::sim::corpus::{CorpusConfig, Profile, Summary, write_dump};
@@ -16,15 +17,19 @@ use crate::sim::{Fault, Faults, LimitConfig, Sim, SimConfig};
 const EXAMPLES: &str = "\
 Examples:
   jellyjar sim --dump ./rehearsal-dump
-  jellyjar sim --fault truncate=first:1 --fault api-429=0.05 --fault retry-after=2
-  jellyjar sim --dump ./load --profile plain --messages 10000 --contents 2000 --sizes 4KiB..64KiB --json
+  jellyjar sim --fault truncate=first:1 --fault api-429=0.05
+  jellyjar sim --dump ./load --profile plain --messages 10000 --contents 2000
 
-The simulator keeps no files: an attachment's id says, signed, what its bytes are. A dump fits every simulator of
-the same --seed and --team, now or later. While it runs, its control pages answer without a token:
-  GET  /_sim/stats      the counters             PUT  /_sim/faults  {\"api-500\": 0.1, \"truncate\": \"first:1\"}
-  GET  /_sim/exchanges  exchanges by id          PUT  /_sim/token   the new token, as text
-                                                 POST /_sim/reset   all counters to nothing
-It speaks plain HTTP and is meant for this machine only.";
+The simulator keeps no files: an attachment's id says, signed, what its bytes
+are. A dump fits every simulator of the same --seed and --team. While it runs,
+its control pages answer without a token:
+  GET  /_sim/stats      the counters, as JSON
+  GET  /_sim/exchanges  how often each id was exchanged, as JSON Lines
+  PUT  /_sim/faults     {\"api-500\": 0.1, \"truncate\": \"first:1\"}
+  PUT  /_sim/token      the new token, as text
+  POST /_sim/reset      all counters back to nothing
+--fault also takes retry-after=SECONDS, slow-bytes-per-second=N and
+short-link-ms=N. It all speaks plain HTTP and is meant for this machine only.";
 
 /// Run a simulated Jelly to rehearse with: an API, a storage, and dumps that fit them.
 #[derive(Debug, Clone, Args)]
@@ -61,7 +66,7 @@ pub struct SimArgs {
     /// Requests allowed in a UTC day.
     #[arg(long, value_name = "N")]
     limit_day: Option<u64>,
-    /// Give three objects in four a checksum header (SHA-256, MD5 or CRC32C) beside the ETag.
+    /// Give three objects in four a checksum header (SHA-256, MD5 or CRC32C) beside the entity tag.
     #[arg(long)]
     checksums: bool,
     /// Write a dump into this folder first.
@@ -142,6 +147,9 @@ pub async fn run(args: SimArgs) -> anyhow::Result<ExitCode> {
         clock: Clock::system(),
     })
     .await?;
+    // Listened for before anyone is told that the simulator is ready, so that none is missed.
+    let mut interrupt = signal(SignalKind::interrupt()).context("listening for Ctrl-C")?;
+    let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
     if args.json {
         let ready = serde_json::json!({
             "base_url": sim.base_url(),
@@ -153,7 +161,10 @@ pub async fn run(args: SimArgs) -> anyhow::Result<ExitCode> {
     } else {
         println!("{}", instructions(&args, &sim));
     }
-    interrupted().await?;
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
     let stats = sim.stats();
     sim.stop().await;
     if !args.json {
@@ -190,16 +201,6 @@ fn instructions(args: &SimArgs, sim: &Sim) -> String {
     )
 }
 
-/// Waits for Ctrl-C or a request to terminate.
-async fn interrupted() -> anyhow::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
-    tokio::select! {
-        result = tokio::signal::ctrl_c() => result.context("listening for Ctrl-C"),
-        _ = terminate.recv() => Ok(()),
-    }
-}
-
 fn duration(text: &str) -> Result<Duration, String> {
     let parsed: jiff::SignedDuration = text.parse().map_err(|error: jiff::Error| error.to_string())?;
     parsed.try_into().map_err(|_| "a duration cannot be negative".to_owned())
@@ -228,10 +229,10 @@ mod tests {
 
     #[test]
     fn measures_are_read_as_people_write_them() {
-        assert_eq!(duration("5m"), Ok(Duration::from_secs(300)));
+        assert_eq!(duration("5m"), Ok(Duration::from_mins(5)));
         assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
         assert!(duration("-5s").is_err() && duration("soon").is_err());
-        assert_eq!(window("5000/300"), Ok((5000, Duration::from_secs(300))));
+        assert_eq!(window("5000/300"), Ok((5000, Duration::from_mins(5))));
         assert!(window("5000").is_err() && window("1/0").is_err());
         assert_eq!(sizes("4KiB..64KiB"), Ok((4096, 65_536)));
         assert_eq!(sizes("0"), Ok((0, 0)));

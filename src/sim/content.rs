@@ -28,31 +28,31 @@ const CACHED_SUMS: usize = 50_000;
 pub(super) enum Kind {
     /// Noise of any size.
     Plain,
-    /// A real file of that type, as large as it comes out.
+    /// A page of text. Like all that follow: a real file of that type, as large as it comes out.
     Pdf,
-    /// See `Pdf`.
+    /// An RGB image.
     Png,
-    /// See `Pdf`.
+    /// A gray image.
     Jpeg,
-    /// See `Pdf`.
+    /// A small gray image.
     Gif,
-    /// See `Pdf`.
+    /// A text document.
     Docx,
-    /// See `Pdf`.
+    /// A spreadsheet.
     Xlsx,
-    /// See `Pdf`.
+    /// An archive of three files.
     Zip,
-    /// See `Pdf`.
+    /// A table as text.
     Csv,
-    /// See `Pdf`.
+    /// Some lines of text.
     Text,
-    /// See `Pdf`.
+    /// A forwarded message.
     Eml,
-    /// See `Pdf`.
+    /// A calendar invitation.
     Ics,
-    /// See `Pdf`.
+    /// A drawing.
     Svg,
-    /// See `Pdf`.
+    /// A page.
     Html,
 }
 
@@ -150,12 +150,19 @@ pub(super) struct Sums {
     pub(super) checksums: String,
 }
 
+/// Whole files that are kept.
+#[derive(Debug, Default)]
+struct Files {
+    by_content: HashMap<(Kind, u64), Bytes>,
+    held_bytes: usize,
+}
+
 /// Makes files and remembers what was costly to make.
 #[derive(Debug)]
 pub(super) struct Contents {
     seed: u64,
     with_checksums: bool,
-    files: Mutex<(HashMap<(Kind, u64), Bytes>, usize)>,
+    files: Mutex<Files>,
     sums: Mutex<HashMap<(Kind, u64, u64), Arc<Sums>>>,
 }
 
@@ -171,18 +178,16 @@ impl Contents {
             return Source::Noise(mix2(self.seed, blob.content));
         }
         let name = (blob.kind, blob.content);
-        if let Some(bytes) = lock(&self.files).0.get(&name) {
+        if let Some(bytes) = lock(&self.files).by_content.get(&name) {
             return Source::Whole(bytes.clone());
         }
         let bytes = Bytes::from(files::make(blob.kind, self.seed, blob.content));
-        let mut guard = lock(&self.files);
-        let (files, held_bytes) = &mut *guard;
-        if *held_bytes + bytes.len() > CACHED_FILE_BYTES {
-            files.clear();
-            *held_bytes = 0;
+        let mut files = lock(&self.files);
+        if files.held_bytes + bytes.len() > CACHED_FILE_BYTES {
+            *files = Files::default();
         }
-        if files.insert(name, bytes.clone()).is_none() {
-            *held_bytes += bytes.len();
+        if files.by_content.insert(name, bytes.clone()).is_none() {
+            files.held_bytes += bytes.len();
         }
         Source::Whole(bytes)
     }

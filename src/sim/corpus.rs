@@ -148,10 +148,10 @@ pub fn write_plain(config: &CorpusConfig, out: &mut impl Write) -> io::Result<Su
                 base = config.url_base,
             )?;
         }
-        write!(
+        writeln!(
             line,
             "]}},\"conversation\":{{\"id\":\"c{conversation}\",\"subject\":\"Message {number}\",\"labels\":[],\
-             \"mailboxes\":[{{\"id\":1,\"name\":\"Support\"}}]}},\"is_new_conversation\":{is_new}}}}}\n",
+             \"mailboxes\":[{{\"id\":1,\"name\":\"Support\"}}]}},\"is_new_conversation\":{is_new}}}}}",
             conversation = number / 3,
             is_new = number % 3 == 0,
         )?;

@@ -190,6 +190,11 @@ async fn connection(mut stream: TcpStream, role: Role, state: &State) -> io::Res
                 Role::Api => super::api::answer(state, &request, &mut output),
                 Role::Storage => super::storage::answer(state, &request, &mut output),
             };
+            if request.method == "HEAD"
+                && let Some(at) = memmem::find(&output, b"\r\n\r\n")
+            {
+                output.truncate(at + 4);
+            }
             (next, last)
         };
         input.drain(..whole_bytes);
@@ -212,7 +217,7 @@ async fn connection(mut stream: TcpStream, role: Role, state: &State) -> io::Res
             End::Reset => return stream.set_zero_linger(),
             End::Stall => return until_gone(&mut stream, &mut input).await,
         }
-        if output.capacity() > 2 * 64 << 10 {
+        if output.capacity() > 128 << 10 {
             output = Vec::with_capacity(8 << 10);
         }
     }

@@ -69,7 +69,7 @@ mod tests {
 
     #[test]
     fn a_window_fills_and_opens_again() {
-        let window = Some((2, Duration::from_secs(300)));
+        let window = Some((2, Duration::from_mins(5)));
         let mut limits = Limits::new(LimitConfig { window, per_day: None });
         assert_eq!([limits.take(1000), limits.take(2000), limits.take(2500)], [Ok(()), Ok(()), Err(299)]);
         assert_eq!(limits.take(300_999), Err(1));

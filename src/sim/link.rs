@@ -50,7 +50,7 @@ impl LinkKey {
         let start = out.len();
         let draw = mix2(self.seed ^ blob.number, nonce);
         // Most links are short; one in sixteen is as long as the longest that were seen.
-        let units = if draw % 16 == 0 { 600 + draw % 200 } else { 8 + draw % 100 };
+        let units = if draw.is_multiple_of(16) { 600 + draw % 200 } else { 8 + draw % 100 };
         let units = usize::try_from(units).unwrap_or(8);
         let seconds = expires_ms.saturating_sub(now.as_millisecond()).max(0) / 1000;
         let date = now.strftime("%Y%m%d");

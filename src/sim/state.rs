@@ -34,20 +34,35 @@ pub(super) struct Asked {
 /// What both servers share.
 #[derive(Debug)]
 pub(super) struct State {
+    /// What faults are drawn from.
     pub(super) seed: u64,
+    /// What links and limits go by.
     pub(super) clock: Clock,
+    /// The team's ids.
     pub(super) ids: IdKey,
+    /// The storage's links.
     pub(super) links: LinkKey,
+    /// The bytes.
     pub(super) contents: Contents,
+    /// The storage's address, as links and `Host` headers have it.
     pub(super) storage_host: String,
+    /// How long a link lives.
     pub(super) link_ttl: Duration,
+    /// How long each request waits.
     pub(super) latency: Duration,
+    /// The `Authorization` header that is accepted.
     pub(super) authorization: RwLock<String>,
+    /// What goes wrong.
     pub(super) faults: RwLock<Faults>,
+    /// What is allowed and used.
     pub(super) limits: Mutex<Limits>,
+    /// How often each attachment was asked for.
     pub(super) asked: Mutex<HashMap<Blob, Asked>>,
+    /// How often the members were asked for.
     pub(super) members_asked: AtomicU64,
+    /// The next link's number.
     pub(super) nonce: AtomicU64,
+    /// What was counted.
     pub(super) counters: Counters,
 }
 
@@ -108,7 +123,7 @@ impl State {
     }
 }
 
-/// The counters.
+/// The counters; [`Stats`] says what each counts.
 #[derive(Debug)]
 pub(super) struct Counters {
     pub(super) api_requests: AtomicU64,

@@ -52,7 +52,7 @@ pub(super) fn answer(state: &State, request: &Request<'_>, out: &mut Vec<u8>) ->
         counters.storage_refused.fetch_add(1, Relaxed);
         let message = "Only one auth mechanism allowed; only the X-Amz-Algorithm query parameter, Signature query \
                        string parameter or the Authorization header should be specified";
-        return error(request, out, "400 Bad Request", "InvalidArgument", message);
+        return error(out, "400 Bad Request", "InvalidArgument", message);
     }
     let host = request.header("host").unwrap_or_default();
     match state.links.verify(request.method, host, request.target, state.now_ms()) {
@@ -63,9 +63,9 @@ pub(super) fn answer(state: &State, request: &Request<'_>, out: &mut Vec<u8>) ->
                 Refusal::Signature => {
                     let message = "The request signature we calculated does not match the signature you provided. \
                                    Check your key and signing method.";
-                    error(request, out, "403 Forbidden", "SignatureDoesNotMatch", message)
+                    error(out, "403 Forbidden", "SignatureDoesNotMatch", message)
                 }
-                Refusal::Expired => error(request, out, "403 Forbidden", "AccessDenied", "Request has expired"),
+                Refusal::Expired => error(out, "403 Forbidden", "AccessDenied", "Request has expired"),
             }
         }
     }
@@ -77,18 +77,18 @@ fn object(state: &State, request: &Request<'_>, blob: Blob, out: &mut Vec<u8>) -
     match fault {
         Some(Fault::StorageReset) => Next::Reset,
         Some(Fault::StorageStall) => Next::Stall,
-        Some(Fault::Lost) => error(request, out, "404 Not Found", "NoSuchKey", "The specified key does not exist."),
-        Some(Fault::Storage403) => error(request, out, "403 Forbidden", "AccessDenied", "Access Denied"),
+        Some(Fault::Lost) => error(out, "404 Not Found", "NoSuchKey", "The specified key does not exist."),
+        Some(Fault::Storage403) => error(out, "403 Forbidden", "AccessDenied", "Access Denied"),
         Some(Fault::Storage404) => {
             write_answer(out, "404 Not Found", "", b"");
             Next::KeepAlive
         }
         Some(Fault::Storage500) => {
             let message = "We encountered an internal error. Please try again.";
-            error(request, out, "500 Internal Server Error", "InternalError", message)
+            error(out, "500 Internal Server Error", "InternalError", message)
         }
         Some(Fault::Storage503) => {
-            error(request, out, "503 Service Unavailable", "SlowDown", "Please reduce your request rate.")
+            error(out, "503 Service Unavailable", "SlowDown", "Please reduce your request rate.")
         }
         Some(Fault::Redirect) => {
             let mut location = String::new();
@@ -116,7 +116,7 @@ fn download(state: &State, request: &Request<'_>, blob: Blob, fault: Option<Faul
         && !wanted.split(',').any(|tag| tag.trim() == sums.etag)
     {
         let message = "At least one of the pre-conditions you specified did not hold";
-        return error(request, out, "412 Precondition Failed", "PreconditionFailed", message);
+        return error(out, "412 Precondition Failed", "PreconditionFailed", message);
     }
     let (from, size_bytes, is_part) = match request.header("range").map_or(Range::Ignored, |r| range(r, whole_bytes)) {
         Range::Ignored => (0, whole_bytes, false),
@@ -215,11 +215,9 @@ fn error_xml(code: &str, message: &str) -> String {
     )
 }
 
-/// Writes an S3 error; to HEAD without its body.
-fn error(request: &Request<'_>, out: &mut Vec<u8>, status: &str, code: &str, message: &str) -> Next {
-    let text = error_xml(code, message);
-    let body = if request.method == "HEAD" { &[][..] } else { text.as_bytes() };
-    write_answer(out, status, XML, body);
+/// Writes an S3 error.
+fn error(out: &mut Vec<u8>, status: &str, code: &str, message: &str) -> Next {
+    write_answer(out, status, XML, error_xml(code, message).as_bytes());
     Next::KeepAlive
 }
 

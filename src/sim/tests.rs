@@ -163,8 +163,24 @@ async fn ranges_continue_a_download_under_its_etag() {
 }
 
 #[tokio::test]
+async fn a_connection_survives_refusals_and_head() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let world = World::new("").await;
+    let mut stream = tokio::net::TcpStream::connect(world.sim.api_address).await.unwrap();
+    // Sent at once: each answer must end where the next begins.
+    let requests = "HEAD /api/x HTTP/1.1\r\nAuthorization: Bearer sim-token\r\n\r\nGET /api/members HTTP/1.1\r\n\r\n\
+                    GET /api/members HTTP/1.1\r\nauthorization: Bearer sim-token\r\nConnection: close\r\n\r\n";
+    stream.write_all(requests.as_bytes()).await.unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.unwrap();
+    let answers: Vec<_> = text.split("HTTP/1.1 ").skip(1).collect();
+    assert_eq!(answers.iter().map(|answer| &answer[..3]).collect::<Vec<_>>(), ["404", "401", "200"]);
+    assert!(answers[0].ends_with("\r\n\r\n") && answers[1].ends_with('}') && answers[2].ends_with(']'), "{text}");
+}
+
+#[tokio::test]
 async fn limits_answer_429_until_their_window_ends() {
-    let limits = LimitConfig { window: Some((2, Duration::from_secs(300))), per_day: None };
+    let limits = LimitConfig { window: Some((2, Duration::from_mins(5))), per_day: None };
     let world = World::with(SimConfig { limits, ..SimConfig::default() }).await;
     for _ in 0..2 {
         assert_eq!(world.api("/members").await.status(), StatusCode::OK);

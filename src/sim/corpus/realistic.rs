@@ -2,6 +2,7 @@
 //! awkward names.
 
 use std::collections::{HashMap, HashSet};
+use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::Path;
@@ -48,17 +49,20 @@ pub(super) fn write(config: &CorpusConfig, folder: &Path) -> io::Result<Summary>
         summary.files.push(path.clone());
         fs::write(path, bytes)
     };
-    save("webhooks-2026-09.jsonl", events(part(0)).as_bytes())?;
+    save("webhooks.jsonl", events(part(0)).as_bytes())?;
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
     gzip.write_all(events(part(1)).as_bytes())?;
-    save("webhooks-2026-08.jsonl.gz", &gzip.finish()?)?;
+    save("webhooks-more.jsonl.gz", &gzip.finish()?)?;
     let messages: Vec<_> = part(2).map(|letter| &letter.message).collect();
     let page = json!({ "messages": messages, "next_cursor": null });
     save("api-messages.json", serde_json::to_string_pretty(&page)?.as_bytes())?;
     let conversations: Vec<_> = conversations(part(3)).collect();
     save("conversations.json", serde_json::to_string(&conversations)?.as_bytes())?;
-    let lines: String = self::conversations(part(4)).map(|conversation| format!("{conversation}\n")).collect();
-    save("conversations-2026-07.jsonl.zst", &zstd::encode_all(lines.as_bytes(), 3)?)?;
+    let mut lines = String::new();
+    for conversation in self::conversations(part(4)) {
+        let _ = writeln!(lines, "{conversation}");
+    }
+    save("conversations-more.jsonl.zst", &zstd::encode_all(lines.as_bytes(), 3)?)?;
     Ok(summary)
 }
 
@@ -235,8 +239,9 @@ impl<'a> Writer<'a> {
     }
 
     fn letter(&mut self, number: u64) -> Letter {
-        let mut random = Random::new(self.config.seed ^ 0x1e77e4, number);
+        let mut random = Random::new(self.config.seed ^ 0x1e77, number);
         let conversation_number = number / 3;
+        let is_new_conversation = number.is_multiple_of(3);
         let mut about = Random::new(self.config.seed ^ 0xab0, conversation_number);
         let (topic, contact) = (about.pick(TOPICS), *about.pick(CONTACTS));
         let member_index = about.below(MEMBERS.len() as u64);
@@ -250,21 +255,22 @@ impl<'a> Writer<'a> {
         if !inbound {
             let blob = self.blob(Kind::Png, member_index, 0);
             let entry = self.entry(blob, "signature.png", "image/png", true);
-            html.push_str(&format!("<p>{}<br><img src=\"{}\"></p>", member.0, entry["url"].as_str().unwrap_or("")));
+            let source = entry["url"].as_str().unwrap_or_default();
+            let _ = write!(html, "<p>{}<br><img src=\"{source}\"></p>", member.0);
             entries.push(entry);
         }
 
         let address = |(name, address): (&str, &str)| {
-            if number % 2 == 0 { format!("{name} <{address}>") } else { address.to_owned() }
+            if number.is_multiple_of(2) { format!("{name} <{address}>") } else { address.to_owned() }
         };
         let (from, to) = if inbound { (contact, member) } else { (member, contact) };
-        let sent_at = self.time(number);
+        let sent_at = Self::time(number);
         let sender = if inbound {
             json!({ "type": "contact", "email": contact.1 })
         } else {
             json!({ "type": "member", "id": (41 + member_index).to_string(), "name": member.0, "email": member.1 })
         };
-        let subject = if number % 3 == 0 { topic.subject.to_owned() } else { format!("Re: {}", topic.subject) };
+        let subject = if is_new_conversation { topic.subject.to_owned() } else { format!("Re: {}", topic.subject) };
         let url = format!("https://app.letsjelly.com/conversations/c{conversation_number:05}");
         let message = json!({
             "id": format!("msg_{number:06}"),
@@ -276,7 +282,7 @@ impl<'a> Writer<'a> {
             "url": format!("{url}#msg_{number:06}"),
             "from": [address(from)],
             "to": [address(to)],
-            "cc": if number % 7 == 0 { vec![MEMBERS[0].1] } else { Vec::new() },
+            "cc": if number.is_multiple_of(7) { vec![MEMBERS[0].1] } else { Vec::new() },
             "html_body": html,
             "text_body": topic.text,
             "attachments_count": entries.len(),
@@ -291,19 +297,18 @@ impl<'a> Writer<'a> {
         let conversation = json!({
             "id": format!("c{conversation_number:05}"),
             "subject": topic.subject,
-            "status": if conversation_number % 3 == 0 { "open" } else { "archived" },
+            "status": if conversation_number.is_multiple_of(3) { "open" } else { "archived" },
             "labels": labels,
             "mailboxes": [{ "id": mailbox.0, "name": mailbox.1 }],
             "assignees": [],
             "url": url,
             "last_message_at": sent_at,
         });
-        let is_new_conversation = number % 3 == 0;
         Letter { message, conversation, conversation_number, created_at: sent_at, is_new_conversation }
     }
 
     /// When message `number` was sent: one every seven hours and some.
-    fn time(&self, number: u64) -> String {
+    fn time(number: u64) -> String {
         let seconds = i64::try_from(number.saturating_mul(26_117)).unwrap_or(0);
         Timestamp::from_second(FIRST_SENT_SECOND)
             .and_then(|start| start.checked_add(SignedDuration::from_secs(seconds)))
