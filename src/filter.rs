@@ -82,10 +82,16 @@ impl Filter {
         let since = moment("since", &config.since)?;
         let until = moment("until", &config.until)?;
         if since.as_ref().zip(until.as_ref()).is_some_and(|(since, until)| since.0 >= until.0) {
-            return Err(FilterError { key: "since", problem: "it is not before `until`: nothing could be kept".into() });
+            return Err(FilterError {
+                key: "since",
+                problem: "it is not before `until`: nothing could be kept".into(),
+            });
         }
         if config.min_size.zip(config.max_size).is_some_and(|(least, most)| least > most) {
-            return Err(FilterError { key: "min_size", problem: "it is above `max_size`: nothing could be kept".into() });
+            return Err(FilterError {
+                key: "min_size",
+                problem: "it is above `max_size`: nothing could be kept".into(),
+            });
         }
         Ok(Self {
             inline: config.inline,

@@ -41,7 +41,8 @@ fn the_reference_file_has_every_setting_and_no_other() {
     let text = uncommented(true);
     let parsed = parse(Path::new("config/jellyjar.toml"), &text).unwrap();
     let mut sections: Vec<String> = vec![String::new(), "teams.default".into(), "teams.default.filter".into()];
-    sections.extend(settings_of("").into_iter().filter(|name| !["archive", "catalog", "teams"].contains(&name.as_str())));
+    sections
+        .extend(settings_of("").into_iter().filter(|name| !["archive", "catalog", "teams"].contains(&name.as_str())));
     for section in sections {
         let mut settings = settings_of(&section);
         assert!(!settings.is_empty(), "{section}");

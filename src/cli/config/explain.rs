@@ -146,7 +146,9 @@ fn rules(filter: &FilterConfig) -> Vec<String> {
     let mut sentences = vec![
         match filter.inline {
             InlinePolicy::Skip => "Files that the HTML body refers to (inline) are skipped.",
-            InlinePolicy::KeepNonImages => "Images that the HTML body refers to (inline) are skipped; other files are kept.",
+            InlinePolicy::KeepNonImages => {
+                "Images that the HTML body refers to (inline) are skipped; other files are kept."
+            }
             InlinePolicy::Keep => "Files that the HTML body refers to (inline) are kept like all others.",
         }
         .to_owned(),
