@@ -274,6 +274,7 @@ impl GivenToken {
     }
 }
 
+/// Takes the token that flags or environment give, if they do.
 fn given_token(overrides: &Overrides, environment: &Environment) -> Result<Option<GivenToken>, ConfigError> {
     if let Some(path) = &overrides.token_file {
         let flag = "--token-file";
