@@ -157,7 +157,6 @@ fn explain(message: &str, key: Option<&str>) -> String {
 }
 
 #[cfg(test)]
-#[path = "file_reference_tests.rs"]
 mod reference_tests;
 
 #[cfg(test)]

@@ -297,5 +297,4 @@ fn given_token(overrides: &Overrides, environment: &Environment) -> Result<Optio
 }
 
 #[cfg(test)]
-#[path = "load_tests.rs"]
 mod tests;
