@@ -215,9 +215,9 @@ impl Default for WorkerConfig {
             concurrency: 32,
             max_leases: 1024,
             batch_size: 512,
-            lease_duration: Duration::from_secs(300),
+            lease_duration: Duration::from_mins(5),
             shutdown_timeout: Duration::from_secs(8),
-            max_wait: Duration::from_secs(600),
+            max_wait: Duration::from_mins(10),
         }
     }
 }
@@ -239,7 +239,7 @@ pub struct RetryConfig {
 
 impl Default for RetryConfig {
     fn default() -> Self {
-        Self { max_attempts: 6, base_delay: Duration::from_secs(1), max_delay: Duration::from_secs(300) }
+        Self { max_attempts: 6, base_delay: Duration::from_secs(1), max_delay: Duration::from_mins(5) }
     }
 }
 

@@ -195,7 +195,32 @@ mod tests {
     #[test]
     fn check_explains_in_sentences() {
         let text = execute_to_text(&ConfigCommand::Check, FILE, &TOKEN, false).unwrap();
-        insta::assert_snapshot!(text, @"");
+        insta::assert_snapshot!(text, @r#"
+        The configuration file is DIR/c.toml (from --config).
+        The archive is /srv/jar (file, line 1).
+        Jelly is asked at https://app.letsjelly.com/api (default).
+        All requests go through the proxy http://[set]@proxy.example:3128.
+        At most 5,000 requests are made in each 5 minutes and egress group, the limit of the live service.
+        At most 100,000 requests are made in each UTC day and team, the limit of the live service.
+
+        Team `default`:
+          Its token is set (environment JELLY_API_TOKEN).
+          It shares the 5-minute limit of the egress group `default`.
+
+        Team `sales`:
+          It has no token; set `token_file` under [teams.sales].
+          In the archive its name is `s-1`.
+          It shares the 5-minute limit of the egress group `default`.
+          It has rules of its own:
+            Files that the HTML body refers to (inline) are kept like all others.
+
+        The rules for teams without their own:
+          Files that the HTML body refers to (inline) are skipped.
+          Files with these names are skipped: "*.ics".
+          Files declared larger than 10 MiB are skipped.
+
+        The configuration can be used.
+        "#);
     }
 
     #[test]
@@ -229,7 +254,20 @@ mod tests {
     fn show_prints_every_setting_with_its_origin() {
         let text = execute_to_text(&ConfigCommand::Show, FILE, &TOKEN, false).unwrap();
         assert!(!text.contains("hush"), "{text}");
-        insta::assert_snapshot!(text, @"");
+        for line in [
+            "# file: DIR/c.toml",
+            "archive = \"/srv/jar\"  # file, line 1",
+            "# catalog is not set",
+            "http.read_timeout = \"30s\"  # default",
+            "http.proxy = \"http://[set]@proxy.example:3128\"  # file, line 3",
+            "quota.requests_per_window = 5000  # default",
+            "filter.skip_names = [\"*.ics\"]  # file, line 5",
+            "teams.default.token = \"[set]\"  # environment JELLY_API_TOKEN",
+            "# teams.sales.token is not set",
+            "teams.sales.filter.inline = \"keep\"  # file, line 11",
+        ] {
+            assert!(text.lines().any(|shown| shown == line), "{line} is not in\n{text}");
+        }
     }
 
     #[test]

@@ -56,7 +56,7 @@ fn check_urls(loaded: &mut Loaded) -> Result<(), ConfigError> {
     if let Some(refusal) = refusal {
         return Err(blame(&loaded.sources, key, format!("{refusal}; {advice}")));
     }
-    loaded.config.api.base_url = url.as_str().trim_end_matches('/').to_owned();
+    url.as_str().trim_end_matches('/').clone_into(&mut loaded.config.api.base_url);
     if url.scheme() == "http" && !loaded.config.api.is_loopback() {
         loaded.warnings.push(format!("{} is not https: the token travels in the clear", loaded.config.api.base_url));
     }

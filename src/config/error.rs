@@ -74,6 +74,7 @@ impl ConfigError {
     }
 }
 
+/// Writes `FILE:LINE`.
 fn place(path: &Path, line: Option<usize>) -> String {
     line.map_or_else(|| path.display().to_string(), |line| format!("{}:{line}", path.display()))
 }

@@ -73,7 +73,7 @@ pub(super) fn read(path: &Path) -> Result<Parsed, ConfigError> {
         return Err(blame(None, "it is larger than any configuration; is it the right file?"));
     }
     let text = std::str::from_utf8(&bytes).map_err(|error| {
-        let line = 1 + bytes[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count();
+        let line = line_at(&bytes, error.valid_up_to());
         blame(Some(line), "this is not UTF-8 text; save the file as UTF-8")
     })?;
     parse(path, text)
@@ -81,7 +81,7 @@ pub(super) fn read(path: &Path) -> Result<Parsed, ConfigError> {
 
 /// Parses the text of a file; `path` only names it in errors.
 pub(super) fn parse(path: &Path, text: &str) -> Result<Parsed, ConfigError> {
-    let line_of = |offset: usize| 1 + text.as_bytes().iter().take(offset).filter(|byte| **byte == b'\n').count();
+    let line_of = |offset: usize| line_at(text.as_bytes(), offset);
     let blame = |error: &toml::de::Error, spans: &[Span]| {
         let key = error.span().and_then(|span| key_at(spans, &span));
         ConfigError::File {
@@ -99,6 +99,11 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Parsed, ConfigError> {
     Ok(Parsed { file, lines })
 }
 
+/// The line, from 1, that an offset is in.
+fn line_at(text: &[u8], offset: usize) -> usize {
+    1 + memchr::memchr_iter(b'\n', &text[..offset.min(text.len())]).count()
+}
+
 /// Where a key and its value stand in the text.
 struct Span {
     key: String,
@@ -106,6 +111,7 @@ struct Span {
     value: Range<usize>,
 }
 
+/// Lists the keys of a table and of those within it.
 fn flatten(prefix: &str, table: &DeTable<'_>, spans: &mut Vec<Span>) {
     for (name, value) in table {
         let key = if prefix.is_empty() { name.get_ref().to_string() } else { format!("{prefix}.{}", name.get_ref()) };
@@ -151,7 +157,6 @@ fn explain(message: &str, key: Option<&str>) -> String {
 }
 
 #[cfg(test)]
-#[path = "file_reference_tests.rs"]
 mod reference_tests;
 
 #[cfg(test)]

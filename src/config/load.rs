@@ -274,6 +274,7 @@ impl GivenToken {
     }
 }
 
+/// Takes the token that flags or environment give, if they do.
 fn given_token(overrides: &Overrides, environment: &Environment) -> Result<Option<GivenToken>, ConfigError> {
     if let Some(path) = &overrides.token_file {
         let flag = "--token-file";
@@ -296,5 +297,4 @@ fn given_token(overrides: &Overrides, environment: &Environment) -> Result<Optio
 }
 
 #[cfg(test)]
-#[path = "load_tests.rs"]
 mod tests;

@@ -1,6 +1,6 @@
 //! Values as people write them: durations ("30s"), sizes ("64 MiB"), counts and dates, each within bounds.
 
-use std::fmt::Display;
+use std::fmt::{Display, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -33,7 +33,9 @@ pub fn format_duration(duration: Duration) -> String {
     let mut rest = total_ms;
     for (unit, ms) in [("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)] {
         if rest >= ms {
-            text.push_str(&format!("{}{}{unit}", if text.is_empty() { "" } else { " " }, rest / ms));
+            let space = if text.is_empty() { "" } else { " " };
+            // Writing into a String cannot fail.
+            _ = write!(text, "{space}{}{unit}", rest / ms);
             rest %= ms;
         }
     }
@@ -76,13 +78,14 @@ pub fn parse_moment(text: &str) -> Result<Timestamp, String> {
 }
 
 /// Keeps a value within its bounds.
-fn bounded<T: PartialOrd>(value: T, least: T, most: T, show: impl Fn(&T) -> String) -> Result<T, String> {
+fn bounded<T: PartialOrd + Copy>(value: T, least: T, most: T, show: impl Fn(&T) -> String) -> Result<T, String> {
     if value < least || value > most {
         return Err(format!("{} is out of bounds; write {} to {}", show(&value), show(&least), show(&most)));
     }
     Ok(value)
 }
 
+/// Names what stands in the file in place of what was expected.
 fn kind(value: &Value) -> &'static str {
     match value {
         Value::String(_) => "a text",
@@ -95,6 +98,7 @@ fn kind(value: &Value) -> &'static str {
     }
 }
 
+/// A duration within bounds in milliseconds.
 fn duration_of(value: &Value, least_ms: u64, most_ms: u64) -> Result<Duration, String> {
     match value {
         Value::String(text) => {
@@ -105,6 +109,7 @@ fn duration_of(value: &Value, least_ms: u64, most_ms: u64) -> Result<Duration, S
     }
 }
 
+/// A size within bounds in bytes.
 fn size_of(value: &Value, least: u64, most: u64) -> Result<u64, String> {
     let bytes = match value {
         Value::String(text) => parse_size(text)?.as_u64(),
@@ -114,6 +119,7 @@ fn size_of(value: &Value, least: u64, most: u64) -> Result<u64, String> {
     bounded(bytes, least, most, |bytes| format_size(*bytes))
 }
 
+/// A whole number within bounds.
 fn count_of(value: &Value, least: u64, most: u64) -> Result<u64, String> {
     match value {
         Value::Integer(number) => {
@@ -125,6 +131,7 @@ fn count_of(value: &Value, least: u64, most: u64) -> Result<u64, String> {
     }
 }
 
+/// Converts a value of the file; the error takes the value's place in it.
 fn read<'de, D: Deserializer<'de>, T, E: Display>(
     deserializer: D,
     convert: impl FnOnce(&Value) -> Result<T, E>,
@@ -132,28 +139,33 @@ fn read<'de, D: Deserializer<'de>, T, E: Display>(
     convert(&Value::deserialize(deserializer)?).map_err(D::Error::custom)
 }
 
+/// Reads a duration within bounds in milliseconds.
 pub(super) fn duration<'de, const LEAST_MS: u64, const MOST_MS: u64, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Duration, D::Error> {
     read(deserializer, |value| duration_of(value, LEAST_MS, MOST_MS))
 }
 
+/// Reads a size within bounds in bytes.
 pub(super) fn size<'de, const LEAST: u64, const MOST: u64, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<u64, D::Error> {
     read(deserializer, |value| size_of(value, LEAST, MOST))
 }
 
+/// Reads a size of what is held in memory.
 pub(super) fn size_in_memory<'de, const LEAST: u64, const MOST: u64, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<usize, D::Error> {
     read(deserializer, |value| usize::try_from(size_of(value, LEAST, MOST)?).map_err(|error| error.to_string()))
 }
 
+/// Reads a size that may be left out.
 pub(super) fn optional_size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<ByteSize>, D::Error> {
     read(deserializer, |value| size_of(value, 0, u64::MAX).map(|bytes| Some(ByteSize::b(bytes))))
 }
 
+/// Reads a whole number within bounds.
 pub(super) fn count<'de, const LEAST: u64, const MOST: u64, T: TryFrom<u64>, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<T, D::Error> {
@@ -162,6 +174,7 @@ pub(super) fn count<'de, const LEAST: u64, const MOST: u64, T: TryFrom<u64>, D: 
     })
 }
 
+/// Reads a whole number that may be left out.
 pub(super) fn optional_count<'de, const LEAST: u64, const MOST: u64, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<u64>, D::Error> {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::*;
 
-const REFERENCE: &str = include_str!("../../config/jellyjar.toml");
+const REFERENCE: &str = include_str!("../../../config/jellyjar.toml");
 
 /// Takes away the `#` before settings: of all, or of those only whose comment does not call them an example.
 fn uncommented(examples_too: bool) -> String {
