@@ -1,6 +1,7 @@
 //! The two HTTP clients and the rules on where they may connect. Owns transport settings; knows no API and no token.
 
 mod address;
+mod base;
 mod headers;
 #[cfg(test)]
 pub(crate) mod scripted;
@@ -13,7 +14,8 @@ use http::header::{ACCEPT_ENCODING, HeaderMap, HeaderValue};
 use url::Url;
 
 pub(crate) use address::Origin;
-pub use address::{AddressRules, BaseUrl, Refusal};
+pub use address::{AddressRules, Refusal};
+pub use base::BaseUrl;
 pub(crate) use headers::retry_after;
 
 use crate::config::HttpConfig;
