@@ -28,8 +28,16 @@ pub struct Declared {
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
     /// 400, 401, 403, 404 or 410: the link died, or the object is lost.
-    #[error("the storage does not honour the link ({0}): it expired, or the file is lost")]
-    Gone(u16),
+    #[error(
+        "the storage does not honour the link ({status}): it expired, or the file is lost{}",
+        if *.exact { "" } else { "; the link had signs that no URL can carry, which were percent-encoded" }
+    )]
+    Gone {
+        /// The HTTP status.
+        status: u16,
+        /// Whether the link was sent byte for byte as the service wrote it.
+        exact: bool,
+    },
     /// 408, 429 or 5xx.
     #[error("the storage cannot answer now ({status})")]
     Unavailable {
@@ -94,7 +102,7 @@ impl FetchError {
     /// What to do next.
     pub fn decision(&self) -> Decision {
         match self {
-            Self::Gone(_) | Self::Broken { afresh: true, .. } => Decision::Reexchange,
+            Self::Gone { .. } | Self::Broken { afresh: true, .. } => Decision::Reexchange,
             Self::Unavailable { retry_after, .. } => Decision::RetryAfter(*retry_after),
             Self::UnexpectedStatus(_)
             | Self::Redirect(_)
@@ -110,10 +118,10 @@ impl FetchError {
     }
 
     /// Sorts a status that is neither a success nor a redirect.
-    fn from_status(status: StatusCode, retry_after: Option<Duration>) -> Self {
+    fn from_status(status: StatusCode, retry_after: Option<Duration>, exact: bool) -> Self {
         match status.as_u16() {
             // S3 answers 400 to expired session tokens.
-            status @ (400 | 401 | 403 | 404 | 410) => Self::Gone(status),
+            status @ (400 | 401 | 403 | 404 | 410) => Self::Gone { status, exact },
             status @ (408 | 429 | 500..=599) => Self::Unavailable { status, retry_after },
             status => Self::UnexpectedStatus(status),
         }

@@ -1,6 +1,7 @@
 //! The two HTTP clients and the rules on where they may connect. Owns transport settings; knows no API and no token.
 
 mod address;
+mod base;
 mod headers;
 #[cfg(test)]
 pub(crate) mod scripted;
@@ -13,10 +14,16 @@ use http::header::{ACCEPT_ENCODING, HeaderMap, HeaderValue};
 use url::Url;
 
 pub(crate) use address::Origin;
-pub use address::{AddressRules, BaseUrl, Refusal};
+pub use address::{AddressRules, Refusal};
+pub use base::BaseUrl;
 pub(crate) use headers::retry_after;
 
 use crate::config::HttpConfig;
+
+/// The most of an answer's body that is read where its head says all that is needed, in bytes.
+const MAX_BODY_BYTES: usize = 64 << 10;
+/// How long such a body may take.
+const BODY_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What the driver does after a failed exchange or download. Delays without a value are the driver's own backoff.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -186,6 +193,24 @@ fn describe(error: reqwest::Error) -> String {
         innermost = inner;
     }
     innermost.to_string()
+}
+
+/// Reads what there is of a body, up to 64 KiB and two seconds; failures only shorten it. One that is read to its
+/// end leaves its connection to the next request.
+pub(crate) async fn read_body(response: &mut reqwest::Response) -> Vec<u8> {
+    let mut body = Vec::new();
+    let read = async {
+        while let Ok(Some(piece)) = response.chunk().await {
+            let room = MAX_BODY_BYTES - body.len();
+            body.extend_from_slice(&piece[..piece.len().min(room)]);
+            if body.len() == MAX_BODY_BYTES {
+                break;
+            }
+        }
+    };
+    // Whether it came in time does not matter: what has come is used.
+    drop(tokio::time::timeout(BODY_PATIENCE, read).await);
+    body
 }
 
 #[cfg(test)]

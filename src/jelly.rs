@@ -7,7 +7,6 @@ mod quota;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use http::StatusCode;
 use http::header::{AUTHORIZATION, HeaderValue};
@@ -21,16 +20,12 @@ pub(crate) use link::resolve_location;
 pub use quota::{EgressWindow, Quota, QuotaLimits, QuotaState};
 
 use crate::clock::Clock;
-use crate::http::{BaseUrl, HttpClients, HttpError};
+use crate::http::{BaseUrl, HttpClients, HttpError, read_body};
 use crate::model::{AttachmentId, TeamKey};
 use crate::secret::Secret;
 
 /// RFC 3986 §2.3: everything else in an id is percent-encoded.
 const NOT_UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-/// The most of an answer's body that is read, in bytes.
-const MAX_BODY_BYTES: usize = 64 << 10;
-/// How long the body of an answer may take once its head is there. The head says all that is needed.
-const BODY_PATIENCE: Duration = Duration::from_secs(2);
 
 /// One team's access to the API. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -86,8 +81,8 @@ impl JellyClient {
 
     /// Exchanges a stable id for a fresh signed link. One request; safe to drop at any time and to repeat.
     pub async fn exchange(&self, id: &AttachmentId) -> Result<SignedUrl, ExchangeError> {
-        let id = utf8_percent_encode(id.as_str(), NOT_UNRESERVED).to_string();
-        let (url, mut response) = self.get(&["attachments", &id]).await?;
+        let encoded = utf8_percent_encode(id.as_str(), NOT_UNRESERVED).to_string();
+        let (url, mut response) = self.get(&["attachments", &encoded]).await?;
         match response.status() {
             StatusCode::MOVED_PERMANENTLY
             | StatusCode::FOUND
@@ -99,7 +94,7 @@ impl JellyClient {
                 read_body(&mut response).await;
                 link
             }
-            _ => Err(ExchangeError::from_answer(response, self.0.clock.now()).await),
+            _ => Err(self.refused(response, &[id.as_str(), &encoded]).await),
         }
     }
 
@@ -113,8 +108,15 @@ impl JellyClient {
                 Ok(true)
             }
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Ok(false),
-            _ => Err(ExchangeError::from_answer(response, self.0.clock.now()).await),
+            _ => Err(self.refused(response, &[]).await),
         }
+    }
+
+    /// Reads an answer that is not the expected one; `ids` and the token are cut from what it says.
+    async fn refused(&self, response: Response, ids: &[&str]) -> ExchangeError {
+        let authorization = self.0.authorization.to_str().unwrap_or_default();
+        let token = authorization.strip_prefix("Bearer ").unwrap_or(authorization);
+        ExchangeError::from_answer(response, self.0.clock.now(), &[ids, &[token]].concat()).await
     }
 
     /// Sends one request with the token.
@@ -129,23 +131,6 @@ impl JellyClient {
         let request = inner.clients.api().get(url.clone()).header(AUTHORIZATION, inner.authorization.clone());
         Ok((url, request.send().await?))
     }
-}
-
-/// Reads what there is of a body, up to 64 KiB and two seconds; failures only shorten it.
-pub(crate) async fn read_body(response: &mut Response) -> Vec<u8> {
-    let mut body = Vec::new();
-    let read = async {
-        while let Ok(Some(piece)) = response.chunk().await {
-            let room = MAX_BODY_BYTES - body.len();
-            body.extend_from_slice(&piece[..piece.len().min(room)]);
-            if body.len() == MAX_BODY_BYTES {
-                break;
-            }
-        }
-    };
-    // Whether it came in time does not matter: what has come is used.
-    drop(tokio::time::timeout(BODY_PATIENCE, read).await);
-    body
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use super::claims::{Claim, claims, continues_at, strong_etag};
 use super::sniff::error_page;
 use super::{Declared, FetchError};
 use crate::config::HttpConfig;
-use crate::http::{HttpClients, classify, retry_after};
+use crate::http::{HttpClients, classify, read_body, retry_after};
 use crate::jelly::{SignedUrl, resolve_location};
 use crate::spool::{Reservation, Spool, SpoolWriter, Spooled, SumKind};
 
@@ -37,12 +37,15 @@ pub struct Download {
     resumes: u32,
 }
 
-/// A URL that never prints.
-struct Target(Url);
+/// A URL that prints scheme and host alone, and whether it is exactly what the service wrote.
+struct Target {
+    url: Url,
+    exact: bool,
+}
 
 impl std::fmt::Debug for Target {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", crate::http::Origin(&self.0))
+        write!(f, "{}", crate::http::Origin(&self.url))
     }
 }
 
@@ -104,17 +107,17 @@ impl Download {
         reservation: Reservation,
         config: &HttpConfig,
     ) -> Result<Self, FetchError> {
-        let mut url = link.open();
+        let mut target = Target { exact: link.is_exact(), url: link.open() };
         for _ in 0..=config.max_storage_redirects {
-            check_target(clients, &url)?;
-            let response = clients.storage().get(url.clone()).send().await?;
+            check_target(clients, &target.url)?;
+            let mut response = clients.storage().get(target.url.clone()).send().await?;
             match response.status() {
                 StatusCode::OK => {
                     let answer = Answer::new(response, config.max_attachment_bytes)?;
                     let writer = spool.writer(reservation, answer.length, &answer.kinds());
                     return Ok(Self {
                         clients: clients.clone(),
-                        target: Target(url),
+                        target,
                         declared: *declared,
                         max_resumes: config.max_resumes,
                         limit_bytes: config.max_attachment_bytes,
@@ -124,11 +127,12 @@ impl Download {
                     });
                 }
                 status if is_redirect(status) => {
-                    url = resolve_location(&url, response.headers())
-                        .map_err(|bad| FetchError::Redirect(format!("it answers {bad}")))?
-                        .0;
+                    let (url, exact) = resolve_location(&target.url, response.headers())
+                        .map_err(|bad| FetchError::Redirect(format!("it answers {bad}")))?;
+                    target = Target { url, exact: exact && target.exact };
+                    read_body(&mut response).await;
                 }
-                status => return Err(refused(status, &response)),
+                status => return Err(refused(status, response, target.exact).await),
             }
         }
         Err(FetchError::Redirect(format!("more than {} redirects", config.max_storage_redirects)))
@@ -189,7 +193,7 @@ impl Download {
         let mut whole = self.writer.size_bytes() == 0;
         while self.resumes < self.max_resumes {
             self.resumes += 1;
-            let mut request = self.clients.storage().get(self.target.0.clone());
+            let mut request = self.clients.storage().get(self.target.url.clone());
             if !whole {
                 let range = format!("bytes={}-", self.writer.size_bytes());
                 request = request.header(RANGE, range).header(IF_MATCH, etag.clone());
@@ -220,7 +224,7 @@ impl Download {
                     whole = true;
                     reason = format!("it could not be continued ({})", response.status().as_u16());
                 }
-                status => return Err(refused(status, &response)),
+                status => return Err(refused(status, response, self.target.exact).await),
             }
         }
         Err(self.broken(reason, false))
@@ -250,12 +254,14 @@ fn check_target(clients: &HttpClients, url: &Url) -> Result<(), FetchError> {
     clients.rules().check_url(url).map_err(|refusal| FetchError::RefusedTarget(refusal.to_string()))
 }
 
-fn refused(status: StatusCode, response: &Response) -> FetchError {
+async fn refused(status: StatusCode, mut response: Response, exact: bool) -> FetchError {
     // A date to wait for is measured on the server's own clock; where that is not told, it counts as now.
     let told = response.headers().get(http::header::DATE).and_then(|date| date.to_str().ok());
     let now =
         told.and_then(|date| jiff::fmt::rfc2822::parse(date).ok()).map_or(Timestamp::MAX, |date| date.timestamp());
-    FetchError::from_status(status, retry_after(response.headers(), now))
+    let wait = retry_after(response.headers(), now);
+    read_body(&mut response).await;
+    FetchError::from_status(status, wait, exact)
 }
 
 /// Compares a whole body with everything that was declared of it.

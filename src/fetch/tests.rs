@@ -283,3 +283,32 @@ async fn more_than_the_limit_is_not_fetched_announced_or_not() {
     assert!(matches!(error, FetchError::TooLarge { .. }), "{error}");
     assert_eq!(error.decision(), Decision::Fail);
 }
+
+#[tokio::test]
+async fn a_refusal_of_a_link_that_could_not_be_sent_exactly_says_so() {
+    let refused = || answer("403 Forbidden", &[], b"<Error/>");
+    let hop = |location: &str| answer("302 Found", &[&format!("Location: {location}")], b"");
+    let error = get(vec![hop("/a?b='c'"), refused()], None).await.unwrap_err();
+    assert!(error.to_string().contains("percent-encoded"), "{error}");
+    let error = get(vec![hop("/a?b=%27c%27"), refused()], None).await.unwrap_err();
+    assert!(!error.to_string().contains("percent-encoded"), "{error}");
+}
+
+#[tokio::test]
+async fn downloads_at_once_keep_apart() {
+    let bodies: Vec<_> = (0..12).map(|i| body(50_000 + i * 40_000)).collect();
+    let fixture = fixture(Vec::new()).await;
+    let downloads = bodies.iter().map(|body| {
+        let fixture = &fixture;
+        async move {
+            let server = Scripted::start(vec![whole(body)]).await;
+            let link = SignedUrl::for_test(&server.url(LINK));
+            let reservation = fixture.spool.reserve(None).await.unwrap();
+            let declared = Declared { size_bytes: Some(body.len() as u64) };
+            fetch(&fixture.clients, link, &declared, &fixture.spool, reservation, &fixture.config).await.unwrap()
+        }
+    });
+    for (spooled, body) in futures::future::join_all(downloads).await.iter().zip(&bodies) {
+        assert_eq!(spooled.sha256(), Digest::of(body));
+    }
+}

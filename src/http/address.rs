@@ -1,12 +1,10 @@
-//! Which addresses a request may go to: the rules, the base URL they follow from, and the resolver that keeps them.
+//! Which addresses a request may go to: the rules, and the resolver that keeps them.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use url::{Host, Url};
-
-use super::HttpError;
 
 /// A target that the rules refuse, and why. Names scheme and host alone.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -31,6 +29,11 @@ pub struct AddressRules {
 }
 
 impl AddressRules {
+    /// The rules; `loopback` is for a base URL on this machine alone.
+    pub(super) fn new(loopback: bool) -> Self {
+        Self { loopback }
+    }
+
     /// Whether loopback addresses, and plain http to them, are allowed.
     pub fn loopback_allowed(self) -> bool {
         self.loopback
@@ -86,7 +89,7 @@ fn is_loopback(ip: IpAddr) -> bool {
 }
 
 /// Whether `name` can only mean this machine (RFC 6761 §6.3).
-fn is_loopback_name(name: &str) -> bool {
+pub(super) fn is_loopback_name(name: &str) -> bool {
     let name = name.strip_suffix('.').unwrap_or(name);
     name.eq_ignore_ascii_case("localhost") || name.to_ascii_lowercase().ends_with(".localhost")
 }
@@ -145,78 +148,6 @@ impl fmt::Display for Origin<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}://{}", self.0.scheme(), self.0.host_str().unwrap_or("(no host)"))?;
         self.0.port().map_or(Ok(()), |port| write!(f, ":{port}"))
-    }
-}
-
-/// The base URL of the API, checked. Prints in full: it holds no secret.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BaseUrl {
-    url: Url,
-    text: String,
-    loopback: bool,
-}
-
-impl BaseUrl {
-    /// Reads `text`: https, or http to a loopback address; no user, query or fragment. A last slash is cut.
-    pub fn parse(text: &str) -> Result<Self, HttpError> {
-        let text = text.trim();
-        let shown = || if text.contains('@') { "(a URL with '@')".to_owned() } else { format!("{text:?}") };
-        let refuse = |reason: &str| HttpError::BaseUrl { url: shown(), reason: reason.to_owned() };
-        let mut url = Url::parse(text)
-            .map_err(|error| refuse(&format!("{error}; write it like https://app.letsjelly.com/api")))?;
-        if !matches!(url.scheme(), "https" | "http") || url.host().is_none() {
-            return Err(refuse("it must begin with https://, like https://app.letsjelly.com/api"));
-        }
-        if !url.username().is_empty() || url.password().is_some() {
-            return Err(refuse("it must not carry a user name or password; the token is a setting of its own"));
-        }
-        if url.query().is_some() || url.fragment().is_some() {
-            return Err(refuse("it must end with the path (/api), without '?' or '#'"));
-        }
-        let loopback = match url.host() {
-            Some(Host::Domain(name)) => is_loopback_name(name),
-            Some(Host::Ipv4(ip)) => ip.is_loopback(),
-            Some(Host::Ipv6(ip)) => ip.is_loopback(),
-            None => false,
-        };
-        if url.scheme() == "http" && !loopback {
-            return Err(refuse(
-                "plain http would show the token to everyone on the way; use https:// (http is for loopback addresses)",
-            ));
-        }
-        (AddressRules { loopback }).check_url(&url).map_err(|refusal| {
-            refuse(&format!("it leads to {}, which is refused; use the public https address", refusal.reason()))
-        })?;
-        let path = url.path().trim_end_matches('/').to_owned();
-        url.set_path(&path);
-        let text = url.as_str().trim_end_matches('/').to_owned();
-        Ok(Self { url, text, loopback })
-    }
-
-    /// Whether it leads to this machine.
-    pub fn is_loopback(&self) -> bool {
-        self.loopback
-    }
-
-    /// The rules that follow from it.
-    pub fn rules(&self) -> AddressRules {
-        AddressRules { loopback: self.loopback }
-    }
-
-    /// The URL of `path` below the base. Every segment is already percent-encoded.
-    pub(crate) fn below(&self, segments: &[&str]) -> Result<Url, HttpError> {
-        let mut text = self.text.clone();
-        for segment in segments {
-            text.push('/');
-            text.push_str(segment);
-        }
-        Url::parse(&text).map_err(|error| HttpError::BaseUrl { url: self.text.clone(), reason: error.to_string() })
-    }
-}
-
-impl fmt::Display for BaseUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
     }
 }
 
@@ -346,39 +277,6 @@ mod tests {
     }
 
     #[test]
-    fn the_base_url_says_what_is_wrong_with_it() {
-        assert_eq!(
-            BaseUrl::parse(" https://app.letsjelly.com/api/ ").unwrap().to_string(),
-            "https://app.letsjelly.com/api"
-        );
-        assert!(!BaseUrl::parse("https://app.letsjelly.com/api").unwrap().is_loopback());
-        for local in ["http://127.0.0.1:3999/api", "http://[::1]:1", "https://localhost/api", "http://127.8.8.8/"] {
-            assert!(BaseUrl::parse(local).unwrap().rules().loopback_allowed(), "{local}");
-        }
-        for (bad, hint) in [
-            ("app.letsjelly.com/api", "https://"),
-            ("http://app.letsjelly.com/api", "use https://"),
-            ("http://localhost.evil.example/api", "use https://"),
-            ("https://10.0.0.1/api", "private"),
-            ("https://me:hunter2@app.letsjelly.com/api", "user name"),
-            ("https://app.letsjelly.com/api?x=1", "without '?'"),
-            ("ftp://app.letsjelly.com", "https://"),
-            ("http://0.0.0.0:80/", "use https://"),
-            ("", "https://"),
-        ] {
-            let error = BaseUrl::parse(bad).unwrap_err().to_string();
-            assert!(error.contains(hint), "{bad}: {error}");
-            assert!(!error.contains("hunter2"), "{error}");
-        }
-    }
-
-    #[test]
-    fn segments_are_appended_below_the_base() {
-        let base = BaseUrl::parse("http://127.0.0.1:1/").unwrap();
-        assert_eq!(base.below(&["attachments", "a%3D"]).unwrap().as_str(), "http://127.0.0.1:1/attachments/a%3D");
-    }
-
-    #[test]
     fn a_name_with_refused_addresses_keeps_only_the_others() {
         let list = |texts: &[&str]| texts.iter().map(|t| SocketAddr::new(t.parse().unwrap(), 0)).collect::<Vec<_>>();
         assert_eq!(keep_allowed(PUBLIC, "n", list(&["10.0.0.1", "8.8.8.8"])), Ok(list(&["8.8.8.8"])));
@@ -411,11 +309,6 @@ mod tests {
             if PUBLIC.refusal(ip.into()).is_none() {
                 prop_assert!(bits >> 125 == 1 || bits >> 96 == 0x0064_ff9b_0000 >> 16 || bits >> 96 == 0);
             }
-        }
-
-        #[test]
-        fn parsing_a_base_url_never_panics(text in ".{0,60}") {
-            let _ = BaseUrl::parse(&text);
         }
     }
 }

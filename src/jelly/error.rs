@@ -7,8 +7,7 @@ use jiff::Timestamp;
 use reqwest::Response;
 use serde_json::Value;
 
-use super::read_body;
-use crate::http::{Decision, TransportFailure, classify, retry_after};
+use crate::http::{Decision, TransportFailure, classify, read_body, retry_after};
 
 /// The wait after a 429 that names none.
 const DEFAULT_WAIT: Duration = Duration::from_mins(1);
@@ -90,11 +89,11 @@ impl ExchangeError {
         }
     }
 
-    /// Reads an answer that is not the expected one.
-    pub(super) async fn from_answer(mut response: Response, now: Timestamp) -> Self {
+    /// Reads an answer that is not the expected one; `secrets` are cut from what it says.
+    pub(super) async fn from_answer(mut response: Response, now: Timestamp, secrets: &[&str]) -> Self {
         let status = response.status();
         let wait = retry_after(response.headers(), now);
-        let words = words(&read_body(&mut response).await);
+        let words = words(&read_body(&mut response).await, secrets);
         match status {
             StatusCode::UNAUTHORIZED => Self::Unauthorized(words),
             StatusCode::FORBIDDEN => Self::Forbidden(words),
@@ -120,7 +119,7 @@ impl From<reqwest::Error> for ExchangeError {
 }
 
 /// What the service says in an error body (`{"error": …}` or `{"errors": […]}`), made safe to print.
-fn words(body: &[u8]) -> String {
+fn words(body: &[u8], secrets: &[&str]) -> String {
     let text = match serde_json::from_slice::<Value>(body) {
         Ok(Value::Object(mut fields)) => match fields.remove("error").or_else(|| fields.remove("errors")) {
             Some(Value::String(text)) => text,
@@ -131,7 +130,9 @@ fn words(body: &[u8]) -> String {
         Err(_) if body.is_empty() => "no body".to_owned(),
         Err(_) => "the body is not JSON".to_owned(),
     };
-    printable(&text)
+    // A secret of a few signs is a word like any other.
+    let cut = |text: String, secret: &&str| if secret.len() < 4 { text } else { text.replace(secret, "[cut]") };
+    printable(&secrets.iter().fold(text, cut))
 }
 
 /// At most 200 printable characters; words that look like links or tokens (long, without a space) are cut out.
@@ -157,12 +158,13 @@ mod tests {
 
     #[test]
     fn both_error_shapes_are_read() {
-        assert_eq!(words(br#"{"error":"Invalid API token"}"#), "Invalid API token");
-        assert_eq!(words(br#"{"errors":["Name can't be blank","Too long"]}"#), "Name can't be blank; Too long");
-        assert_eq!(words(b"<html>"), "the body is not JSON");
-        assert_eq!(words(b""), "no body");
-        assert_eq!(words(br#"{"error":7}"#), "no error message");
-        assert_eq!(words(b"[]"), "no error message");
+        assert_eq!(words(br#"{"error":"Invalid API token"}"#, &[]), "Invalid API token");
+        assert_eq!(words(br#"{"errors":["Name can't be blank","Too long"]}"#, &[]), "Name can't be blank; Too long");
+        assert_eq!(words(b"<html>", &[]), "the body is not JSON");
+        assert_eq!(words(b"", &[]), "no body");
+        assert_eq!(words(br#"{"error":7}"#, &[]), "no error message");
+        assert_eq!(words(b"[]", &[]), "no error message");
+        assert_eq!(words(br#"{"error":"no file id-77."}"#, &["id-77", "n"]), "no file [cut].");
     }
 
     #[test]

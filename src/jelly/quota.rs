@@ -69,29 +69,29 @@ impl Window {
                 break;
             }
             self.slots.pop_front();
-            self.used -= used;
+            self.used = self.used.saturating_sub(used);
         }
         let mut ahead = 0;
         while let Some((_, used)) = self.slots.pop_back_if(|(start, _)| *start > current) {
-            ahead += used;
+            ahead = used.saturating_add(ahead);
         }
         if ahead > 0 {
-            self.used -= ahead;
+            self.used = self.used.saturating_sub(ahead);
             self.add(current, ahead);
         }
     }
 
     fn add(&mut self, slot: i64, requests: u64) {
-        self.used += requests;
+        self.used = self.used.saturating_add(requests);
         match self.slots.back_mut() {
-            Some((start, used)) if *start == slot => *used += requests,
+            Some((start, used)) if *start == slot => *used = used.saturating_add(requests),
             _ => self.slots.push_back((slot, requests)),
         }
     }
 
     /// How long until one more request fits.
     fn wait_ms(&self, limit: u64, now_ms: i64) -> i64 {
-        let mut excess = (self.used + 1).saturating_sub(limit);
+        let mut excess = self.used.saturating_add(1).saturating_sub(limit);
         for (start, used) in &self.slots {
             if excess == 0 {
                 break;
@@ -163,7 +163,7 @@ impl Quota {
         if wait_ms > 0 && !anyway {
             return Err(Duration::from_millis(wait_ms.unsigned_abs()));
         }
-        day.used += 1;
+        day.used = day.used.saturating_add(1);
         window.add(now_ms - now_ms.rem_euclid(SLOT_MS), 1);
         Ok(())
     }

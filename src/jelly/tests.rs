@@ -148,3 +148,18 @@ fn a_token_that_no_header_can_carry_is_refused_without_showing_it() {
         assert!(error.contains("team acme") && !error.contains("t0k"), "{error}");
     }
 }
+
+#[tokio::test]
+async fn redirects_and_errors_leave_the_connection_to_the_next_request() {
+    let found = || answer("302 Found", &["Location: https://s.example/a"], b"<html>You are being redirected");
+    let missing = || answer("404 Not Found", &[], b"{\"error\":\"Resource not found\"}");
+    let server = Scripted::start([found(), missing(), found(), missing(), found(), found()].to_vec()).await;
+    let client = client_at(&server.url("/api"));
+    for _ in 0..6 {
+        // The outcome is another test's matter.
+        drop(client.exchange(&id()).await);
+    }
+    assert_eq!(client.requests(), 6);
+    // The pool may hear of the end of a body a moment late, once.
+    assert!(server.connections() <= 2, "{}", server.connections());
+}

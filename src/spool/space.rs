@@ -47,6 +47,12 @@ impl Space {
         }
     }
 
+    /// What was reserved and is not on the disk yet, in bytes.
+    #[cfg(test)]
+    pub(super) fn promised_bytes(&self) -> u64 {
+        self.promised.load(Ordering::Relaxed)
+    }
+
     /// Refuses when less than the promised bytes and the free space to be left are there.
     pub(super) fn check_free(&self) -> Result<(), SpoolError> {
         let status = rustix::fs::statvfs(&self.folder)
@@ -175,7 +181,7 @@ mod tests {
         huge.cover(1 << 41).unwrap();
         drop(huge);
         assert_eq!(space.disk.available_permits(), 1024);
-        assert_eq!(space.promised.load(Ordering::Relaxed), 0);
+        assert_eq!(space.promised_bytes(), 0);
     }
 
     #[tokio::test]
@@ -195,10 +201,10 @@ mod tests {
         let mut reservation = space.reserve(Some(2 << 20)).await.unwrap();
         reservation.settle(5_000, false);
         assert_eq!(space.disk.available_permits(), 1022);
-        assert_eq!(space.promised.load(Ordering::Relaxed), 5_000);
+        assert_eq!(space.promised_bytes(), 5_000);
         drop(reservation);
         assert_eq!(space.disk.available_permits(), 1024);
-        assert_eq!(space.promised.load(Ordering::Relaxed), 0);
+        assert_eq!(space.promised_bytes(), 0);
     }
 
     #[tokio::test]
@@ -207,6 +213,6 @@ mod tests {
         let error = space.reserve(Some(1)).await.unwrap_err();
         assert!(matches!(error, SpoolError::DiskFull { .. }), "{error}");
         assert_eq!(space.disk.available_permits(), 1024);
-        assert_eq!(space.promised.load(Ordering::Relaxed), 0);
+        assert_eq!(space.promised_bytes(), 0);
     }
 }

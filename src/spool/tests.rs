@@ -117,3 +117,19 @@ async fn a_folder_that_cannot_be_written_is_named() {
     let error = spool.reserve(Some(1)).await.unwrap_err();
     assert!(error.to_string().contains("spool/run"), "{error}");
 }
+
+#[tokio::test]
+async fn what_is_written_is_no_longer_promised_and_what_is_dropped_neither() {
+    let (_folder, spool) = spool(&small());
+    let reservation = spool.reserve(Some(1 << 20)).await.unwrap();
+    assert_eq!(spool.space().promised_bytes(), 1 << 20);
+    let mut writer = spool.writer(reservation, Some(1 << 20), &[]);
+    writer.write(&pattern(600 << 10)).await.unwrap();
+    assert_eq!(spool.space().promised_bytes(), (1 << 20) - (512 << 10));
+    drop(writer);
+    assert_eq!(spool.space().promised_bytes(), 0);
+    let held = put(&spool, Some(5_000), &pattern(5_000), 999).await;
+    assert_eq!(spool.space().promised_bytes(), 5_000);
+    drop(held);
+    assert_eq!(spool.space().promised_bytes(), 0);
+}
