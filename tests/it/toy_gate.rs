@@ -25,11 +25,7 @@ fn kill_after(world: &World, exchanges: u64) -> Wreck {
     let ended = process.kill();
     assert_eq!(ended.code(), None, "it was to be killed in the middle: {ended:?}");
     let leased = world.catalog("SELECT attachment_id FROM attachments WHERE lease_token IS NOT NULL");
-    Wreck {
-        exchanges: world.jelly.exchanges(),
-        leased: leased.into_iter().collect(),
-        journal: world.ledger(),
-    }
+    Wreck { exchanges: world.jelly.exchanges(), leased: leased.into_iter().collect(), journal: world.ledger() }
 }
 
 #[test]

@@ -183,7 +183,8 @@ impl Ledger {
                 before = digest.clone().into();
             }
             let record = root.join("writers").join(format!("{writer}.json"));
-            let record: Value = std::fs::read(record).map_or(Value::Null, |text| serde_json::from_slice(&text).unwrap());
+            let record: Value =
+                std::fs::read(record).map_or(Value::Null, |text| serde_json::from_slice(&text).unwrap());
             if record["writer_id"] != *writer {
                 self.violations.push(format!("{writer} wrote, and has no record in writers/"));
             }

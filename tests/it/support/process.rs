@@ -50,6 +50,11 @@ impl Process {
         std::fs::read_to_string(&self.err).unwrap()
     }
 
+    /// What it has printed to standard output so far.
+    pub(crate) fn stdout(&self) -> String {
+        std::fs::read_to_string(&self.out).unwrap()
+    }
+
     /// Whether it is still running.
     pub(crate) fn is_running(&mut self) -> bool {
         self.note_memory();
