@@ -77,7 +77,8 @@ fn archived_files_really_are_of_their_type() {
             misdeclared += 1;
         }
     }
-    assert!(misdeclared <= 3, "{misdeclared} files are not what they were declared to be");
+    let fitting: u32 = seen.values().sum();
+    assert!(misdeclared * 20 < fitting, "{misdeclared} of {fitting} files are not what they were declared to be");
     for kind in ["application/pdf", "image/png", "image/jpeg", "text/csv", "application/zip"] {
         assert!(seen.contains_key(kind), "no {kind} in the demo: {seen:?}");
     }
