@@ -6,6 +6,7 @@
 mod ingest;
 mod jobs;
 mod journal;
+mod lookup;
 mod report;
 mod state;
 

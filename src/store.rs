@@ -168,6 +168,17 @@ impl Archive {
         self.folder.digest(&blob_key(digest))
     }
 
+    /// Opens a blob's file, or a quarantined file, to be read; `None` where there is none. What comes out of it is
+    /// unproven until it is hashed.
+    pub fn open_bytes(&self, digest: Digest, quarantine: bool) -> Result<Option<std::fs::File>> {
+        let path = self.folder.path(&if quarantine { quarantine_key(digest) } else { blob_key(digest) });
+        match std::fs::File::open(&path) {
+            Ok(file) => Ok(Some(file)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(StoreError::io("open", &path)(error)),
+        }
+    }
+
     /// Walks the names of all blob files, in order. Files that are no blobs are given as errors' keys.
     pub fn blob_names(&self) -> Result<(Vec<Digest>, Vec<String>)> {
         let (mut names, mut strangers) = (Vec::new(), Vec::new());

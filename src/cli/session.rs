@@ -85,6 +85,17 @@ impl Session {
         Ok(Self { config, clock, archive, archive_row, catalog, journal, intake, teams, team_name })
     }
 
+    /// The archive and its catalog, for an audit.
+    pub(super) fn subject(&self) -> crate::audit::Subject {
+        crate::audit::Subject {
+            archive: Arc::clone(&self.archive),
+            archive_row: self.archive_row,
+            catalog: Arc::clone(&self.catalog),
+            journal: Arc::clone(&self.journal),
+            clock: self.clock.clone(),
+        }
+    }
+
     /// Loads what other writers have put in the journal since this catalog last looked.
     pub(super) async fn reload(&self) -> anyhow::Result<crate::ingest::Reloaded> {
         let rules = self.rules()?;
