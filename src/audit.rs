@@ -1,6 +1,13 @@
 //! Proving an archive, and putting right what is wrong with it: verify, repair, rebuild, accept.
 
 mod accept;
+mod blobs;
+mod chain;
+mod journal;
+mod rebuild;
+mod repair;
+mod report;
+mod verify;
 
 use std::sync::Arc;
 
@@ -10,6 +17,10 @@ use crate::ingest::ReloadError;
 use crate::store::{Archive, JournalWriter, StoreError};
 
 pub use accept::{Accepted, accept};
+pub use rebuild::{Rebuilt, rebuild};
+pub use repair::{RepairAccess, Repaired, Unrepaired, repair};
+pub use report::{BrokenBytes, Finding, FindingKind, Looked, Report};
+pub use verify::{Checked, VerifyOptions, verify};
 
 /// What can go wrong while an archive is audited. What is wrong with the archive itself is a finding, no error.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +34,17 @@ pub enum AuditError {
     /// The journal could not be loaded.
     #[error(transparent)]
     Reload(#[from] ReloadError),
+    /// Segments that cannot be read, so that a rebuild would lose what they hold.
+    #[error(
+        "{count} journal segments cannot be read (first: {first}); restore them from a copy, or move them out of the \
+         archive to go on without them, then run `jellyjar rebuild` again; nothing was changed"
+    )]
+    Unreadable {
+        /// How many.
+        count: usize,
+        /// The first, and what is wrong with it.
+        first: String,
+    },
     /// A thread that reads ended early, which is a defect of this program.
     #[error("a reading thread ended early")]
     Reader,

@@ -11,6 +11,7 @@ mod look;
 mod output;
 mod progress;
 mod quarantined;
+mod rebuild;
 mod receipt;
 mod rejected;
 mod replay;
@@ -19,6 +20,7 @@ mod run;
 mod session;
 pub mod sim;
 mod status;
+mod verify;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -124,6 +126,10 @@ enum Command {
     Rejected(rejected::RejectedArgs),
     /// An attachment's bytes, proven, to a file or standard output
     Get(get::GetArgs),
+    /// Prove that journal, catalog and bytes are whole, and repair bytes
+    Verify(verify::VerifyArgs),
+    /// Make the catalog anew from the archive's journal
+    Rebuild(rebuild::RebuildArgs),
     /// See it work: a simulated Jelly, a sample dump, an archive in ./jellyjar-demo
     Demo(demo::DemoArgs),
     /// Run the simulated Jelly alone, to rehearse with
@@ -159,6 +165,8 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Retry(args) => retry::run(args, &global).await,
         Command::Rejected(args) => rejected::run(args, &global).await,
         Command::Get(args) => get::run(args, &global).await,
+        Command::Verify(args) => verify::run(args, &global).await,
+        Command::Rebuild(args) => rebuild::run(args, &global).await,
         Command::Demo(args) => demo::run(args, &global).await,
         Command::Sim(args) => sim::run(args).await,
         Command::Config(args) => config::run(&args, &global.overrides(false), global.json),
