@@ -34,11 +34,7 @@ pub async fn accept(subject: &Subject, rows: Vec<AttachmentRow>) -> Result<Accep
     }
 }
 
-async fn accept_batch(
-    subject: &Subject,
-    batch: Vec<AttachmentRow>,
-    done: &mut Accepted,
-) -> Result<(), AuditError> {
+async fn accept_batch(subject: &Subject, batch: Vec<AttachmentRow>, done: &mut Accepted) -> Result<(), AuditError> {
     let intents: Vec<(Digest, u64)> =
         batch.iter().filter_map(|row| Some((row.sha256?, row.size_bytes.unwrap_or(0)))).collect();
     // The blobs are named in the catalog before they are there, as for any other.
@@ -93,10 +89,8 @@ async fn accept_batch(
     for (row, line) in accepted.iter().zip(&lines) {
         let reason = row.reason.as_deref().unwrap_or_default();
         let segment = (key.as_str(), digest);
-        let still = subject
-            .catalog
-            .accept(subject.archive_row, row, line.generation, reason, writer_id, segment)
-            .await?;
+        let still =
+            subject.catalog.accept(subject.archive_row, row, line.generation, reason, writer_id, segment).await?;
         if !still {
             // It was queued again meanwhile. The line is in the journal, so the journal's merge decides.
             let team = subject.catalog.bind_team(subject.archive_row, &line.team).await?;

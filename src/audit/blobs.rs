@@ -72,7 +72,8 @@ pub(super) async fn audit_blobs(
                     batch.push((digest, entry));
                     batch_bytes += file.size_bytes;
                     if batch.len() >= TASK_FILES || batch_bytes >= TASK_BYTES {
-                        start(subject, std::mem::take(&mut batch), threads, &mut tasks, checked, since_ms, report).await?;
+                        start(subject, std::mem::take(&mut batch), threads, &mut tasks, checked, since_ms, report)
+                            .await?;
                         batch_bytes = 0;
                     }
                 }
@@ -222,10 +223,9 @@ async fn audit_quarantine(
             Some(file) if quick => Ok(Some((digest, file.size_bytes))),
             Some(_) => read(&archive, digest, true),
             // Accepted for another attachment with the same bytes.
-            None if quick => archive
-                .blob_size(digest)
-                .map(|size| size.map(|size| (digest, size)))
-                .map_err(|error| causes(&error)),
+            None if quick => {
+                archive.blob_size(digest).map(|size| size.map(|size| (digest, size))).map_err(|error| causes(&error))
+            }
             None => read(&archive, digest, false),
         })
         .await

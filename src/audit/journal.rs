@@ -74,9 +74,7 @@ impl<'a> JournalAudit<'a> {
         }
         let mut vanished: Vec<&String> = seen
             .iter()
-            .filter(|(key, segment)| {
-                !segment.superseded && !present.contains(*key) && !superseded_keys.contains(*key)
-            })
+            .filter(|(key, segment)| !segment.superseded && !present.contains(*key) && !superseded_keys.contains(*key))
             .map(|(key, _)| key)
             .collect();
         vanished.sort_unstable();
@@ -119,20 +117,19 @@ impl<'a> JournalAudit<'a> {
                 }
             }
             // The tail that came meanwhile may itself have been listed in part.
-            let last_listed: HashMap<String, u64> = links.iter().filter(|link| present.contains(&link.key)).fold(
-                HashMap::new(),
-                |mut last, link| {
+            let last_listed: HashMap<String, u64> =
+                links.iter().filter(|link| present.contains(&link.key)).fold(HashMap::new(), |mut last, link| {
                     let seq = last.entry(link.writer.0.clone()).or_insert(link.seq);
                     *seq = (*seq).max(link.seq);
                     last
-                },
-            );
+                });
             links.retain(|link| last_listed.get(&link.writer.0).is_some_and(|last| link.seq <= *last));
             faults = chain::check(links, &ends, superseded);
         }
         let name = stream.prefix();
         for fault in faults {
             match fault {
+                ChainFault::Altered { key } if report.has(FindingKind::SegmentAltered, &key) => {}
                 ChainFault::Missing { writer, from, to } => report.problem(
                     FindingKind::SegmentMissing,
                     format!("{name}/"),
@@ -272,7 +269,9 @@ impl<'a> JournalAudit<'a> {
             report.problem(
                 FindingKind::CatalogDiffers,
                 key,
-                format!("{unlinked} messages of this segment are not in the catalog, or not with all their attachments"),
+                format!(
+                    "{unlinked} messages of this segment are not in the catalog, or not with all their attachments"
+                ),
                 "run `jellyjar rebuild`",
             );
         }

@@ -206,11 +206,8 @@ async fn one_attempt(
     id: &AttachmentId,
     broken: BrokenBytes,
 ) -> Result<Spooled, (Decision, String)> {
-    let reservation = fetcher
-        .spool
-        .reserve(Some(broken.size_bytes))
-        .await
-        .map_err(|error| (error.decision(), error.to_string()))?;
+    let reservation =
+        fetcher.spool.reserve(Some(broken.size_bytes)).await.map_err(|error| (error.decision(), error.to_string()))?;
     let link = team.client.exchange(id).await.map_err(|error| (error.decision(), error.to_string()))?;
     let declared = Declared { size_bytes: Some(broken.size_bytes) };
     let fetched = fetch(&fetcher.clients, link, &declared, &fetcher.spool, reservation, &fetcher.http).await;

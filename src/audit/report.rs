@@ -111,20 +111,39 @@ impl Report {
     pub const KEPT: u64 = 1_000;
 
     /// Adds a problem.
-    pub(super) fn problem(&mut self, kind: FindingKind, place: impl Into<String>, detail: impl Into<String>, advice: &str) {
+    pub(super) fn problem(
+        &mut self,
+        kind: FindingKind,
+        place: impl Into<String>,
+        detail: impl Into<String>,
+        advice: &str,
+    ) {
         self.problems += 1;
         self.keep(kind, true, place.into(), detail.into(), advice, None);
     }
 
     /// Adds bytes that are missing or damaged.
-    pub(super) fn broken(&mut self, kind: FindingKind, broken: BrokenBytes, place: String, detail: String, advice: &str) {
+    pub(super) fn broken(
+        &mut self,
+        kind: FindingKind,
+        broken: BrokenBytes,
+        place: String,
+        detail: String,
+        advice: &str,
+    ) {
         self.problems += 1;
         self.broken.push(broken);
         self.keep(kind, true, place, detail, advice, Some(broken.sha256));
     }
 
     /// Adds something harmless.
-    pub(super) fn note(&mut self, kind: FindingKind, place: impl Into<String>, detail: impl Into<String>, advice: &str) {
+    pub(super) fn note(
+        &mut self,
+        kind: FindingKind,
+        place: impl Into<String>,
+        detail: impl Into<String>,
+        advice: &str,
+    ) {
         self.notes += 1;
         self.keep(kind, false, place.into(), detail.into(), advice, None);
     }
@@ -142,6 +161,11 @@ impl Report {
             let advice = advice.to_owned();
             self.findings.push(Finding { kind, problem, place, detail, advice, repaired: false, sha256 });
         }
+    }
+
+    /// Whether a kept finding says this of that place.
+    pub(super) fn has(&self, kind: FindingKind, place: &str) -> bool {
+        self.findings.iter().any(|finding| finding.kind == kind && finding.place == place)
     }
 
     /// Marks bytes as put right.

@@ -79,7 +79,10 @@ fn judge(difference: &Difference) -> (FindingKind, String, &'static str) {
     let word = |state: Option<State>| state.map_or("nothing", State::as_str);
     let Difference { journal, catalog, carried, same_bytes, .. } = *difference;
     if catalog.is_none() {
-        let detail = format!("the journal says {}, and the catalog does not know it", journal.map_or("it was seen", State::as_str));
+        let detail = format!(
+            "the journal says {}, and the catalog does not know it",
+            journal.map_or("it was seen", State::as_str)
+        );
         return (FindingKind::CatalogDiffers, detail, "run `jellyjar rebuild`");
     }
     if journal.is_none() {
@@ -88,7 +91,8 @@ fn judge(difference: &Difference) -> (FindingKind, String, &'static str) {
         } else {
             format!("the catalog says {}, and the journal has no outcome for it", word(catalog))
         };
-        let advice = "restore the missing segments from a copy, or run `jellyjar rebuild` and replay the payload it came from";
+        let advice =
+            "restore the missing segments from a copy, or run `jellyjar rebuild` and replay the payload it came from";
         return (FindingKind::NotInJournal, detail, advice);
     }
     if journal != catalog || !same_bytes && matches!(journal, Some(State::Archived | State::Quarantined)) {

@@ -195,8 +195,7 @@ impl Catalog {
         let (mut found, mut count) = (Vec::new(), 0);
         let mut connection = self.connection().await;
         for sql in [FROM_JOURNAL, FROM_CATALOG] {
-            let mut rows =
-                sqlx::query(sql).bind(archive.0).bind(moving.0).bind(moving.1).fetch(&mut *connection);
+            let mut rows = sqlx::query(sql).bind(archive.0).bind(moving.0).bind(moving.1).fetch(&mut *connection);
             while let Some(row) = rows.try_next().await.map_err(at("audit_differences"))? {
                 count += 1;
                 if found.len() < limit {
@@ -279,10 +278,7 @@ impl Catalog {
         .fetch_all(&mut *connection)
         .await
         .map_err(at("links_of_lines"))?;
-        Ok(rows
-            .iter()
-            .filter_map(|row| Some((row.get::<&[u8], _>(0).try_into().ok()?, unsigned(row, 1))))
-            .collect())
+        Ok(rows.iter().filter_map(|row| Some((row.get::<&[u8], _>(0).try_into().ok()?, unsigned(row, 1)))).collect())
     }
 
     /// Changes what is known of a blob that the catalog holds, if it is still in one of the states `from`.

@@ -1,6 +1,5 @@
 //! Finding attachments by what a person types, and the figures that `status` shows.
 
-
 use super::report::{ATTACHMENT_COLUMNS, attachment, unsigned};
 use super::{ArchiveRow, AttachmentRow, BlobState, Catalog, Result, State, TeamRow, at};
 use crate::digest::Digest;

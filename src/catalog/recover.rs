@@ -53,8 +53,9 @@ async fn is_sound(path: &Path) -> Result<bool> {
         SqliteConnectOptions::new().filename(path).busy_timeout(Duration::from_secs(30)).disable_statement_logging();
     let checked = async {
         let mut connection: SqliteConnection = options.connect().await?;
-        let answer: String =
-            sqlx::query_scalar("-- name: integrity_check\nPRAGMA integrity_check(1)").fetch_one(&mut connection).await?;
+        let answer: String = sqlx::query_scalar("-- name: integrity_check\nPRAGMA integrity_check(1)")
+            .fetch_one(&mut connection)
+            .await?;
         connection.close().await?;
         Ok(answer == "ok")
     };

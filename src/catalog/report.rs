@@ -168,7 +168,8 @@ pub(super) fn unsigned(row: &SqliteRow, column: usize) -> u64 {
 }
 
 /// The columns that [`attachment`] takes.
-pub(super) const ATTACHMENT_COLUMNS: &str = "SELECT a.id, a.key, t.archive_key, a.state, l.name, m.subject, m.sender, m.sent_at,
+pub(super) const ATTACHMENT_COLUMNS: &str =
+    "SELECT a.id, a.key, t.archive_key, a.state, l.name, m.subject, m.sender, m.sent_at,
         l.content_type, a.declared_size, a.sha256, a.size_bytes, a.reason, a.attempts, a.updated_at, a.attachment_id,
         a.generation, a.sniffed_type
     FROM attachments a JOIN teams t ON t.id = a.team_id

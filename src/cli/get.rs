@@ -121,7 +121,8 @@ async fn choose(args: &GetArgs, session: &Session) -> anyhow::Result<(Digest, bo
     let mut digests: Vec<Digest> = found.iter().filter(usable).filter_map(|row| row.sha256).collect();
     digests.sort_unstable();
     digests.dedup();
-    let others_differ = found.iter().any(|row| row.sha256.is_none() || !digests.iter().any(|one| row.sha256 == Some(*one)));
+    let others_differ =
+        found.iter().any(|row| row.sha256.is_none() || !digests.iter().any(|one| row.sha256 == Some(*one)));
     match (digests.as_slice(), found.as_slice()) {
         ([one], _) if !others_differ => Ok((*one, args.quarantined)),
         (_, []) => match args.id.trim().parse::<Digest>() {
@@ -218,9 +219,7 @@ fn to_file(bytes: File, wanted: Digest, path: &Path, force: bool) -> anyhow::Res
             match std::fs::hard_link(&part, &target) {
                 Ok(()) => std::fs::remove_file(&part)?,
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                    return Err(
-                        UsageError(format!("{} is there already; --force replaces it", path.display())).into()
-                    );
+                    return Err(UsageError(format!("{} is there already; --force replaces it", path.display())).into());
                 }
                 // No hard links there (FAT, some network shares).
                 Err(_) => {
@@ -228,7 +227,9 @@ fn to_file(bytes: File, wanted: Digest, path: &Path, force: bool) -> anyhow::Res
                 }
             }
         }
-        File::open(folder).and_then(|folder| folder.sync_all()).with_context(|| format!("cannot sync {}", folder.display()))?;
+        File::open(folder)
+            .and_then(|folder| folder.sync_all())
+            .with_context(|| format!("cannot sync {}", folder.display()))?;
         Ok(size)
     })();
     if outcome.is_err() {

@@ -127,7 +127,8 @@ pub(super) async fn find(session: &Session, text: &str) -> anyhow::Result<Vec<At
     }
     if let Some((low, high)) = prefix.digests {
         let more = session.catalog.by_digest_range(session.archive_row, low, high, MAX_CANDIDATES).await?;
-        found.extend(more.into_iter().filter(|row| !found.iter().any(|known| known.row == row.row)).collect::<Vec<_>>());
+        found
+            .extend(more.into_iter().filter(|row| !found.iter().any(|known| known.row == row.row)).collect::<Vec<_>>());
     }
     Ok(found)
 }

@@ -155,8 +155,7 @@ async fn gather(look: Look) -> anyhow::Result<Status> {
 }
 
 fn sum(teams: &[TeamTotals]) -> TeamTotals {
-    let mut total =
-        TeamTotals { team: "total".into(), states: StateTotals::default(), messages: 0, archived_bytes: 0 };
+    let mut total = TeamTotals { team: "total".into(), states: StateTotals::default(), messages: 0, archived_bytes: 0 };
     for team in teams {
         total.states.archived += team.states.archived;
         total.states.skipped += team.states.skipped;

@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::look::Look;
 use super::receipt::{number, size};
 use super::session::{Access, Session, settings};
-use super::{DONE, Global, INCOMPLETE, INTERRUPTED, TOKEN_REFUSED, log, output, run};
+use super::{DONE, Global, INCOMPLETE, INTERRUPTED, TOKEN_REFUSED, USAGE, log, output, run};
 use crate::audit::{self, Checked, Finding, RepairAccess, Report, Unrepaired, VerifyOptions};
 
 /// The arguments of `jellyjar verify`.
@@ -42,6 +42,8 @@ struct Answer {
     unrepaired: Vec<Unrepaired>,
     api_requests: u64,
     token_refused: bool,
+    /// Why the repair broke off.
+    repair_error: Option<String>,
     /// Why the catalog could not catch up with the journal before.
     trouble: Option<String>,
     worker_running: bool,
@@ -91,23 +93,28 @@ async fn work(args: VerifyArgs, global: &Global) -> anyhow::Result<ExitCode> {
         unrepaired: Vec::new(),
         api_requests: 0,
         token_refused: false,
+        repair_error: None,
         trouble,
         worker_running,
         elapsed_seconds: 0.0,
     };
+    let mut usage = false;
     if args.repair && !answer.report.broken.is_empty() {
         // Only now is a token needed.
         session.config = settings(&global.overrides(false))?.config;
-        repair(&session, &mut answer).await?;
+        if let Err(error) = repair(&session, &mut answer).await {
+            answer.repair_error = Some(format!("{error:#}"));
+            usage = output::is_usage(&error);
+        }
     }
-    answer.ok = answer.report.is_whole() && answer.trouble.is_none();
+    answer.ok = answer.report.is_whole() && answer.trouble.is_none() && answer.repair_error.is_none();
     answer.elapsed_seconds = (started.elapsed().as_secs_f64() * 1000.0).round() / 1000.0;
     if global.json {
         output::json(&answer);
     } else {
         output::line(text(&answer, args.repair));
     }
-    Ok(ExitCode::from(answer.exit_code()))
+    Ok(ExitCode::from(if usage { USAGE } else { answer.exit_code() }))
 }
 
 async fn repair(session: &Session, answer: &mut Answer) -> anyhow::Result<()> {
@@ -154,8 +161,9 @@ fn show_progress(quiet: bool, checked: Arc<Checked>, total: (u64, u64)) -> Optio
     let on_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
     let bar = on_terminal.then(|| {
         let bar = log::bars().add(ProgressBar::new(total.1));
-        let style = ProgressStyle::with_template("{spinner} {bar:24} {bytes} of {total_bytes} ({bytes_per_sec}), {eta} left")
-            .unwrap_or_else(|_| ProgressStyle::default_bar());
+        let style =
+            ProgressStyle::with_template("{spinner} {bar:24} {bytes} of {total_bytes} ({bytes_per_sec}), {eta} left")
+                .unwrap_or_else(|_| ProgressStyle::default_bar());
         bar.set_style(style);
         Cleared(bar)
     });
@@ -209,8 +217,14 @@ fn text(answer: &Answer, repair: bool) -> String {
     for one in &answer.unrepaired {
         out.push_str(&format!("NOT REPAIRED {}\n          {}\n", one.sha256, output::printable(&one.reason, 600)));
     }
+    if let Some(error) = &answer.repair_error {
+        out.push_str(&format!("NO REPAIR {}\n", output::printable(error, 600)));
+    }
     if let Some(trouble) = &answer.trouble {
-        out.push_str(&format!("PROBLEM   the catalog could not catch up with the journal: {}\n", output::printable(trouble, 600)));
+        out.push_str(&format!(
+            "PROBLEM   the catalog could not catch up with the journal: {}\n",
+            output::printable(trouble, 600)
+        ));
     }
     if !out.is_empty() {
         out.push('\n');
@@ -230,7 +244,11 @@ fn text(answer: &Answer, repair: bool) -> String {
         number(looked.quarantined)
     ));
     if repair {
-        out.push_str(&format!("repair    {} put right with {} API requests\n", number(report.repaired), number(answer.api_requests)));
+        out.push_str(&format!(
+            "repair    {} put right with {} API requests\n",
+            number(report.repaired),
+            number(answer.api_requests)
+        ));
     }
     out.push_str(&format!("elapsed   {:.1} s\n", answer.elapsed_seconds));
     let left = report.problems - report.repaired;
