@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 
@@ -104,11 +105,6 @@ impl Session {
             })
         })
     }
-
-    /// The rows of the configured teams.
-    pub(super) fn team_rows(&self) -> Vec<TeamRow> {
-        self.teams.values().map(|team| team.row).collect()
-    }
 }
 
 /// What a dry run sees: an archive and a catalog if they are there, and nothing that is written.
@@ -204,7 +200,7 @@ impl Access {
             // A refused token is tried again by every run that a person starts.
             session.catalog.resume(&scopes[0]).await?;
             windows.insert(team.row, window);
-            teams.insert(team.row, TeamAccess { key: team.key.clone(), client, scopes });
+            teams.insert(team.row, TeamAccess { key: team.key.clone(), client, scopes, probed_at_ms: Arc::default() });
         }
         for pause in session.catalog.pauses().await? {
             holds.hold(pause);
@@ -216,6 +212,8 @@ impl Access {
             spool,
             http: config.http.clone(),
             retry: config.retry.clone(),
+            // Longer than a foreground run waits: it ends, and says what to do.
+            local_pause: config.worker.max_wait + Duration::from_secs(60),
             holds: Arc::clone(&holds),
             clock: session.clock.clone(),
         };
