@@ -9,3 +9,4 @@ pub mod config;
 pub mod digest;
 pub mod model;
 pub mod secret;
+pub mod source;

@@ -1,0 +1,97 @@
+//! The inbox record (v1): one accepted webhook body as one line. The one place that knows its format.
+//!
+//! `{"v":1,"team":…,"received_at":…,"source":…,"body":…,"crc":"xxxxxxxx"}`: `body` is the body as a string, or
+//! `body_base64` its base64 where it is no UTF-8; `crc` is the last field, CRC32C (RFC 3720) over all bytes of the line
+//! before `,"crc":`, in eight lowercase hexadecimal digits.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use crc_fast::CrcAlgorithm;
+
+use super::fields::{Key, Object};
+
+/// The version that is written, and the newest that is read.
+const VERSION: u64 = 1;
+const KEYS: &[Key] = &[Key::V, Key::Team, Key::ReceivedAt, Key::Body, Key::BodyBase64, Key::Crc];
+
+/// Makes the line of one accepted body, line break included. `source` says where it came from (`webhook`).
+pub fn inbox_line(team: &str, received_at: jiff::Timestamp, source: &str, body: &[u8]) -> Vec<u8> {
+    let quote = |text: &str| serde_json::Value::from(text).to_string();
+    let (key, body) = match std::str::from_utf8(body) {
+        Ok(text) => ("body", Cow::Borrowed(text)),
+        Err(_) => ("body_base64", Cow::Owned(STANDARD.encode(body))),
+    };
+    let mut line = format!(
+        r#"{{"v":{VERSION},"team":{},"received_at":"{received_at}","source":{},"{key}":{}"#,
+        quote(team),
+        quote(source),
+        quote(&body),
+    );
+    let crc = crc32c(line.as_bytes());
+    let _infallible = write!(line, r#","crc":"{crc:08x}"}}"#);
+    line.push('\n');
+    line.into_bytes()
+}
+
+/// What a record carries.
+#[derive(Debug)]
+pub(super) struct Body {
+    /// The team it names.
+    pub(super) team: Option<String>,
+    /// The body, where it was text; otherwise it stands under `body`.
+    pub(super) text: Option<String>,
+}
+
+/// Checks a record and takes its body out.
+pub(super) fn read(record: &Object<'_>) -> Result<Body, String> {
+    record.require_single(KEYS)?;
+    let version = record.text(Key::V).and_then(|version| version.parse::<u64>().ok());
+    match version {
+        Some(1..=VERSION) => {}
+        Some(version) if version > VERSION => {
+            return Err(format!(
+                "inbox record version {version} is newer than this jellyjar understands ({VERSION}); install a newer jellyjar"
+            ));
+        }
+        _ => return Err("the inbox record's version is no whole number from 1".into()),
+    }
+    verify(record)?;
+    let team = record.text(Key::Team).ok_or("the inbox record names no team")?;
+    let text = match (record.get(Key::Body), record.get(Key::BodyBase64)) {
+        (Some(body), _) if body.is_object() || body.is_array() => None,
+        (Some(body), _) => Some(body.string().ok_or("the inbox record's body is no text")?.content.into_owned()),
+        (None, Some(encoded)) => {
+            let encoded = encoded.string().ok_or("the inbox record's body_base64 is no text")?;
+            let bytes = STANDARD
+                .decode(encoded.content.as_bytes())
+                .map_err(|error| format!("the inbox record's body_base64 cannot be decoded: {error}"))?;
+            Some(String::from_utf8(bytes).map_err(|_| "the inbox record's body is no UTF-8")?)
+        }
+        (None, None) => return Err("the inbox record has no body".into()),
+    };
+    Ok(Body { team: Some(team), text })
+}
+
+/// Checks `crc` where it is the last field, as it is written. A record that another program wrote anew (with other
+/// white space or order) cannot be checked, and counts.
+fn verify(record: &Object<'_>) -> Result<(), String> {
+    if !record.has(Key::Crc) {
+        return Ok(());
+    }
+    let line = record.value().text();
+    let Some((covered, rest)) = line.rsplit_once(r#","crc":"#) else { return Ok(()) };
+    let Some(crc) = rest.strip_suffix('}').map(str::trim_ascii) else { return Ok(()) };
+    let is_last = crc.len() <= 16 && !crc.contains([',', ':', '{', '}']);
+    if is_last && crc != format!("\"{:08x}\"", crc32c(covered.as_bytes())) {
+        return Err("the inbox record's crc is wrong: it was damaged after it was written".into());
+    }
+    Ok(())
+}
+
+fn crc32c(bytes: &[u8]) -> u32 {
+    // A CRC32C has 32 bits; the crate gives every checksum as 64.
+    u32::try_from(crc_fast::checksum(CrcAlgorithm::Crc32Iscsi, bytes)).unwrap_or_default()
+}

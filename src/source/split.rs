@@ -1,0 +1,450 @@
+//! Cuts a text into JSON values, whatever way they are written one after another, and finds its way again after
+//! whatever is none. Memory is bounded by the largest unit that is allowed; a byte is looked at a bounded number of
+//! times, as values that fail to end must all stand in each other.
+
+use std::io::Read;
+use std::ops::ControlFlow;
+
+use super::Item;
+use super::buffer::Window;
+use super::excerpt::excerpt;
+use super::scan::{Scanner, Step};
+use super::shape::{self, Context, Found, Unit};
+use super::value;
+use crate::model::{Payload, Position, Reject};
+
+/// Rejects in a row that are told one by one, as long as what is rejected does not even look like JSON.
+const MAX_REJECTS_IN_A_ROW: u64 = 100;
+/// How much of a text is looked at to tell whether it is one.
+const HEAD_BYTES: usize = 512;
+
+/// Where the next value stands.
+#[derive(Debug, Clone, Copy)]
+enum Place {
+    /// In no other.
+    Top,
+    /// In a list that is taken apart: at the top, or in a page object.
+    List { context: Context, is_page: bool, comma: Comma, opened_line: u64, opened_offset: u64 },
+}
+
+/// What may come next in a list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Comma {
+    /// An element or the end.
+    First,
+    /// An element, as a comma was read.
+    Read,
+    /// A comma or the end.
+    Due,
+}
+
+/// Rejects that are told together.
+#[derive(Debug)]
+struct Held {
+    first: Reject,
+    count: u64,
+    last_line: u64,
+}
+
+pub(super) struct Splitter<'a, R> {
+    name: &'a str,
+    window: Window<R>,
+    limit: usize,
+    sink: &'a mut dyn FnMut(Item) -> ControlFlow<()>,
+    place: Place,
+    /// After a broken value of several lines: its column. What is indented deeper is taken for parts of it.
+    broken_column: Option<u64>,
+    /// Whether a list was left before its end, so that commas and brackets may follow.
+    is_list_lost: bool,
+    has_seen_container: bool,
+    rejects_in_a_row: u64,
+    held: Option<Held>,
+    found: Vec<Found>,
+}
+
+impl<'a, R: Read> Splitter<'a, R> {
+    pub(super) fn new(
+        name: &'a str,
+        reader: R,
+        limit: usize,
+        sink: &'a mut dyn FnMut(Item) -> ControlFlow<()>,
+    ) -> Self {
+        Self {
+            name,
+            window: Window::new(reader),
+            limit,
+            sink,
+            place: Place::Top,
+            broken_column: None,
+            is_list_lost: false,
+            has_seen_container: false,
+            rejects_in_a_row: 0,
+            held: None,
+            found: Vec::new(),
+        }
+    }
+
+    /// Reads to the end.
+    pub(super) fn run(mut self) -> ControlFlow<()> {
+        if self.is_readable()? {
+            while let Some(byte) = self.next_byte() {
+                match self.place {
+                    Place::Top => self.at_top(byte)?,
+                    Place::List { context, comma, .. } => self.in_list(byte, context, comma)?,
+                }
+            }
+        }
+        if let Place::List { opened_line: line, opened_offset: byte_offset, .. } = self.place {
+            if !self.window.has_failed() {
+                let position = Position { source: self.name.to_owned(), line, byte_offset };
+                let reason = "the list that begins here is not closed: the text is cut off";
+                self.emit_reject(Reject { position, reason: reason.into(), excerpt: String::new() }, true)?;
+            }
+        }
+        self.tell_held()?;
+        if let Some(failure) = self.window.take_failure() {
+            let position = self.window.position(self.name, 0);
+            let reason = format!("cannot be read further: {failure}");
+            (self.sink)(Item::Rejected(Reject { position, reason, excerpt: String::new() }))?;
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Looks at the beginning: skips a byte order mark, and refuses what is no text in one reject.
+    fn is_readable(&mut self) -> ControlFlow<(), bool> {
+        self.window.fill_to(HEAD_BYTES);
+        let refusal = match self.window.pending() {
+            [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => Some("is UTF-16 text; convert it to UTF-8"),
+            [0xef, 0xbb, 0xbf, ..] => {
+                self.window.consume(3);
+                None
+            }
+            head => {
+                let head = &head[..head.len().min(HEAD_BYTES)];
+                let begin = head.iter().position(|byte| *byte != 0).unwrap_or(head.len());
+                let is_json = matches!(head.get(begin), None | Some(b'{' | b'[' | b' ' | b'\t' | b'\n' | b'\r'));
+                let is_binary = !is_json && head[begin..].contains(&0);
+                is_binary.then_some("is no text: neither JSON nor gzip or zstd of it")
+            }
+        };
+        let Some(reason) = refusal else { return ControlFlow::Continue(true) };
+        self.reject(0, reason.to_owned(), 0, true)?;
+        ControlFlow::Continue(false)
+    }
+
+    /// The next byte that is not white space.
+    fn next_byte(&mut self) -> Option<u8> {
+        loop {
+            let pending = self.window.pending();
+            match pending.iter().position(|byte| !matches!(byte, b' ' | b'\t' | b'\n' | b'\r')) {
+                Some(blank) => {
+                    let byte = pending[blank];
+                    self.window.consume(blank);
+                    return Some(byte);
+                }
+                None => {
+                    self.window.consume(pending.len());
+                    if !self.window.fill() {
+                        return None;
+                    }
+                }
+            }
+        }
+    }
+
+    fn at_top(&mut self, byte: u8) -> ControlFlow<()> {
+        let is_inside_broken = self.broken_column.is_some_and(|column| self.window.column() > column);
+        match byte {
+            b'[' => {
+                self.enter_list(1, Context::Any, false);
+                ControlFlow::Continue(())
+            }
+            b'{' => self.value(Context::Any),
+            0 => {
+                self.reject(0, "zero bytes, as a crash leaves them".into(), 64, false)?;
+                while self.window.pending().first() == Some(&0)
+                    || self.window.pending().is_empty() && self.window.fill()
+                {
+                    let length = self.window.pending().iter().take_while(|byte| **byte == 0).count();
+                    self.window.consume(length);
+                }
+                ControlFlow::Continue(())
+            }
+            b',' | b']' if self.is_list_lost => {
+                self.window.consume(1);
+                ControlFlow::Continue(())
+            }
+            b'}' | b']' | b',' | b':' if self.broken_column.is_some() => {
+                self.window.consume(1);
+                ControlFlow::Continue(())
+            }
+            _ if is_inside_broken || byte == b'"' && self.broken_column.is_some() => {
+                self.skip_line();
+                ControlFlow::Continue(())
+            }
+            b'"' | b'-' | b'0'..=b'9' | b't' | b'f' | b'n' => self.value(Context::Any),
+            _ => {
+                self.reject(0, "no JSON value begins here".into(), usize::MAX, false)?;
+                self.skip_line();
+                ControlFlow::Continue(())
+            }
+        }
+    }
+
+    fn enter_list(&mut self, length: usize, context: Context, is_page: bool) {
+        let Position { line: opened_line, byte_offset: opened_offset, .. } = self.window.position(self.name, 0);
+        self.place = Place::List { context, is_page, comma: Comma::First, opened_line, opened_offset };
+        self.window.consume(length);
+    }
+
+    fn expect(&mut self, next: Comma) {
+        if let Place::List { comma, .. } = &mut self.place {
+            *comma = next;
+        }
+    }
+
+    fn in_list(&mut self, byte: u8, context: Context, comma: Comma) -> ControlFlow<()> {
+        match (byte, comma) {
+            (b']', _) => {
+                if comma == Comma::Read {
+                    self.reject(0, "a comma stands before the end of the list".into(), 1, true)?;
+                }
+                self.window.consume(1);
+                let is_page = matches!(self.place, Place::List { is_page: true, .. });
+                self.place = Place::Top;
+                self.has_seen_container = true;
+                if is_page { self.skip_value(Scanner::in_object()) } else { ControlFlow::Continue(()) }
+            }
+            (b',', Comma::Due) => {
+                self.window.consume(1);
+                self.expect(Comma::Read);
+                ControlFlow::Continue(())
+            }
+            (_, Comma::Due) => {
+                self.reject(0, "a comma or the end of the list was expected here".into(), usize::MAX, true)?;
+                self.leave_list();
+                if !matches!(byte, b'{' | b'[') {
+                    self.skip_line();
+                }
+                ControlFlow::Continue(())
+            }
+            _ => {
+                self.expect(Comma::Due);
+                self.value(context)
+            }
+        }
+    }
+
+    fn leave_list(&mut self) {
+        if matches!(self.place, Place::List { .. }) {
+            self.is_list_lost = true;
+            self.place = Place::Top;
+        }
+    }
+
+    /// Reads the value that begins here.
+    fn value(&mut self, context: Context) -> ControlFlow<()> {
+        let mut scanner = Scanner::new();
+        let mut scanned = 0;
+        let end = loop {
+            let pending = self.window.pending();
+            let until = pending.len().min(self.limit + 1);
+            match scanner.feed(&pending[scanned..until]) {
+                Step::End(end) if scanned + end <= self.limit => break scanned + end,
+                Step::Bad(at, reason) => return self.broken(scanned + at, reason),
+                Step::End(_) => return self.too_large(scanner),
+                Step::More => scanned = until,
+            }
+            if scanned > self.limit {
+                return self.too_large(scanner);
+            }
+            if scanned == self.window.pending().len() && !self.window.fill() {
+                if scanner.may_end() {
+                    break scanned;
+                }
+                return self.broken(scanned, "the text is cut off before the JSON is whole");
+            }
+        };
+        let is_container = matches!(self.window.pending().first(), Some(b'{' | b'['));
+        if !is_container && matches!(self.place, Place::Top) {
+            self.window.fill_to(end + 1);
+            if !matches!(self.window.pending().get(end), None | Some(b' ' | b'\t' | b'\n' | b'\r')) {
+                return self.broken(end, "something follows the JSON value");
+            }
+        }
+        self.whole(end, context, is_container)
+    }
+
+    /// Gives out what is in a whole value.
+    fn whole(&mut self, end: usize, context: Context, is_container: bool) -> ControlFlow<()> {
+        let column = self.window.column();
+        let is_inside_broken = self.broken_column.is_some_and(|broken| column > broken);
+        if is_container {
+            self.has_seen_container = true;
+            self.rejects_in_a_row = 0;
+            self.tell_held()?;
+        }
+        if !is_inside_broken {
+            self.broken_column = None;
+        }
+        let mut found = std::mem::take(&mut self.found);
+        match std::str::from_utf8(&self.window.pending()[..end]) {
+            Ok(text) => shape::interpret(text, context, &mut found),
+            Err(error) => {
+                let reason = format!("invalid UTF-8 at byte {} of the value", error.valid_up_to());
+                found.clear();
+                found.push(Found { offset: 0, unit: Unit::Bad(reason) });
+            }
+        }
+        for Found { offset, unit } in found.drain(..) {
+            match unit {
+                Unit::Ignored if is_inside_broken => {}
+                Unit::Ignored => (self.sink)(Item::Ignored(self.window.position(self.name, offset)))?,
+                Unit::Bad(reason) => self.reject(offset, reason, end - offset, true)?,
+                Unit::Content { team, messages, bad_attachments } => {
+                    let position = self.window.position(self.name, offset);
+                    (self.sink)(Item::Payload(Payload { position, team, messages, bad_attachments }))?;
+                }
+            }
+        }
+        self.found = found;
+        self.window.consume(end);
+        ControlFlow::Continue(())
+    }
+
+    /// Rejects the value that begins here and cannot go on at `at`, and finds where to read on.
+    fn broken(&mut self, at: usize, reason: &str) -> ControlFlow<()> {
+        let column = self.window.column();
+        let is_part = self.broken_column.is_some_and(|broken| column > broken);
+        let looks_json = matches!(self.window.pending().first(), Some(b'{' | b'['));
+        let is_at_end = at >= self.window.pending().len();
+        let is_explained = is_at_end && self.window.has_failed();
+        if !is_part && !is_explained {
+            self.reject(0, format!("{reason} (at byte {at} of the value)"), usize::MAX, looks_json)?;
+        }
+        let pending = self.window.pending();
+        if let Some(line_break) = memchr::memchr(b'\n', &pending[..at.min(pending.len())]) {
+            self.window.consume(line_break + 1);
+            if !is_part {
+                self.broken_column = Some(column);
+            }
+            self.leave_list();
+        } else if let Some(end) = self.end_in_list() {
+            self.window.consume(end);
+        } else {
+            self.leave_list();
+            self.skip_line();
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Where a broken element ends if its brackets and quotes are in order after all, on its line and in memory.
+    fn end_in_list(&self) -> Option<usize> {
+        if matches!(self.place, Place::Top) {
+            return None;
+        }
+        let pending = self.window.pending();
+        let (mut depth, mut is_in_text, mut is_escaped) = (0_u64, false, false);
+        for (index, byte) in pending[..pending.len().min(self.limit)].iter().enumerate() {
+            match byte {
+                b'\n' => return None,
+                _ if is_escaped => is_escaped = false,
+                b'\\' if is_in_text => is_escaped = true,
+                b'"' => is_in_text = !is_in_text,
+                _ if is_in_text => {}
+                b'{' | b'[' => depth += 1,
+                b',' | b']' if depth == 0 => return Some(index),
+                b'}' | b']' => depth = depth.saturating_sub(1),
+                _ => {}
+            }
+        }
+        None
+    }
+
+    /// Goes on behind the next line break.
+    fn skip_line(&mut self) {
+        loop {
+            let pending = self.window.pending();
+            match memchr::memchr(b'\n', pending) {
+                Some(line_break) => return self.window.consume(line_break + 1),
+                None => self.window.consume(pending.len()),
+            }
+            if !self.window.fill() {
+                return;
+            }
+        }
+    }
+
+    /// Deals with a value above the limit: a page is taken apart, anything else rejected and skipped.
+    fn too_large(&mut self, scanner: Scanner) -> ControlFlow<()> {
+        if matches!(self.place, Place::Top) {
+            let begin = &self.window.pending()[..self.limit.min(self.window.pending().len())];
+            if let Some((length, context)) = value::page_list(begin) {
+                self.enter_list(length, context, true);
+                return ControlFlow::Continue(());
+            }
+        }
+        let reason = format!("larger than {} bytes, the most that one message or conversation may take", self.limit);
+        self.reject(0, reason, usize::MAX, true)?;
+        self.window.consume(self.limit + 1);
+        self.skip_value(scanner)
+    }
+
+    /// Goes on behind a value whose beginning is consumed, without keeping it.
+    fn skip_value(&mut self, mut scanner: Scanner) -> ControlFlow<()> {
+        loop {
+            let pending = self.window.pending();
+            match scanner.feed(pending) {
+                Step::End(end) => {
+                    self.window.consume(end);
+                    return ControlFlow::Continue(());
+                }
+                Step::More => self.window.consume(pending.len()),
+                Step::Bad(at, reason) => {
+                    self.reject(at, format!("{reason}, in the rest of a large value"), usize::MAX, true)?;
+                    self.window.consume(at);
+                    self.leave_list();
+                    self.skip_line();
+                    return ControlFlow::Continue(());
+                }
+            }
+            if !self.window.fill() {
+                if !scanner.may_end() && !self.window.has_failed() {
+                    self.reject(0, "the text is cut off in a large value".into(), 0, true)?;
+                }
+                return ControlFlow::Continue(());
+            }
+        }
+    }
+
+    /// Rejects what stands at `index`; its excerpt is of at most `length` bytes and of one line.
+    fn reject(&mut self, index: usize, reason: String, length: usize, looks_json: bool) -> ControlFlow<()> {
+        let pending = &self.window.pending()[index.min(self.window.pending().len())..];
+        let line = pending[..pending.len().min(length).min(4096)].split(|byte| *byte == b'\n').next();
+        let excerpt = excerpt(line.unwrap_or_default());
+        let position = self.window.position(self.name, index);
+        self.emit_reject(Reject { position, reason, excerpt }, looks_json)
+    }
+
+    /// Tells a reject, or holds it back where many of the same kind were told.
+    fn emit_reject(&mut self, reject: Reject, looks_json: bool) -> ControlFlow<()> {
+        let is_noise = !(looks_json && self.has_seen_container);
+        if is_noise && self.rejects_in_a_row >= MAX_REJECTS_IN_A_ROW {
+            let last_line = reject.position.line;
+            let held = self.held.get_or_insert(Held { first: reject, count: 0, last_line });
+            held.count += 1;
+            held.last_line = last_line;
+            return ControlFlow::Continue(());
+        }
+        self.rejects_in_a_row += 1;
+        (self.sink)(Item::Rejected(reject))
+    }
+
+    fn tell_held(&mut self) -> ControlFlow<()> {
+        let Some(Held { mut first, count, last_line }) = self.held.take() else { return ControlFlow::Continue(()) };
+        if count > 1 {
+            first.reason = format!("{} (and {} more places up to line {last_line})", first.reason, count - 1);
+        }
+        (self.sink)(Item::Rejected(first))
+    }
+}
