@@ -419,6 +419,13 @@ impl<'a, R: Read> Splitter<'a, R> {
 
     /// Rejects what stands at `index`; its excerpt is of at most `length` bytes and of one line.
     fn reject(&mut self, index: usize, reason: String, length: usize, looks_json: bool) -> ControlFlow<()> {
+        if self.is_held_back(looks_json) {
+            if let Some(held) = &mut self.held {
+                held.count += 1;
+                held.last_line = self.window.position("", index).line;
+                return ControlFlow::Continue(());
+            }
+        }
         let pending = &self.window.pending()[index.min(self.window.pending().len())..];
         let line = pending[..pending.len().min(length).min(4096)].split(|byte| *byte == b'\n').next();
         let excerpt = excerpt(line.unwrap_or_default());
@@ -428,8 +435,7 @@ impl<'a, R: Read> Splitter<'a, R> {
 
     /// Tells a reject, or holds it back where many of the same kind were told.
     fn emit_reject(&mut self, reject: Reject, looks_json: bool) -> ControlFlow<()> {
-        let is_noise = !(looks_json && self.has_seen_container);
-        if is_noise && self.rejects_in_a_row >= MAX_REJECTS_IN_A_ROW {
+        if self.is_held_back(looks_json) {
             let last_line = reject.position.line;
             let held = self.held.get_or_insert(Held { first: reject, count: 0, last_line });
             held.count += 1;
@@ -438,6 +444,11 @@ impl<'a, R: Read> Splitter<'a, R> {
         }
         self.rejects_in_a_row += 1;
         (self.sink)(Item::Rejected(reject))
+    }
+
+    fn is_held_back(&self, looks_json: bool) -> bool {
+        let is_noise = !(looks_json && self.has_seen_container);
+        is_noise && self.rejects_in_a_row >= MAX_REJECTS_IN_A_ROW
     }
 
     fn tell_held(&mut self) -> ControlFlow<()> {
