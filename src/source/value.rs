@@ -183,10 +183,11 @@ pub(super) fn unescape(literal: &str) -> Text<'_> {
 fn unicode_escape(text: &str) -> (Option<char>, usize) {
     let unit = |from: usize| text.get(from..from + 4).and_then(|digits| u32::from_str_radix(digits, 16).ok());
     let Some(first) = unit(1) else { return (None, text.len()) };
-    if (0xd800..0xdc00).contains(&first) && text.get(5..7) == Some("\\u") {
-        if let Some(second @ 0xdc00..0xe000) = unit(7) {
-            return (char::from_u32(0x10000 + ((first - 0xd800) << 10) + (second - 0xdc00)), 11);
-        }
+    if (0xd800..0xdc00).contains(&first)
+        && text.get(5..7) == Some("\\u")
+        && let Some(second @ 0xdc00..0xe000) = unit(7)
+    {
+        return (char::from_u32(0x10000 + ((first - 0xd800) << 10) + (second - 0xdc00)), 11);
     }
     (char::from_u32(first), 5)
 }
