@@ -132,7 +132,7 @@ impl Catalog {
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(Duration::from_secs(30))
             .foreign_keys(false)
-            .pragma("cache_size", "-16000")
+            .pragma("cache_size", "-32000")
             .pragma("temp_store", "0")
             .pragma("journal_size_limit", "67108864")
             .disable_statement_logging();

@@ -83,7 +83,13 @@ pub(crate) struct Global {
     /// A file that holds the API token [env: JELLY_API_TOKEN_FILE]
     #[arg(long, global = true, value_name = "FILE")]
     token_file: Option<PathBuf>,
-    /// Attachments that are fetched at once
+    /// The API's base URL [env: JELLY_API_URL] [default: the live service]
+    #[arg(long, global = true, value_name = "URL")]
+    api_url: Option<String>,
+    /// A file of extra root certificates, in PEM [env: JELLYJAR_CA_FILE]
+    #[arg(long, global = true, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
+    /// Attachments that are fetched at once [env: JELLYJAR_CONCURRENCY]
     #[arg(long, global = true, value_name = "N")]
     concurrency: Option<usize>,
     /// Print one JSON object to standard output, and nothing else there
@@ -101,9 +107,10 @@ impl Global {
             archive: self.archive.clone(),
             catalog: self.catalog.clone(),
             token_file: self.token_file.clone(),
+            api_url: self.api_url.clone(),
+            ca_file: self.ca_file.clone(),
             concurrency: self.concurrency,
             skip_tokens,
-            ..Overrides::default()
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Mutex;
 use tracing::{debug, warn};
 
 use super::Holds;
@@ -12,7 +13,7 @@ use crate::config::{HttpConfig, RetryConfig};
 use crate::digest::Digest;
 use crate::fetch::{Declared, FetchError, fetch};
 use crate::http::{Decision, HttpClients};
-use crate::jelly::JellyClient;
+use crate::jelly::{ExchangeError, JellyClient};
 use crate::model::TeamKey;
 use crate::spool::{Spool, Spooled};
 
@@ -25,14 +26,25 @@ pub struct TeamAccess {
     pub client: JellyClient,
     /// The scopes of the pauses that hold it: its own, then its egress group's.
     pub scopes: [String; 2],
+    /// When the members were last asked for, with success, in milliseconds since the Unix epoch.
+    pub probed_at_ms: Arc<Mutex<Option<i64>>>,
 }
 
 impl TeamAccess {
     /// The pause that keeps the team from sending now.
     pub fn held(&self, holds: &Holds, now_ms: i64) -> Option<Pause> {
-        holds.held(&[&self.scopes[0], &self.scopes[1]], now_ms)
+        holds.held(&[&self.scopes[0], &self.scopes[1], LOCAL_SCOPE], now_ms)
     }
 }
+
+/// The scope of pauses for this machine's own trouble, which hold every team.
+const LOCAL_SCOPE: &str = "local";
+
+/// A probe of the members answers for all 403s of this long, so that many of them cost one request.
+const PROBE_HOLDS_MS: i64 = 60_000;
+
+/// Trouble of this machine that lasts at least this long pauses everything, instead of one attachment.
+const LASTING: Duration = Duration::from_secs(60);
 
 /// What a lease's work led to; nothing of it is durable yet.
 #[derive(Debug)]
@@ -72,6 +84,8 @@ pub struct Fetcher {
     pub http: HttpConfig,
     /// How attempts are spaced.
     pub retry: RetryConfig,
+    /// How long everything pauses when this machine is in lasting trouble (disk full).
+    pub local_pause: Duration,
     /// The pauses in force.
     pub holds: Arc<Holds>,
     /// The time.
@@ -196,13 +210,20 @@ impl Fetcher {
                 let pause = self.pause(scope, wait, &reason);
                 Step::Ended(released(Some(reason)), Some(pause))
             }
+            Decision::HoldOff(wait) if wait >= LASTING => {
+                if self.holds.held(&[LOCAL_SCOPE], self.clock.now_ms()).is_none() {
+                    warn!(error = %reason, "everything pauses");
+                }
+                self.holds.hold(self.pause(LOCAL_SCOPE, self.local_pause, &reason));
+                Step::Ended(released(Some(reason)), None)
+            }
             Decision::HoldOff(wait) => {
                 warn!(error = %reason, wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX), "holding off");
                 let state =
                     NewState::Retry { delay: wait, attempt_spent: false, not_found: false, reason: Some(reason) };
                 Step::Ended(state, None)
             }
-            Decision::ProbeMembers => match team.client.probe_members().await {
+            Decision::ProbeMembers => match self.probe(team).await {
                 Ok(true) => {
                     warn!(attachment.id_hash = %id, error = %reason, "failed: the token works, but not for this one");
                     Step::Ended(NewState::Failed { reason }, None)
@@ -221,6 +242,18 @@ impl Fetcher {
                 }
             },
         }
+    }
+
+    /// Asks whether the token still works, unless it is known to have worked just now.
+    async fn probe(&self, team: &TeamAccess) -> Result<bool, ExchangeError> {
+        let mut probed_at_ms = team.probed_at_ms.lock().await;
+        let now = self.clock.now_ms();
+        if probed_at_ms.is_some_and(|at| (0..PROBE_HOLDS_MS).contains(&(now - at))) {
+            return Ok(true);
+        }
+        let works = team.client.probe_members().await?;
+        *probed_at_ms = works.then_some(now);
+        Ok(works)
     }
 
     fn pause(&self, scope: &str, wait: Duration, reason: &str) -> Pause {

@@ -19,9 +19,9 @@ use crate::source;
 #[command(after_help = "Examples:
   jellyjar demo            archive a simulated team's mail into ./jellyjar-demo
   jellyjar demo            again: everything is known, and no request is made
-  rm -r jellyjar-demo      and it is gone")]
+  rm -r jellyjar-demo*     and it is gone")]
 pub(super) struct DemoArgs {
-    /// Where the dump and the archive go
+    /// The archive's folder; the sample dump goes beside it, into DIR-dumps
     #[arg(long, value_name = "DIR", default_value = "jellyjar-demo")]
     dir: PathBuf,
 }
@@ -33,8 +33,10 @@ pub(super) async fn run(args: DemoArgs, global: &Global) -> anyhow::Result<ExitC
             output::note(text);
         }
     };
-    let dumps = args.dir.join("dumps");
-    let archive = args.dir.join("archive");
+    let archive = args.dir;
+    let mut dumps = archive.clone().into_os_string();
+    dumps.push("-dumps");
+    let dumps = PathBuf::from(dumps);
     let simulator = SimConfig::default();
     let corpus =
         corpus::CorpusConfig { seed: simulator.seed, team: simulator.team.clone(), ..corpus::CorpusConfig::default() };

@@ -60,8 +60,8 @@ struct Batch {
 }
 
 /// A batch is full with this many payloads, or this many attachments.
-const BATCH_PAYLOADS: usize = 1_000;
-const BATCH_ATTACHMENTS: usize = 4_000;
+const BATCH_PAYLOADS: usize = 4_000;
+const BATCH_ATTACHMENTS: usize = 8_000;
 
 /// Reads all inputs on a thread of its own, which ends when the receiver does. Not on the runtime's: a reader that
 /// waits for standard input cannot be ended.

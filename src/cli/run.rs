@@ -150,6 +150,9 @@ impl Run {
                 let paused: Vec<_> =
                     self.access.teams.values().filter_map(|team| team.held(&self.access.holds, now)).collect();
                 receipt.token_refused = paused.iter().any(|pause| pause.until_ms == i64::MAX);
+                if paused.is_empty() && due_ms == i64::MAX {
+                    receipt.notes.push("what is pending belongs to teams that have no API token here".into());
+                }
                 for pause in paused {
                     receipt.notes.push(if pause.until_ms == i64::MAX {
                         format!("paused: {}", pause.reason)

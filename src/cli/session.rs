@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 
@@ -108,11 +109,6 @@ impl Session {
                 filter: Arc::clone(&common),
             })
         })
-    }
-
-    /// The rows of the configured teams.
-    pub(super) fn team_rows(&self) -> Vec<TeamRow> {
-        self.teams.values().map(|team| team.row).collect()
     }
 }
 
@@ -231,7 +227,7 @@ impl Access {
             // A refused token is tried again by every run that a person starts.
             session.catalog.resume(&scopes[0]).await?;
             windows.insert(team.row, window);
-            teams.insert(team.row, TeamAccess { key: team.key.clone(), client, scopes });
+            teams.insert(team.row, TeamAccess { key: team.key.clone(), client, scopes, probed_at_ms: Arc::default() });
         }
         for pause in session.catalog.pauses().await? {
             holds.hold(pause);
@@ -243,6 +239,8 @@ impl Access {
             spool,
             http: config.http.clone(),
             retry: config.retry.clone(),
+            // Longer than a foreground run waits: it ends, and says what to do.
+            local_pause: config.worker.max_wait + Duration::from_secs(60),
             holds: Arc::clone(&holds),
             clock: session.clock.clone(),
         };

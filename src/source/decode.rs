@@ -77,10 +77,10 @@ impl<R: Read> Peek<R> {
                 }
             }
         }
-        if self.bytes.len() == self.start {
-            if let Some(failure) = self.failure.take() {
-                return Err(failure);
-            }
+        if self.bytes.len() == self.start
+            && let Some(failure) = self.failure.take()
+        {
+            return Err(failure);
         }
         Ok(&self.bytes[self.start..])
     }

@@ -71,8 +71,7 @@ fn cut_schemes(text: &str) -> String {
         let mut at = 0;
         while let Some(found) = result.to_ascii_lowercase()[at..].find(scheme) {
             let value = at + found + scheme.len();
-            let end = value
-                + result[value..].find(|c: char| c == ' ' || c == '"' || c == '\\').unwrap_or(result.len() - value);
+            let end = value + result[value..].find([' ', '"', '\\']).unwrap_or(result.len() - value);
             result.replace_range(value..end, CUT);
             at = value + CUT.len();
         }
@@ -87,7 +86,7 @@ fn cut_queries(text: &str) -> String {
     while let Some(found) = rest.find("://") {
         let (before, after) = rest.split_at(found + 3);
         result.push_str(before);
-        let end = after.find(|c: char| c == ' ' || matches!(c, '"' | '\\' | '<' | '>' | '\'')).unwrap_or(after.len());
+        let end = after.find([' ', '"', '\\', '<', '>', '\'']).unwrap_or(after.len());
         let (url, tail) = after.split_at(end);
         let (address, query) = url.split_once(['?', '#']).map_or((url, false), |(address, _)| (address, true));
         let authority_end = address.find('/').unwrap_or(address.len());

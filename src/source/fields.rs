@@ -9,7 +9,7 @@ macro_rules! keys {
     ($($variant:ident $name:literal),* $(,)?) => {
         /// A key that is read somewhere.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub(super) enum Key { $(#[doc = $name] $variant),* }
+        pub(super) enum Key { $(#[doc = concat!("`", $name, "`.")] $variant),* }
 
         impl Key {
             const ALL: &'static [Self] = &[$(Self::$variant),*];

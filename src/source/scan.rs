@@ -213,7 +213,8 @@ pub(super) fn check(text: &str) -> Result<(), &'static str> {
 }
 
 /// How many bytes at the beginning are neither a quote, a backslash nor a control character; eight at a time.
-fn plain_length(bytes: &[u8]) -> usize {
+#[inline]
+pub(super) fn plain_length(bytes: &[u8]) -> usize {
     const ONES: u64 = u64::MAX / 255;
     const HIGH: u64 = ONES << 7;
     let (words, rest) = bytes.as_chunks::<8>();

@@ -213,10 +213,9 @@ fn is_inbox_record(object: &Object<'_>) -> bool {
 
 fn is_envelope(object: &Object<'_>) -> bool {
     let Some(event) = object.text(Key::Event) else { return false };
-    let Some(data) = object.object(Key::Data) else { return false };
-    object.has(Key::CreatedAt)
-        || KNOWN_EVENTS.contains(&event.as_str())
-        || data.object(Key::Message).is_some_and(|message| is_message(&message))
+    let Some(data) = object.get(Key::Data).filter(|data| data.is_object()) else { return false };
+    let holds_message = || Object::read(data)?.object(Key::Message).map(|message| is_message(&message));
+    object.has(Key::CreatedAt) || KNOWN_EVENTS.contains(&event.as_str()) || holds_message() == Some(true)
 }
 
 fn is_page(object: &Object<'_>) -> bool {

@@ -94,12 +94,12 @@ impl<'a, R: Read> Splitter<'a, R> {
                 }
             }
         }
-        if let Place::List { opened_line: line, opened_offset: byte_offset, .. } = self.place {
-            if !self.window.has_failed() {
-                let position = Position { source: self.name.to_owned(), line, byte_offset };
-                let reason = "the list that begins here is not closed: the text is cut off";
-                self.emit_reject(Reject { position, reason: reason.into(), excerpt: String::new() }, true)?;
-            }
+        if let Place::List { opened_line: line, opened_offset: byte_offset, .. } = self.place
+            && !self.window.has_failed()
+        {
+            let position = Position { source: self.name.to_owned(), line, byte_offset };
+            let reason = "the list that begins here is not closed: the text is cut off";
+            self.emit_reject(Reject { position, reason: reason.into(), excerpt: String::new() }, true)?;
         }
         self.tell_held()?;
         if let Some(failure) = self.window.take_failure() {
@@ -136,18 +136,14 @@ impl<'a, R: Read> Splitter<'a, R> {
     fn next_byte(&mut self) -> Option<u8> {
         loop {
             let pending = self.window.pending();
-            match pending.iter().position(|byte| !matches!(byte, b' ' | b'\t' | b'\n' | b'\r')) {
-                Some(blank) => {
-                    let byte = pending[blank];
-                    self.window.consume(blank);
-                    return Some(byte);
-                }
-                None => {
-                    self.window.consume(pending.len());
-                    if !self.window.fill() {
-                        return None;
-                    }
-                }
+            if let Some(blank) = pending.iter().position(|byte| !matches!(byte, b' ' | b'\t' | b'\n' | b'\r')) {
+                let byte = pending[blank];
+                self.window.consume(blank);
+                return Some(byte);
+            }
+            self.window.consume(pending.len());
+            if !self.window.fill() {
+                return None;
             }
         }
     }
@@ -245,24 +241,24 @@ impl<'a, R: Read> Splitter<'a, R> {
     /// Reads the value that begins here.
     fn value(&mut self, context: Context) -> ControlFlow<()> {
         let mut scanner = Scanner::new();
-        let mut scanned = 0;
+        let mut taken = 0;
         let end = loop {
             let pending = self.window.pending();
-            let until = pending.len().min(self.limit + 1);
-            match scanner.feed(&pending[scanned..until]) {
-                Step::End(end) if scanned + end <= self.limit => break scanned + end,
-                Step::Bad(at, reason) => return self.broken(scanned + at, reason),
+            let stop = pending.len().min(self.limit + 1);
+            match scanner.feed(&pending[taken..stop]) {
+                Step::End(end) if taken + end <= self.limit => break taken + end,
+                Step::Bad(at, reason) => return self.broken(taken + at, reason),
                 Step::End(_) => return self.too_large(scanner),
-                Step::More => scanned = until,
+                Step::More => taken = stop,
             }
-            if scanned > self.limit {
+            if taken > self.limit {
                 return self.too_large(scanner);
             }
-            if scanned == self.window.pending().len() && !self.window.fill() {
+            if taken == self.window.pending().len() && !self.window.fill() {
                 if scanner.may_end() {
-                    break scanned;
+                    break taken;
                 }
-                return self.broken(scanned, "the text is cut off before the JSON is whole");
+                return self.broken(taken, "the text is cut off before the JSON is whole");
             }
         };
         let is_container = matches!(self.window.pending().first(), Some(b'{' | b'['));
@@ -419,6 +415,13 @@ impl<'a, R: Read> Splitter<'a, R> {
 
     /// Rejects what stands at `index`; its excerpt is of at most `length` bytes and of one line.
     fn reject(&mut self, index: usize, reason: String, length: usize, looks_json: bool) -> ControlFlow<()> {
+        if self.is_held_back(looks_json)
+            && let Some(held) = &mut self.held
+        {
+            held.count += 1;
+            held.last_line = self.window.position("", index).line;
+            return ControlFlow::Continue(());
+        }
         let pending = &self.window.pending()[index.min(self.window.pending().len())..];
         let line = pending[..pending.len().min(length).min(4096)].split(|byte| *byte == b'\n').next();
         let excerpt = excerpt(line.unwrap_or_default());
@@ -428,8 +431,7 @@ impl<'a, R: Read> Splitter<'a, R> {
 
     /// Tells a reject, or holds it back where many of the same kind were told.
     fn emit_reject(&mut self, reject: Reject, looks_json: bool) -> ControlFlow<()> {
-        let is_noise = !(looks_json && self.has_seen_container);
-        if is_noise && self.rejects_in_a_row >= MAX_REJECTS_IN_A_ROW {
+        if self.is_held_back(looks_json) {
             let last_line = reject.position.line;
             let held = self.held.get_or_insert(Held { first: reject, count: 0, last_line });
             held.count += 1;
@@ -438,6 +440,11 @@ impl<'a, R: Read> Splitter<'a, R> {
         }
         self.rejects_in_a_row += 1;
         (self.sink)(Item::Rejected(reject))
+    }
+
+    fn is_held_back(&self, looks_json: bool) -> bool {
+        let is_noise = !(looks_json && self.has_seen_container);
+        is_noise && self.rejects_in_a_row >= MAX_REJECTS_IN_A_ROW
     }
 
     fn tell_held(&mut self) -> ControlFlow<()> {

@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use memchr::memchr2;
+use super::scan::plain_length;
 
 /// A value as it stands in the text, without white space around it.
 #[derive(Debug, Clone, Copy)]
@@ -111,12 +111,13 @@ fn end_of(bytes: &[u8], at: usize) -> usize {
 
 fn end_of_string(bytes: &[u8], quote: usize) -> usize {
     let mut at = quote + 1;
-    while let Some(found) = bytes.get(at..).and_then(|rest| memchr2(b'"', b'\\', rest)) {
-        at += found;
-        if bytes[at] == b'"' {
-            return at + 1;
+    while at < bytes.len() {
+        at += plain_length(&bytes[at..]);
+        match bytes.get(at) {
+            Some(b'"') => return at + 1,
+            Some(b'\\') => at += 2,
+            _ => at += 1,
         }
-        at += 2;
     }
     bytes.len()
 }
@@ -183,10 +184,11 @@ pub(super) fn unescape(literal: &str) -> Text<'_> {
 fn unicode_escape(text: &str) -> (Option<char>, usize) {
     let unit = |from: usize| text.get(from..from + 4).and_then(|digits| u32::from_str_radix(digits, 16).ok());
     let Some(first) = unit(1) else { return (None, text.len()) };
-    if (0xd800..0xdc00).contains(&first) && text.get(5..7) == Some("\\u") {
-        if let Some(second @ 0xdc00..0xe000) = unit(7) {
-            return (char::from_u32(0x10000 + ((first - 0xd800) << 10) + (second - 0xdc00)), 11);
-        }
+    if (0xd800..0xdc00).contains(&first)
+        && text.get(5..7) == Some("\\u")
+        && let Some(second @ 0xdc00..0xe000) = unit(7)
+    {
+        return (char::from_u32(0x10000 + ((first - 0xd800) << 10) + (second - 0xdc00)), 11);
     }
     (char::from_u32(first), 5)
 }
