@@ -312,7 +312,8 @@ fn empty_files_are_files() {
 
 #[test]
 fn the_oracle_notices_what_is_wrong_with_an_archive() {
-    let damages: [(&str, fn(&World)); 5] = [
+    type Damage = (&'static str, fn(&World));
+    let damages: [Damage; 5] = [
         ("hash", |world| {
             let digest = world.ledger().blobs.into_keys().next().unwrap();
             std::fs::write(world.archive().join("blobs/sha256").join(&digest[..2]).join(&digest), "x").unwrap();

@@ -20,7 +20,7 @@ struct Inline<W> {
 impl<W: Write> Write for Inline<W> {
     fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
         let text = std::str::from_utf8(line).map_err(std::io::Error::other)?;
-        if self.lines % self.keep == 0 {
+        if self.lines.is_multiple_of(self.keep) {
             self.out.write_all(line)?;
         } else {
             self.out.write_all(text.replace("\"inline\":false", "\"inline\":true").as_bytes())?;
@@ -35,6 +35,7 @@ impl<W: Write> Write for Inline<W> {
 }
 
 #[test]
+#[expect(clippy::print_stderr, reason = "`--nocapture` shows what was measured")]
 fn a_dump_of_a_million_messages_takes_no_more_memory_than_a_small_one() {
     const MESSAGES: u64 = 1_000_000;
     let world = World::new();
@@ -58,6 +59,7 @@ fn a_dump_of_a_million_messages_takes_no_more_memory_than_a_small_one() {
 }
 
 #[test]
+#[expect(clippy::print_stderr, reason = "`--nocapture` shows what was measured")]
 fn sixteen_large_downloads_at_once_take_no_more_memory_than_small_ones() {
     const SIZE: u64 = 256 << 20;
     let world = World::new();

@@ -36,7 +36,7 @@ pub(crate) fn ids(events: &[Value]) -> BTreeSet<String> {
 
 /// JSON Lines.
 pub(crate) fn lines(events: &[Value]) -> String {
-    events.iter().map(|event| format!("{event}\n")).collect()
+    events.iter().flat_map(|event| [event.to_string(), "\n".to_owned()]).collect()
 }
 
 /// Writes JSON Lines to a file, whose folder is made.

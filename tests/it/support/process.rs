@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 /// How long anything may take before a test gives up.
-const PATIENCE: Duration = Duration::from_secs(180);
+const PATIENCE: Duration = Duration::from_mins(5);
 
 /// Waits until `condition` holds, and fails the test when it does not in time.
 pub(crate) fn until(what: &str, mut condition: impl FnMut() -> bool) {
