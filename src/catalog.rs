@@ -3,9 +3,12 @@
 //! A catalog can always be rebuilt from the archive's journal; it is the index, never the only copy of an outcome.
 //! Every public operation is one transaction: it happens whole or, on an error or a dropped future, not at all.
 
+mod audit;
 mod ingest;
 mod jobs;
 mod journal;
+mod lookup;
+mod recover;
 mod report;
 mod state;
 
@@ -20,6 +23,7 @@ use tokio::sync::{Mutex, MutexGuard};
 use crate::clock::Clock;
 use crate::model::TeamKey;
 
+pub use audit::{CitedBytes, Difference};
 pub use ingest::{IngestMessage, IngestReference, Ingested, Known};
 pub use jobs::{Completion, Intent, Job, Lease, LeaseTicket, NewState};
 pub use journal::{LoadedSegment, UnjournaledSkip};
@@ -170,7 +174,12 @@ impl Catalog {
     /// Takes the right to hold leases, which one process at a time has on this catalog. `None` while another has it.
     /// The right ends with the returned file (or the process).
     pub fn try_worker_lock(&self) -> std::io::Result<Option<WorkerLock>> {
-        let path = self.folder.join("worker.lock");
+        Self::worker_lock_in(&self.folder)
+    }
+
+    /// Like [`Catalog::try_worker_lock`], for a catalog that may be unfit to be opened.
+    pub fn worker_lock_in(folder: &Path) -> std::io::Result<Option<WorkerLock>> {
+        let path = folder.join("worker.lock");
         let file = File::options().create(true).truncate(false).write(true).open(path)?;
         match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Some(WorkerLock(file))),

@@ -1,16 +1,26 @@
 //! The command line: one file a command, and the only place where modules are wired together.
 
+mod accept;
 pub mod config;
 mod demo;
+mod failed;
 pub mod filter_args;
+mod get;
 mod log;
+mod look;
 mod output;
 mod progress;
+mod quarantined;
+mod rebuild;
 mod receipt;
+mod rejected;
 mod replay;
+mod retry;
 mod run;
 mod session;
 pub mod sim;
+mod status;
+mod verify;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -109,6 +119,24 @@ impl Global {
 enum Command {
     /// Archive every attachment of saved payloads
     Replay(replay::ReplayArgs),
+    /// What is archived, what is not, and what to do about it
+    Status(status::StatusArgs),
+    /// What could not be archived, why, and what next
+    Failed(failed::FailedArgs),
+    /// Bytes that contradict what was declared: a person decides
+    Quarantined(quarantined::QuarantinedArgs),
+    /// Admit quarantined bytes to the archive
+    Accept(accept::AcceptArgs),
+    /// Try again what failed, and finish what is pending
+    Retry(retry::RetryArgs),
+    /// Input that could not be read, and where it stands
+    Rejected(rejected::RejectedArgs),
+    /// An attachment's bytes, proven, to a file or standard output
+    Get(get::GetArgs),
+    /// Prove that journal, catalog and bytes are whole, and repair bytes
+    Verify(verify::VerifyArgs),
+    /// Make the catalog anew from the archive's journal
+    Rebuild(rebuild::RebuildArgs),
     /// See it work: a simulated Jelly, a sample dump, an archive in ./jellyjar-demo
     Demo(demo::DemoArgs),
     /// Run the simulated Jelly alone, to rehearse with
@@ -137,6 +165,15 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
     let global = cli.global;
     match cli.command {
         Command::Replay(args) => replay::run(args, &global).await,
+        Command::Status(args) => status::run(args, &global).await,
+        Command::Failed(args) => failed::run(args, &global).await,
+        Command::Quarantined(args) => quarantined::run(args, &global).await,
+        Command::Accept(args) => accept::run(args, &global).await,
+        Command::Retry(args) => retry::run(args, &global).await,
+        Command::Rejected(args) => rejected::run(args, &global).await,
+        Command::Get(args) => get::run(args, &global).await,
+        Command::Verify(args) => verify::run(args, &global).await,
+        Command::Rebuild(args) => rebuild::run(args, &global).await,
         Command::Demo(args) => demo::run(args, &global).await,
         Command::Sim(args) => sim::run(args).await,
         Command::Config(args) => config::run(&args, &global.overrides(false), global.json),

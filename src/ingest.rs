@@ -285,14 +285,19 @@ fn prepare(team: &Team, at: jiff::Timestamp, message: Message) -> Prepared {
     Prepared { message: ingest_message(&line, references), line }
 }
 
-/// The catalog's row of a message line. Its identity is the line without `at`: seen again, it is the same.
-fn ingest_message(line: &MessageLine, references: Vec<IngestReference>) -> IngestMessage {
+/// The identity of a message line: its text without `at`, so that it is the same when it is seen again.
+pub fn line_digest(line: &MessageLine) -> [u8; 16] {
     let identity = serde_json::to_vec(&(&line.team, &line.message, &line.conversation, &line.attachments))
         .expect("message lines are plain structs and always serialise");
     let mut line_digest = [0; 16];
     line_digest.copy_from_slice(&Digest::of(&identity).as_bytes()[..16]);
+    line_digest
+}
+
+/// The catalog's row of a message line.
+fn ingest_message(line: &MessageLine, references: Vec<IngestReference>) -> IngestMessage {
     IngestMessage {
-        line_digest,
+        line_digest: line_digest(line),
         message_id: line.message.id.clone(),
         subject: line.message.subject.clone(),
         sender: line.message.from.first().cloned(),

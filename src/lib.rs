@@ -5,6 +5,7 @@
 //! archive < audit < worker < cli`. `sim`, the simulated Jelly, imports `digest` and `clock` alone.
 
 pub mod archive;
+pub mod audit;
 pub mod catalog;
 pub mod cli;
 pub mod clock;

@@ -5,6 +5,7 @@
 //! file; a name is durable only once its folder has been synced as well, and every function that stores says when.
 
 mod folder;
+mod inventory;
 mod journal;
 mod keys;
 mod put;
@@ -20,6 +21,7 @@ use crate::digest::Digest;
 use crate::model::{FORMAT_VERSION, Stream, UnsupportedVersion};
 
 pub use folder::Folder;
+pub use inventory::{BlobFile, BlobFolder};
 pub use journal::{ChainEnd, JournalWriter, SegmentReader, WriterRecord};
 pub use keys::{blob_key, quarantine_key};
 pub use put::{Put, PutBytes, Stored};
@@ -166,6 +168,22 @@ impl Archive {
     /// Reads and hashes a blob's file; `None` where there is none.
     pub fn blob_digest(&self, digest: Digest) -> Result<Option<(Digest, u64)>> {
         self.folder.digest(&blob_key(digest))
+    }
+
+    /// Reads and hashes a quarantined file; `None` where there is none.
+    pub fn quarantined_digest(&self, digest: Digest) -> Result<Option<(Digest, u64)>> {
+        self.folder.digest(&quarantine_key(digest))
+    }
+
+    /// Opens a blob's file, or a quarantined file, to be read; `None` where there is none. What comes out of it is
+    /// unproven until it is hashed.
+    pub fn open_bytes(&self, digest: Digest, quarantine: bool) -> Result<Option<std::fs::File>> {
+        let path = self.folder.path(&if quarantine { quarantine_key(digest) } else { blob_key(digest) });
+        match std::fs::File::open(&path) {
+            Ok(file) => Ok(Some(file)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(StoreError::io("open", &path)(error)),
+        }
     }
 
     /// Walks the names of all blob files, in order. Files that are no blobs are given as errors' keys.

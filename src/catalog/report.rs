@@ -93,6 +93,8 @@ pub struct AttachmentRow {
     pub sha256: Option<Digest>,
     /// Their size.
     pub size_bytes: Option<u64>,
+    /// The media type that those bytes show.
+    pub sniffed_type: Option<String>,
     /// Rule or reason.
     pub reason: Option<String>,
     /// Attempts that were spent.
@@ -161,19 +163,22 @@ pub(super) async fn keep_pause(connection: &mut SqliteConnection, pause: &Pause)
     Ok(())
 }
 
-fn unsigned(row: &SqliteRow, column: usize) -> u64 {
+pub(super) fn unsigned(row: &SqliteRow, column: usize) -> u64 {
     row.get::<Option<i64>, _>(column).and_then(|number| u64::try_from(number).ok()).unwrap_or(0)
 }
 
-const ATTACHMENT_COLUMNS: &str = "SELECT a.id, a.key, t.archive_key, a.state, l.name, m.subject, m.sender, m.sent_at,
+/// The columns that [`attachment`] takes.
+pub(super) const ATTACHMENT_COLUMNS: &str =
+    "SELECT a.id, a.key, t.archive_key, a.state, l.name, m.subject, m.sender, m.sent_at,
         l.content_type, a.declared_size, a.sha256, a.size_bytes, a.reason, a.attempts, a.updated_at, a.attachment_id,
-        a.generation
+        a.generation, a.sniffed_type
     FROM attachments a JOIN teams t ON t.id = a.team_id
     LEFT JOIN links l ON (l.message_row, l.place) =
         (SELECT f.message_row, f.place FROM links f WHERE f.attachment_row = a.id ORDER BY f.message_row LIMIT 1)
     LEFT JOIN messages m ON m.id = l.message_row";
 
-fn attachment(row: &SqliteRow) -> Result<AttachmentRow> {
+/// Reads a row of [`ATTACHMENT_COLUMNS`].
+pub(super) fn attachment(row: &SqliteRow) -> Result<AttachmentRow> {
     let key: &[u8] = row.get(1);
     let key = AttachmentKey::from_slice(key).ok_or_else(|| CatalogError::Impossible("attachments.key".into()))?;
     let sha256: Option<&[u8]> = row.get(10);
@@ -196,6 +201,7 @@ fn attachment(row: &SqliteRow) -> Result<AttachmentRow> {
         updated_at_ms: row.get(14),
         attachment_id: row.get(15),
         generation: unsigned(row, 16),
+        sniffed_type: row.get(17),
     })
 }
 
@@ -374,12 +380,13 @@ impl Catalog {
     }
 
     /// Takes a quarantined attachment as archived, once its blob and outcome line are durable. Gives whether it was
-    /// still quarantined with those bytes.
+    /// still quarantined with those bytes. `reason` is what its outcome line says.
     pub async fn accept(
         &self,
         archive: ArchiveRow,
         attachment: &AttachmentRow,
         generation: u64,
+        reason: &str,
         writer_id: &str,
         segment: (&str, Digest),
     ) -> Result<bool> {
@@ -400,7 +407,7 @@ impl Catalog {
         super::journal::remember_segment(&mut transaction, archive, segment.0, segment.1).await?;
         let done = sqlx::query(
             "-- name: accept
-            UPDATE attachments SET state = 'archived', generation = $3, writer_id = $4, updated_at = $5
+            UPDATE attachments SET state = 'archived', generation = $3, writer_id = $4, updated_at = $5, reason = $6
             WHERE id = $1 AND state = 'quarantined' AND sha256 = $2",
         )
         .bind(attachment.row)
@@ -408,6 +415,7 @@ impl Catalog {
         .bind(i64::try_from(generation).unwrap_or(i64::MAX))
         .bind(writer_id)
         .bind(self.clock.now_ms())
+        .bind(reason)
         .execute(&mut *transaction)
         .await
         .map_err(at("accept"))?;

@@ -38,7 +38,7 @@ pub(super) fn fail(error: &anyhow::Error, as_json: bool) -> ExitCode {
 }
 
 /// Whether an error is one of arguments or settings, rather than of the work.
-fn is_usage(error: &anyhow::Error) -> bool {
+pub(super) fn is_usage(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         cause.is::<UsageError>()
             || cause.is::<ConfigError>()

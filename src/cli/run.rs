@@ -192,7 +192,7 @@ async fn keep_quotas(session: &Session, access: &Access) -> Result<(), CommitErr
 }
 
 /// Waits for Ctrl-C or SIGTERM.
-async fn interrupted() {
+pub(super) async fn interrupted() {
     use tokio::signal::unix::{SignalKind, signal};
     let Ok(mut terminate) = signal(SignalKind::terminate()) else {
         let _ = tokio::signal::ctrl_c().await;

@@ -1,7 +1,7 @@
 //! Wiring: from settings to an open archive, its catalog, its teams and, where asked, the way to Jelly.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -53,15 +53,9 @@ impl Session {
     async fn open_with(global: &Global, loaded: Loaded, create: bool, clock: Clock) -> anyhow::Result<Self> {
         let config = loaded.config;
         let team_name = choose_team(&config, global.team.as_deref())?;
-        let Some(root) = config.archive_for(&team_name).map(PathBuf::from) else {
-            return Err(UsageError(
-                "no archive is named; add --archive DIR, or set JELLYJAR_ARCHIVE or `archive` in the configuration"
-                    .into(),
-            )
-            .into());
-        };
+        let root = root_of(&config, &team_name)?;
         let archive = Arc::new(if create { Archive::open_or_create(&root, &clock)? } else { Archive::open(&root)? });
-        let folder = config.catalog.clone().unwrap_or_else(|| root.join(Scratch::HOME));
+        let folder = catalog_folder_of(&config, &root);
         let catalog = Arc::new(Catalog::open(&folder, clock.clone()).await?);
         let location = root.canonicalize().unwrap_or_else(|_| root.clone());
         let archive_row = catalog.bind_archive(archive.uuid(), &location.to_string_lossy()).await?;
@@ -86,6 +80,17 @@ impl Session {
         Ok(Self { config, clock, archive, archive_row, catalog, journal, intake, teams, team_name })
     }
 
+    /// The archive and its catalog, for an audit.
+    pub(super) fn subject(&self) -> crate::audit::Subject {
+        crate::audit::Subject {
+            archive: Arc::clone(&self.archive),
+            archive_row: self.archive_row,
+            catalog: Arc::clone(&self.catalog),
+            journal: Arc::clone(&self.journal),
+            clock: self.clock.clone(),
+        }
+    }
+
     /// Loads what other writers have put in the journal since this catalog last looked.
     pub(super) async fn reload(&self) -> anyhow::Result<crate::ingest::Reloaded> {
         let rules = self.rules()?;
@@ -105,6 +110,28 @@ impl Session {
             })
         })
     }
+}
+
+fn root_of(config: &Config, team_name: &str) -> anyhow::Result<PathBuf> {
+    let root = config.archive_for(team_name).map(PathBuf::from);
+    root.ok_or_else(|| {
+        let text = "no archive is named; add --archive DIR, or set JELLYJAR_ARCHIVE or `archive` in the configuration";
+        UsageError(text.into()).into()
+    })
+}
+
+fn catalog_folder_of(config: &Config, root: &Path) -> PathBuf {
+    config.catalog.clone().unwrap_or_else(|| root.join(Scratch::HOME))
+}
+
+/// Where the catalog of the chosen team's archive is, for a command that must not open it yet. The archive must be
+/// there.
+pub(super) fn catalog_folder(global: &Global, config: &Config) -> anyhow::Result<PathBuf> {
+    let root = root_of(config, &choose_team(config, global.team.as_deref())?)?;
+    Archive::open(&root)?;
+    let folder = catalog_folder_of(config, &root);
+    std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    Ok(folder)
 }
 
 /// What a dry run sees: an archive and a catalog if they are there, and nothing that is written.

@@ -138,6 +138,25 @@ impl Archive {
         Ok(Stored::Replaced)
     }
 
+    /// Reads and hashes a blob's file and, if it is right, makes its bytes and its name durable. For bytes that
+    /// somebody else put there, who may have died before syncing them. Gives whether the blob is there and right.
+    pub fn settle_blob(&self, digest: Digest) -> Result<bool> {
+        let path = self.folder.path(&blob_key(digest));
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(StoreError::io("open", &path)(error)),
+        };
+        let sync = file.try_clone().map_err(StoreError::io("open", &path))?;
+        let (found, _) = hash(file).map_err(StoreError::io("read", &path))?;
+        if found != digest {
+            return Ok(false);
+        }
+        sync.sync_all().map_err(StoreError::io("sync", &path))?;
+        self.folder.sync_parent(&path)?;
+        Ok(true)
+    }
+
     /// Moves quarantined bytes to the blobs, durably, if they still are what their name says.
     pub fn accept_quarantined(&self, digest: Digest) -> Result<Option<Stored>> {
         let key = quarantine_key(digest);

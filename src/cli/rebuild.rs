@@ -1,0 +1,102 @@
+//! `jellyjar rebuild`: makes the catalog anew from the archive's journal.
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Args;
+use serde::Serialize;
+
+use super::receipt::number;
+use super::session::{Session, catalog_folder, settings};
+use super::{DONE, Global, UsageError, output};
+use crate::audit::{self, Rebuilt};
+use crate::catalog::{Catalog, StateTotals};
+use crate::clock::Clock;
+
+/// The arguments of `jellyjar rebuild`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Examples:
+  jellyjar rebuild --archive /srv/archive
+  jellyjar rebuild --archive /srv/archive --catalog /var/lib/jellyjar
+
+Nothing is asked of Jelly, and nothing in the archive is changed. Every outcome and every link from a message
+to a file comes back; work without an outcome is pending again (`jellyjar retry` finishes it). A catalog that
+SQLite cannot read is moved aside. Interrupted, it is simply run again.")]
+pub(super) struct RebuildArgs {}
+
+#[derive(Debug, Serialize)]
+struct Answer {
+    ok: bool,
+    #[serde(flatten)]
+    loaded: Rebuilt,
+    attachments: u64,
+    #[serde(flatten)]
+    states: StateTotals,
+    /// Where the unreadable catalog is now.
+    moved_aside: Option<String>,
+}
+
+/// Runs the command.
+pub(super) async fn run(_args: RebuildArgs, global: &Global) -> anyhow::Result<ExitCode> {
+    let loaded = settings(&global.overrides(true))?;
+    let folder = catalog_folder(global, &loaded.config)?;
+    let Some(lock) = Catalog::worker_lock_in(&folder)? else {
+        return Err(UsageError(
+            "another jellyjar works with this catalog; stop it, or wait until it is done, then run this again".into(),
+        )
+        .into());
+    };
+    let moved_aside = Catalog::set_aside_if_corrupt(&folder, &Clock::system()).await?;
+    if let Some(path) = &moved_aside {
+        tracing::warn!(
+            "the catalog could not be read and was moved to {}; kept quotas, pauses and rejects were in it",
+            path.display()
+        );
+    }
+    let session = Session::open(global, loaded, false).await?;
+    let rules = session.rules()?;
+    let loaded = audit::rebuild(&session.subject(), &session.intake, &lock, &rules).await.context("cannot rebuild")?;
+    session.journal.heartbeat(true).await?;
+    let mut states = StateTotals::default();
+    for team in session.catalog.team_totals(session.archive_row).await? {
+        states.archived += team.states.archived;
+        states.skipped += team.states.skipped;
+        states.failed += team.states.failed;
+        states.quarantined += team.states.quarantined;
+        states.erased += team.states.erased;
+        states.pending += team.states.pending;
+    }
+    let moved_aside = moved_aside.map(|path| path.display().to_string());
+    let answer = Answer { ok: true, loaded, attachments: states.sum(), states, moved_aside };
+    if global.json {
+        output::json(&answer);
+    } else {
+        output::line(text(&answer));
+    }
+    Ok(ExitCode::from(DONE))
+}
+
+fn text(answer: &Answer) -> String {
+    let states = &answer.states;
+    let mut out = format!(
+        "Loaded {} segments: {} message lines, {} outcome lines.\n{} attachments: {} archived, {} skipped, {} failed, \
+         {} quarantined, {} erased, {} pending.",
+        number(answer.loaded.segments),
+        number(answer.loaded.messages),
+        number(answer.loaded.outcomes),
+        number(answer.attachments),
+        number(states.archived),
+        number(states.skipped),
+        number(states.failed),
+        number(states.quarantined),
+        number(states.erased),
+        number(states.pending)
+    );
+    if let Some(path) = &answer.moved_aside {
+        out.push_str(&format!("\nThe catalog that could not be read is now {path}; delete it when you like."));
+    }
+    if states.pending > 0 {
+        out.push_str("\n`jellyjar retry` finishes what is pending.");
+    }
+    out
+}

@@ -1,0 +1,274 @@
+//! `jellyjar status`: what is archived, what is not, and what to do about it.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::look::Look;
+use super::receipt::{number, size};
+use super::{DONE, Global, output};
+use crate::catalog::{BlobState, Catalog, Pause, StateTotals, TeamTotals};
+use crate::jelly::QuotaState;
+
+/// The arguments of `jellyjar status`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Examples:
+  jellyjar status --archive /srv/archive
+  jellyjar status --archive /srv/archive --json
+
+It needs no token, and may run beside a replay.")]
+pub(super) struct StatusArgs {}
+
+#[derive(Debug, Serialize)]
+struct Place {
+    path: String,
+    uuid: String,
+    catalog: String,
+}
+
+#[derive(Debug, Default, Serialize)]
+struct Content {
+    /// Distinct contents that archived attachments have.
+    blobs: u64,
+    bytes: u64,
+    /// Known to be missing or wrong, by the last `verify`.
+    damaged: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct PauseJson {
+    scope: String,
+    team: Option<String>,
+    /// `null` until a person acts.
+    until: Option<String>,
+    reason: String,
+}
+
+#[derive(Debug, Serialize)]
+struct QuotaJson {
+    team: String,
+    requests_today: u64,
+    requests_in_window: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Status {
+    archive: Place,
+    total: TeamTotals,
+    teams: Vec<TeamTotals>,
+    content: Content,
+    rejected: u64,
+    pauses: Vec<PauseJson>,
+    worker_running: bool,
+    last_activity: Option<String>,
+    quotas: Vec<QuotaJson>,
+    /// Why the catalog could not catch up with the journal.
+    trouble: Option<String>,
+    /// Whether nothing asks for a person.
+    ok: bool,
+    advice: String,
+}
+
+/// Runs the command.
+pub(super) async fn run(_args: StatusArgs, global: &Global) -> anyhow::Result<ExitCode> {
+    let look = Look::open(global).await?;
+    let status = gather(look).await?;
+    if global.json {
+        output::json(&status);
+    } else {
+        output::line(text(&status));
+    }
+    Ok(ExitCode::from(DONE))
+}
+
+async fn gather(look: Look) -> anyhow::Result<Status> {
+    let Look { session, worker_running, trouble } = look;
+    let (catalog, archive_row) = (&session.catalog, session.archive_row);
+    let teams = catalog.team_totals(archive_row).await?;
+    let (blobs, bytes) = catalog.blob_totals(archive_row).await?;
+    let content = Content { blobs, bytes, damaged: catalog.blobs_in_state(archive_row, BlobState::Damaged).await? };
+    let keys = catalog.teams(archive_row).await?;
+    let mut pauses = Vec::new();
+    for Pause { scope, until_ms, reason } in catalog.pauses().await? {
+        let team = keys.iter().find(|(row, _)| crate::catalog::team_scope(*row) == scope);
+        if team.is_none() && scope.starts_with("team:") {
+            // Another archive's.
+            continue;
+        }
+        let team = team.map(|(_, key)| key.to_string());
+        let until = (until_ms != i64::MAX).then(|| output::time(until_ms));
+        pauses.push(PauseJson { scope, team, until, reason });
+    }
+    let mut quotas = Vec::new();
+    let now_ms = session.clock.now_ms();
+    for (_, key) in &keys {
+        let kept = catalog.quota_window(&format!("team:{key}")).await?;
+        if let Some(state) = kept.and_then(|text| serde_json::from_str::<QuotaState>(&text).ok()) {
+            let today = now_ms.div_euclid(86_400_000);
+            quotas.push(QuotaJson {
+                team: key.to_string(),
+                requests_today: if state.day == today { state.day_used } else { 0 },
+                requests_in_window: state
+                    .slots
+                    .iter()
+                    .filter(|(start, _)| *start > now_ms - 300_000)
+                    .map(|(_, used)| used)
+                    .sum(),
+            });
+        }
+    }
+    let rejected = catalog.reject_count().await?;
+    let last_activity = catalog.last_activity_ms(archive_row).await?.map(output::time);
+    let total = sum(&teams);
+    let archive = Place {
+        path: session.archive.root().display().to_string(),
+        uuid: session.archive.uuid().to_owned(),
+        catalog: catalog.folder().join(Catalog::FILE_NAME).display().to_string(),
+    };
+    let mut status = Status {
+        archive,
+        total,
+        teams,
+        content,
+        rejected,
+        pauses,
+        worker_running,
+        last_activity,
+        quotas,
+        trouble,
+        ok: false,
+        advice: String::new(),
+    };
+    let advice = advise(&status);
+    status.ok = advice.is_none();
+    status.advice = advice.unwrap_or_else(|| {
+        if status.total.states.sum() == 0 {
+            "Nothing has been read yet: `jellyjar replay` takes saved payloads in.".into()
+        } else if status.worker_running {
+            "A worker is busy, and nothing needs your attention.".into()
+        } else {
+            "Nothing needs your attention; `jellyjar verify` proves that what is archived is intact.".into()
+        }
+    });
+    Ok(status)
+}
+
+fn sum(teams: &[TeamTotals]) -> TeamTotals {
+    let mut total = TeamTotals { team: "total".into(), states: StateTotals::default(), messages: 0, archived_bytes: 0 };
+    for team in teams {
+        total.states.archived += team.states.archived;
+        total.states.skipped += team.states.skipped;
+        total.states.failed += team.states.failed;
+        total.states.quarantined += team.states.quarantined;
+        total.states.erased += team.states.erased;
+        total.states.pending += team.states.pending;
+        total.messages += team.messages;
+        total.archived_bytes += team.archived_bytes;
+    }
+    total
+}
+
+/// The one thing to do first; `None` if nothing is.
+fn advise(status: &Status) -> Option<String> {
+    let states = &status.total.states;
+    if let Some(trouble) = &status.trouble {
+        return Some(format!("The journal could not be loaded, so these figures may be old: {trouble}."));
+    }
+    if status.content.damaged > 0 {
+        return Some(format!(
+            "{} contents are damaged or missing: run `jellyjar verify --repair` to fetch them again.",
+            number(status.content.damaged)
+        ));
+    }
+    if let Some(pause) = status.pauses.iter().find(|pause| pause.until.is_none()) {
+        let team = pause.team.as_deref().unwrap_or(&pause.scope);
+        return Some(format!(
+            "{team} is paused because its token is refused: give a valid token, then run `jellyjar retry` to go on."
+        ));
+    }
+    if let Some(pause) = status.pauses.first() {
+        let until = pause.until.as_deref().unwrap_or("a person acts");
+        return Some(format!("Requests pause until {until}; run `jellyjar retry` after that to go on."));
+    }
+    if states.failed > 0 {
+        return Some(format!(
+            "{} attachments failed: `jellyjar failed` tells why, `jellyjar retry` tries them again.",
+            number(states.failed)
+        ));
+    }
+    if states.quarantined > 0 {
+        return Some(format!(
+            "{} attachments are quarantined: `jellyjar quarantined` tells why, `jellyjar accept` admits them, \
+             `jellyjar retry --quarantined` fetches them again.",
+            number(states.quarantined)
+        ));
+    }
+    if states.pending > 0 && !status.worker_running {
+        return Some(format!(
+            "{} attachments are pending and nothing works on them: run `jellyjar retry` to finish them.",
+            number(states.pending)
+        ));
+    }
+    if status.rejected > 0 {
+        return Some(format!(
+            "{} pieces of input could not be read: `jellyjar rejected` lists them; mend and replay them.",
+            number(status.rejected)
+        ));
+    }
+    None
+}
+
+fn text(status: &Status) -> String {
+    let mut out = format!(
+        "archive   {}\nuuid      {}\ncatalog   {}\nworker    {}\nactivity  {}\n",
+        output::printable(&status.archive.path, 500),
+        status.archive.uuid,
+        output::printable(&status.archive.catalog, 500),
+        if status.worker_running { "running" } else { "none" },
+        status.last_activity.as_deref().unwrap_or("none yet"),
+    );
+    let rows = status.teams.iter().chain((status.teams.len() > 1).then_some(&status.total)).map(|team| {
+        let states = &team.states;
+        let counts = [
+            states.archived,
+            states.skipped,
+            states.failed,
+            states.quarantined,
+            states.erased,
+            states.pending,
+            team.messages,
+        ];
+        let mut row = vec![team.team.clone()];
+        row.extend(counts.into_iter().map(number));
+        row.push(size(team.archived_bytes));
+        row
+    });
+    let head =
+        ["TEAM", "ARCHIVED", "SKIPPED", "FAILED", "QUARANTINED", "ERASED", "PENDING", "MESSAGES", "BYTES ARCHIVED"];
+    out.push_str(&format!("\n{}\n\n", output::table(&head, rows)));
+    out.push_str(&format!(
+        "{} distinct contents, {}; {} rejected\n",
+        number(status.content.blobs),
+        size(status.content.bytes),
+        number(status.rejected)
+    ));
+    for quota in &status.quotas {
+        out.push_str(&format!(
+            "quota of {}: {} requests today, {} in the last 5 minutes\n",
+            quota.team,
+            number(quota.requests_today),
+            number(quota.requests_in_window)
+        ));
+    }
+    for pause in &status.pauses {
+        out.push_str(&format!(
+            "paused: {} until {}: {}\n",
+            pause.team.as_deref().unwrap_or(&pause.scope),
+            pause.until.as_deref().unwrap_or("a person acts"),
+            output::printable(&pause.reason, 300)
+        ));
+    }
+    out.push_str(&format!("\n{}", output::printable(&status.advice, 2_000)));
+    out
+}
