@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result};
 use jellyjar::sim::{Fault, Faults, Rule};
 use serde::{Deserialize, Serialize};
 
+use super::Options;
 use super::life::{Life, Totals, check_again};
 use super::random::Random;
 use super::world::{Settings, Size, World};
@@ -32,14 +33,16 @@ impl Kept {
     }
 }
 
-/// Kills until `kills` processes have died, going on from what `state` keeps if `resume` is set.
-pub(crate) fn run(folder: &Path, state: &Path, kills: u64, seed: u64, resume: bool) -> Result<Totals> {
-    let mut kept = Kept { seed, ..Kept::default() };
-    if resume && state.exists() {
-        kept = serde_json::from_slice(&fs::read(state)?).with_context(|| format!("reading {}", state.display()))?;
+/// Kills until so many processes have died, going on from what was kept if that is asked for.
+pub(crate) fn run(options: &Options) -> Result<Totals> {
+    let state = options.dir.join("kills.json");
+    let mut kept = Kept { seed: options.seed, ..Kept::default() };
+    if options.resume && state.exists() {
+        kept = serde_json::from_slice(&fs::read(&state)?).with_context(|| format!("reading {}", state.display()))?;
         println!("going on: {}", kept.totals.line());
     }
-    let world = World::start(folder, kept.seed, SIZE)?;
+    let kills = options.kills;
+    let world = World::start(&options.dir.join("kills"), &options.program, kept.seed, SIZE)?;
     let mut said = kept.totals.kills;
     while kept.totals.kills < kills {
         let started = Instant::now();
@@ -48,7 +51,7 @@ pub(crate) fn run(folder: &Path, state: &Path, kills: u64, seed: u64, resume: bo
         let outcome = live(&world, kept.seed, life, left, &mut kept.totals);
         kept.next_life += 1;
         kept.seconds += started.elapsed().as_secs_f64();
-        kept.save(state)?;
+        kept.save(&state)?;
         outcome.with_context(|| {
             format!("seed {}, life {life}; the archive is kept in {}", kept.seed, world.archive().display())
         })?;

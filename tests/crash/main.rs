@@ -21,13 +21,17 @@ tests/crash/run [--kills N] [--seed S] [--resume] [--dir DIR] [PART…]
   --seed S    number that every choice follows from (default 1)
   --resume    go on from the totals that DIR keeps
   --dir DIR   where to work; a local disk (default: under target/)
+  --program P the jellyjar to run (default: the one built with this)
   PART        kills (default: all)";
 
-struct Options {
-    kills: u64,
-    seed: u64,
-    resume: bool,
-    dir: PathBuf,
+/// What was asked for.
+#[derive(Debug)]
+pub(crate) struct Options {
+    pub(crate) kills: u64,
+    pub(crate) seed: u64,
+    pub(crate) resume: bool,
+    pub(crate) dir: PathBuf,
+    pub(crate) program: PathBuf,
     parts: Vec<String>,
 }
 
@@ -37,6 +41,7 @@ fn options() -> Result<Options> {
         seed: 1,
         resume: false,
         dir: PathBuf::from(concat!(env!("CARGO_TARGET_TMPDIR"), "/crash")),
+        program: PathBuf::from(env!("CARGO_BIN_EXE_jellyjar")),
         parts: Vec::new(),
     };
     let mut words = std::env::args().skip(1);
@@ -47,6 +52,7 @@ fn options() -> Result<Options> {
             "--seed" => options.seed = value()?.parse()?,
             "--resume" => options.resume = true,
             "--dir" => options.dir = value()?.into(),
+            "--program" => options.program = PathBuf::from(value()?).canonicalize()?,
             "--help" | "-h" => {
                 println!("{USAGE}");
                 std::process::exit(0);
@@ -65,8 +71,7 @@ fn main() -> Result<()> {
     let wants = |part: &str| options.parts.is_empty() || options.parts.iter().any(|wanted| wanted == part);
     std::fs::create_dir_all(&options.dir)?;
     if wants("kills") {
-        let state = options.dir.join("kills.json");
-        let totals = kills::run(&options.dir.join("kills"), &state, options.kills, options.seed, options.resume)?;
+        let totals = kills::run(&options)?;
         println!("kills at random times: {}", totals.line());
     }
     Ok(())

@@ -57,6 +57,8 @@ pub(crate) struct World {
     pub(crate) runtime: Runtime,
     /// The simulator.
     pub(crate) sim: Sim,
+    /// The real program.
+    pub(crate) program: PathBuf,
     /// The folder of everything.
     pub(crate) folder: PathBuf,
     /// What every attachment of the dump has to end as.
@@ -99,11 +101,12 @@ impl Ran {
 
 impl World {
     /// Starts a simulator, writes a dump into `folder`, and downloads every attachment once to learn the truth.
-    pub(crate) fn start(folder: &Path, seed: u64, size: Size) -> Result<Self> {
+    pub(crate) fn start(folder: &Path, program: &Path, seed: u64, size: Size) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         let sim = runtime.block_on(Sim::start(SimConfig { seed, ..SimConfig::default() }))?;
         fs::create_dir_all(folder)?;
-        let mut world = Self { runtime, sim, folder: folder.to_owned(), truth: BTreeMap::new() };
+        let mut world =
+            Self { runtime, sim, folder: folder.to_owned(), program: program.to_owned(), truth: BTreeMap::new() };
         let inline = world.write_dump(seed, size)?;
         world.truth = world.runtime.block_on(download_all(&world.sim.base_url(), inline))?;
         Ok(world)
@@ -189,11 +192,15 @@ impl World {
 
     /// Starts `jellyjar replay` of the dump, under `tracer` if it is not empty.
     pub(crate) fn spawn(&self, tracer: &[String]) -> Result<Child> {
-        let program = env!("CARGO_BIN_EXE_jellyjar").to_owned();
-        let mut words = tracer.iter().chain([&program]);
-        let mut command = Command::new(words.next().unwrap_or(&program));
+        let mut command = match tracer {
+            [] => Command::new(&self.program),
+            [tracer, options @ ..] => {
+                let mut command = Command::new(tracer);
+                command.args(options).arg(&self.program);
+                command
+            }
+        };
         command
-            .args(words)
             .args(["--config", "jellyjar.toml", "--quiet", "--json", "--archive", "archive", "replay", "dump.jsonl"])
             .current_dir(&self.folder)
             .env_clear()
