@@ -359,16 +359,12 @@ impl Catalog {
         let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(at("begin_complete"))?;
         if !durable.is_empty() {
             let digests: Vec<_> = durable.iter().map(Digest::to_hex).collect();
-            sqlx::query(
-                "-- name: blobs_durable
-                UPDATE blobs SET state = 'durable' FROM (SELECT unhex(value) AS sha256 FROM json_each($2)) j
-                WHERE blobs.archive_id = $1 AND blobs.sha256 = j.sha256",
-            )
-            .bind(archive.0)
-            .bind(json(&digests))
-            .execute(&mut *transaction)
-            .await
-            .map_err(at("blobs_durable"))?;
+            sqlx::query(BLOBS_DURABLE)
+                .bind(archive.0)
+                .bind(json(&digests))
+                .execute(&mut *transaction)
+                .await
+                .map_err(at("blobs_durable"))?;
         }
         if let Some((key, digest)) = segment {
             super::journal::remember_segment(&mut transaction, archive, key, digest).await?;
@@ -448,6 +444,11 @@ impl Lease<Job> {
     }
 }
 
+/// Not by a join: SQLite would walk the list once for each blob of the archive.
+const BLOBS_DURABLE: &str = "-- name: blobs_durable
+    UPDATE blobs SET state = 'durable'
+    WHERE archive_id = $1 AND sha256 IN (SELECT unhex(value) FROM json_each($2))";
+
 const NEXT_GENERATION: &str = "-- name: next_generation
     UPDATE generations SET latest = latest + 1 WHERE singleton = 1 RETURNING latest";
 
@@ -510,5 +511,24 @@ fn completion_json(completion: &Completion, now: i64) -> CompletionJson<'_> {
             n: u32::from(*not_found),
             ..CompletionJson::default()
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+
+    #[tokio::test]
+    async fn blobs_become_durable_by_their_keys_and_not_by_a_walk_through_the_archive() {
+        let folder = tempfile::tempdir().unwrap();
+        let catalog = Catalog::open(folder.path(), Clock::system()).await.unwrap();
+        let mut connection = catalog.connection().await;
+        let plan = sqlx::query(sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {BLOBS_DURABLE}")))
+            .fetch_all(&mut *connection)
+            .await
+            .unwrap();
+        let steps: Vec<String> = plan.iter().map(|step| step.get(3)).collect();
+        assert_eq!(steps[0], "SEARCH blobs USING PRIMARY KEY (archive_id=? AND sha256=?)", "{steps:?}");
     }
 }
