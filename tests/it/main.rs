@@ -1,1 +1,17 @@
-fn main() {}
+//! Tests of the real binary against the simulated Jelly. What it left in the archive is read back with code of its own,
+//! so that a mistake of the program cannot hide behind itself.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod bad_input;
+mod command_line;
+mod demo;
+mod faults;
+mod filters;
+mod interruption;
+mod memory;
+mod module_order;
+mod replay;
+mod secrets;
+mod support;
+mod toy_gate;

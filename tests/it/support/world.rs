@@ -1,0 +1,188 @@
+//! One test's world: a folder, a simulated Jelly, an archive, and the program run against them.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use jellyjar::sim::SimConfig;
+use serde_json::Value;
+use sqlx::{Connection as _, SqliteConnection};
+use tempfile::TempDir;
+
+use super::{Ended, Jelly, Ledger, Process, Receipt, write_lines};
+
+/// The token: so odd that it is found wherever it leaks.
+pub(crate) const TOKEN: &str = "tok-canary-5b1f0c7e9d";
+
+/// Short waits, so that faults cost a test no more than they must.
+const SETTINGS: &str = "\
+[http]
+connect_timeout = \"5s\"
+read_timeout = \"1s\"
+[retry]
+base_delay = \"2ms\"
+max_delay = \"20ms\"
+";
+
+/// See the module.
+pub(crate) struct World {
+    pub(crate) jelly: Jelly,
+    folder: TempDir,
+}
+
+impl World {
+    /// A world in which nothing goes wrong.
+    pub(crate) fn new() -> Self {
+        Self::with(SimConfig::default())
+    }
+
+    /// A world with these faults.
+    pub(crate) fn with_faults(faults: &str) -> Self {
+        Self::with(SimConfig { faults: faults.parse().unwrap(), ..SimConfig::default() })
+    }
+
+    /// A world with this Jelly. Its token is [`TOKEN`].
+    pub(crate) fn with(config: SimConfig) -> Self {
+        let jelly = Jelly::start(SimConfig { token: TOKEN.into(), ..config });
+        let world = Self { jelly, folder: TempDir::with_prefix("jellyjar-it-").unwrap() };
+        world.settings("");
+        world
+    }
+
+    /// A path in the test's folder.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// The archive.
+    pub(crate) fn archive(&self) -> PathBuf {
+        self.path("archive")
+    }
+
+    /// Writes the configuration file: the tests' own settings, then `more`, whose tables must be others, or dotted.
+    pub(crate) fn settings(&self, more: &str) {
+        std::fs::write(self.path("jellyjar.toml"), format!("{more}\n{SETTINGS}")).unwrap();
+    }
+
+    /// Writes the dump.
+    pub(crate) fn dump(&self, events: &[Value]) -> PathBuf {
+        let path = self.path("dump/mail.jsonl");
+        write_lines(&path, events);
+        path
+    }
+
+    /// The program, with an environment that holds nothing but the way to Jelly, in the test's folder.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_jellyjar"));
+        command.env_clear().current_dir(self.folder.path()).args(arguments);
+        command.env("HOME", self.folder.path()).env("TMPDIR", self.folder.path());
+        command.env("JELLY_API_URL", self.jelly.base_url()).env("JELLY_API_TOKEN", TOKEN);
+        command
+    }
+
+    /// Starts a command.
+    pub(crate) fn start(&self, command: Command) -> Process {
+        Process::start(command, self.folder.path(), Stdio::null())
+    }
+
+    /// Starts a command with a pipe as its standard input.
+    pub(crate) fn start_with_stdin(&self, command: Command) -> Process {
+        Process::start(command, self.folder.path(), Stdio::piped())
+    }
+
+    /// Runs the program to its end, and checks what holds for every run.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Ended {
+        let ended = self.start(self.command(arguments)).wait();
+        self.check(&ended);
+        ended
+    }
+
+    /// Runs the program with `text` as its standard input.
+    pub(crate) fn run_with_stdin(&self, arguments: &[&str], text: impl AsRef<[u8]>) -> Ended {
+        let path = self.path("stdin");
+        std::fs::write(&path, text).unwrap();
+        let file = std::fs::File::open(&path).unwrap();
+        let ended = Process::start(self.command(arguments), self.folder.path(), file.into()).wait();
+        self.check(&ended);
+        ended
+    }
+
+    /// The arguments of a replay of `dump/` into the archive.
+    pub(crate) const REPLAY: [&str; 5] = ["replay", "dump", "--archive", "archive", "--json"];
+
+    /// Replays `dump/` into the archive.
+    pub(crate) fn replay(&self) -> Receipt {
+        self.replay_with(&[])
+    }
+
+    /// The same with more arguments.
+    pub(crate) fn replay_with(&self, more: &[&str]) -> Receipt {
+        self.run(&[&Self::REPLAY[..], more].concat()).receipt()
+    }
+
+    /// Starts the same.
+    pub(crate) fn start_replay(&self) -> Process {
+        self.start(self.command(&Self::REPLAY))
+    }
+
+    /// What holds for every run, whatever went wrong: secrets and links stay inside, and the storage sees no token.
+    pub(crate) fn check(&self, ended: &Ended) {
+        for text in [&ended.stdout, &ended.stderr] {
+            for secret in [TOKEN, "X-Amz-", "eyJfcmFpbHMi"] {
+                assert!(!text.contains(secret), "{secret} was printed:\n{text}");
+            }
+            assert!(!text.contains("panicked"), "{text}");
+        }
+        let stats = self.jelly.stats();
+        assert_eq!(stats.storage_authorization_seen, 0, "the storage was sent a token");
+        assert_eq!(stats.storage_referer_seen, 0, "the storage was sent a referer or a cookie");
+    }
+
+    /// The archive's files, which must be sound.
+    pub(crate) fn ledger(&self) -> Ledger {
+        Ledger::sound(&self.archive())
+    }
+
+    /// The archive that the same dump gives where nothing goes wrong. All faults end, and the counters begin anew.
+    pub(crate) fn fair_weather(&self) -> Ledger {
+        self.jelly.set_faults("");
+        self.run(&["replay", "dump", "--archive", "reference", "--json"]).receipt();
+        self.jelly.reset();
+        Ledger::sound(&self.path("reference"))
+    }
+
+    /// Removes the catalog, as a lost disk would.
+    pub(crate) fn lose_catalog(&self) {
+        std::fs::remove_dir_all(self.archive().join(".jellyjar")).unwrap();
+    }
+
+    /// One column of a query on the catalog, as text.
+    pub(crate) fn catalog(&self, query: &'static str) -> Vec<String> {
+        let path = self.archive().join(".jellyjar/catalog.sqlite");
+        self.jelly.block_on(async {
+            let mut connection = SqliteConnection::connect(&format!("sqlite://{}", path.display())).await.unwrap();
+            sqlx::query_scalar::<_, String>(query).fetch_all(&mut connection).await.unwrap()
+        })
+    }
+
+    /// What was rejected: source, line, byte offset and reason.
+    pub(crate) fn rejects(&self) -> Vec<(String, u64, u64, String)> {
+        let rows = self.catalog(
+            "SELECT json_array(source, line, byte_offset, reason) FROM rejects ORDER BY source, byte_offset, reason",
+        );
+        rows.iter().map(|row| serde_json::from_str(row).unwrap()).collect()
+    }
+
+    /// A folder's whole content as bytes, one file after another.
+    pub(crate) fn bytes_below(folder: &Path) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                bytes.extend(Self::bytes_below(&path));
+            } else {
+                bytes.extend(std::fs::read(&path).unwrap());
+            }
+        }
+        bytes
+    }
+}
