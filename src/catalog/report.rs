@@ -241,8 +241,10 @@ impl Catalog {
         let mut connection = self.connection().await;
         sqlx::query_scalar(
             "-- name: any_seen_pending
-            SELECT EXISTS (SELECT 1 FROM attachments a WHERE a.state = 'pending'
-                AND EXISTS (SELECT 1 FROM temp.seen s WHERE s.attachment_row = a.id))",
+            SELECT EXISTS (SELECT 1 FROM attachments a WHERE a.state = 'pending' AND a.lease_token IS NULL
+                    AND EXISTS (SELECT 1 FROM temp.seen s WHERE s.attachment_row = a.id))
+                OR EXISTS (SELECT 1 FROM attachments a WHERE a.lease_token IS NOT NULL
+                    AND EXISTS (SELECT 1 FROM temp.seen s WHERE s.attachment_row = a.id))",
         )
         .fetch_one(&mut *connection)
         .await
