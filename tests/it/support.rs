@@ -9,6 +9,6 @@ mod world;
 
 pub(crate) use dump::{attachments, events, ids, lines, write_lines};
 pub(crate) use jelly::Jelly;
-pub(crate) use ledger::{Ledger};
+pub(crate) use ledger::Ledger;
 pub(crate) use process::{Ended, Process, Receipt, until};
 pub(crate) use world::{TOKEN, World};
