@@ -42,7 +42,7 @@ impl Catalog {
     }
 }
 
-/// Whether SQLite says that the file is no database, or a broken one: SQLITE_CORRUPT and SQLITE_NOTADB, with their
+/// Whether SQLite says that the file is no database, or a broken one: `SQLITE_CORRUPT` and `SQLITE_NOTADB`, with their
 /// extended codes (sqlite.org/rescode.html).
 pub(super) fn is_corrupt(error: &sqlx::Error) -> bool {
     let code = error.as_database_error().and_then(|error| error.code()?.parse::<u32>().ok());
