@@ -53,6 +53,17 @@ pub enum CatalogError {
         /// The file.
         path: PathBuf,
     },
+    /// SQLite cannot read it.
+    #[error(
+        "the catalog {path} is damaged; run `jellyjar rebuild`, which moves it aside and makes it anew from the archive",
+        path = path.display()
+    )]
+    Corrupt {
+        /// The catalog's file.
+        path: PathBuf,
+        /// What SQLite says.
+        source: sqlx::Error,
+    },
     /// SQLite's locks do not hold there.
     #[error(
         "the catalog cannot be kept on a network file system ({kind}) at {path}: its locks do not hold there; \
@@ -136,11 +147,11 @@ impl Catalog {
             .pragma("temp_store", "0")
             .pragma("journal_size_limit", "67108864")
             .disable_statement_logging();
-        let mut connection = options.connect().await.map_err(|error| match &error {
-            sqlx::Error::Database(database) if database.code().is_some_and(|code| code == "26") => {
-                CatalogError::Foreign { path: path.clone() }
+        let mut connection = options.connect().await.map_err(|error| {
+            if recover::is_corrupt(&error) {
+                return CatalogError::Corrupt { path: path.clone(), source: error };
             }
-            _ => open(std::io::Error::other(error)),
+            open(std::io::Error::other(error))
         })?;
         let application_id: i64 = sqlx::query_scalar("PRAGMA application_id")
             .fetch_one(&mut connection)

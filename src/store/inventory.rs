@@ -62,7 +62,7 @@ impl Archive {
         let mut records = Vec::new();
         for (name, is_folder) in self.entries("writers")? {
             let key = format!("writers/{name}");
-            if is_folder || !name.ends_with(".json") {
+            if is_folder || name.strip_suffix(".json").is_none() {
                 continue;
             }
             let path = self.folder.path(&key);
