@@ -71,11 +71,11 @@ fn live(world: &World, seed: u64, number: u64, kills: u64, totals: &mut Totals) 
         memory_threshold_kib: *random.pick(&[4, 64, 256]),
         concurrency: *random.pick(&[4, 16, 32]),
     };
-    // Broken bodies are continued, which costs no exchange.
+    // Broken bodies are continued and redirects are followed, which costs no exchange.
     let faults = match random.below(3) {
         0 => Faults::none(),
         1 => Faults::none().with(Fault::Truncate, Rule::Rate(0.02)),
-        _ => Faults::none().with(Fault::Reset, Rule::Rate(0.02)).with(Fault::Redirect, Rule::Rate(0.02)),
+        _ => Faults::none().with(Fault::Redirect, Rule::Rate(0.05)),
     };
     world.begin(settings, faults)?;
     // How long a whole run may take; learned from runs that end.

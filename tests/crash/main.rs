@@ -9,6 +9,8 @@ mod kills;
 mod life;
 mod oracle;
 mod random;
+mod steps;
+mod trace;
 mod world;
 
 use std::path::PathBuf;
@@ -22,7 +24,7 @@ tests/crash/run [--kills N] [--seed S] [--resume] [--dir DIR] [PART…]
   --resume    go on from the totals that DIR keeps
   --dir DIR   where to work; a local disk (default: under target/)
   --program P the jellyjar to run (default: the one built with this)
-  PART        kills (default: all)";
+  PART        kills, steps (default: all)";
 
 /// What was asked for.
 #[derive(Debug)]
@@ -64,7 +66,7 @@ fn options() -> Result<Options> {
     Ok(options)
 }
 
-const PARTS: [&str; 1] = ["kills"];
+const PARTS: [&str; 2] = ["kills", "steps"];
 
 fn main() -> Result<()> {
     let options = options()?;
@@ -73,6 +75,14 @@ fn main() -> Result<()> {
     if wants("kills") {
         let totals = kills::run(&options)?;
         println!("kills at random times: {}", totals.line());
+    }
+    if wants("steps") {
+        let (totals, hit) = steps::run(&options)?;
+        println!("kills before each step, the first of each life and one in its recovery:");
+        for (step, count) in &hit {
+            println!("  {count:3} × before \"{step}\"  {}", trace::meaning(step));
+        }
+        println!("kills at named steps: {}", totals.line());
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write as _;
-use std::os::unix::process::ExitStatusExt as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use jellyjar::sim::corpus::{CorpusConfig, write_plain};
 use jellyjar::sim::{Faults, Sim, SimConfig};
+use rustix::process::{Pid, Signal};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use tokio::runtime::Runtime;
@@ -203,6 +204,7 @@ impl World {
         command
             .args(["--config", "jellyjar.toml", "--quiet", "--json", "--archive", "archive", "replay", "dump.jsonl"])
             .current_dir(&self.folder)
+            .process_group(0)
             .env_clear()
             .env("PATH", "/usr/local/bin:/usr/bin:/bin")
             .env("HOME", &self.folder)
@@ -227,7 +229,9 @@ impl World {
                 killed = true;
             }
             if started.elapsed() > HANGS_AFTER {
-                child.kill()?;
+                // A tracer does not take its program with it: the whole group goes.
+                let group = Pid::from_child(&child);
+                rustix::process::kill_process_group(group, Signal::KILL)?;
                 child.wait()?;
                 bail!("the program hangs: no end after {HANGS_AFTER:?}; it logged: {}", self.read("stderr")?);
             }
