@@ -564,15 +564,16 @@ impl Catalog {
         keep_pause(&mut connection, pause).await
     }
 
-    /// Ends a pause.
-    pub async fn resume(&self, scope: &str) -> Result<bool> {
+    /// Ends a pause that has no end of its own: that of a refused token.
+    pub async fn resume_refused(&self, scope: &str) -> Result<()> {
         let mut connection = self.connection().await;
-        let done = sqlx::query("-- name: resume\nDELETE FROM pauses WHERE scope = $1")
+        sqlx::query("-- name: resume_refused\nDELETE FROM pauses WHERE scope = $1 AND until = $2")
             .bind(scope)
+            .bind(i64::MAX)
             .execute(&mut *connection)
             .await
-            .map_err(at("resume"))?;
-        Ok(done.rows_affected() > 0)
+            .map_err(at("resume_refused"))?;
+        Ok(())
     }
 
     /// The kept state of a quota window.

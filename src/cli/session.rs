@@ -224,8 +224,9 @@ impl Access {
                 JellyClient::new(clients.clone(), base.clone(), token, team.key.clone(), quota, session.clock.clone())
                     .map_err(|error| UsageError(error.to_string()))?;
             let scopes = [team_scope(team.row), format!("egress:{group}")];
-            // A refused token is tried again by every run that a person starts.
-            session.catalog.resume(&scopes[0]).await?;
+            // A refused token is tried again by every run that a person starts. A pause that the service asked for
+            // stays in force.
+            session.catalog.resume_refused(&scopes[0]).await?;
             windows.insert(team.row, window);
             teams.insert(team.row, TeamAccess { key: team.key.clone(), client, scopes, probed_at_ms: Arc::default() });
         }

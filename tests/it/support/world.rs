@@ -96,16 +96,6 @@ impl World {
         ended
     }
 
-    /// Runs the program with `text` as its standard input.
-    pub(crate) fn run_with_stdin(&self, arguments: &[&str], text: impl AsRef<[u8]>) -> Ended {
-        let path = self.path("stdin");
-        std::fs::write(&path, text).unwrap();
-        let file = std::fs::File::open(&path).unwrap();
-        let ended = Process::start(self.command(arguments), self.folder.path(), file.into()).wait();
-        self.check(&ended);
-        ended
-    }
-
     /// The arguments of a replay of `dump/` into the archive.
     pub(crate) const REPLAY: [&str; 5] = ["replay", "dump", "--archive", "archive", "--json"];
 
