@@ -132,7 +132,7 @@ impl Archive {
         let mut text = serde_json::to_vec_pretty(&marker).expect("a struct of text and numbers always serialises");
         text.push(b'\n');
         if let Some(parent) = root.parent() {
-            folder.sync_folder(if parent.as_os_str().is_empty() { Path::new(".") } else { parent })?;
+            Folder::sync_folder(if parent.as_os_str().is_empty() { Path::new(".") } else { parent })?;
         }
         folder.put_if_absent(Self::MARKER, &text)?;
         Self::open(root)
@@ -156,7 +156,7 @@ impl Archive {
     /// The keys of a stream's segments, in the order of their names, which is that of their making.
     pub fn segments(&self, stream: Stream) -> Result<Vec<String>> {
         let mut keys = self.folder.list(stream.prefix())?;
-        keys.retain(|key| key.ends_with(".jsonl"));
+        keys.retain(|key| Path::new(key).extension().is_some_and(|extension| extension == "jsonl"));
         Ok(keys)
     }
 

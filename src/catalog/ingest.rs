@@ -146,6 +146,7 @@ impl Catalog {
     /// Takes in messages whose lines (and whose skips' outcome lines) are durable in the journal. New attachments
     /// become pending, or skipped where every reference to them is; a skipped one that is now accepted becomes
     /// pending. `seen` are all attachments of the batch, known ones included: they count in this run's receipt.
+    #[expect(clippy::too_many_lines, reason = "one transaction, whose statements are read together")]
     pub async fn ingest(
         &self,
         team: TeamRow,

@@ -106,13 +106,13 @@ impl Folder {
     }
 
     /// Makes the entries of `folder` durable.
-    pub(super) fn sync_folder(&self, folder: &Path) -> Result<()> {
+    pub(super) fn sync_folder(folder: &Path) -> Result<()> {
         File::open(folder).and_then(|folder| folder.sync_all()).map_err(StoreError::io("sync the folder", folder))
     }
 
     /// Makes the name `path` durable.
     pub(super) fn sync_parent(&self, path: &Path) -> Result<()> {
-        self.sync_folder(path.parent().unwrap_or(&self.root))
+        Self::sync_folder(path.parent().unwrap_or(&self.root))
     }
 
     /// Makes everything that was written to this file system durable, in one call. Gives `false` where the platform

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use super::folder::{hash, rename_if_absent};
+use super::folder::{Folder, hash, rename_if_absent};
 use super::{Archive, Result, StoreError, blob_key, quarantine_key};
 use crate::digest::Digest;
 
@@ -105,7 +105,7 @@ impl Archive {
         }
         if single || !self.folder.sync_all()? {
             for folder in &folders {
-                self.folder.sync_folder(folder)?;
+                Folder::sync_folder(folder)?;
             }
         }
         Ok(stored)

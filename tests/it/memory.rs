@@ -20,7 +20,7 @@ struct Inline<W> {
 impl<W: Write> Write for Inline<W> {
     fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
         let text = std::str::from_utf8(line).map_err(std::io::Error::other)?;
-        if self.lines % self.keep == 0 {
+        if self.lines.is_multiple_of(self.keep) {
             self.out.write_all(line)?;
         } else {
             self.out.write_all(text.replace("\"inline\":false", "\"inline\":true").as_bytes())?;
