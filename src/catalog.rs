@@ -136,6 +136,11 @@ impl Catalog {
         if let Some(kind) = network_file_system(folder) {
             return Err(CatalogError::NetworkFileSystem { path: folder.to_owned(), kind });
         }
+        // Of two that make a catalog at once, the second must find the tables of the first: SQLite's migrations take no
+        // lock of their own. Held until they are done.
+        let opening = File::options().create(true).truncate(false).write(true).open(folder.join("open.lock"));
+        let opening = opening.map_err(open)?;
+        opening.lock().map_err(open)?;
         let options = SqliteConnectOptions::new()
             .filename(&path)
             .create_if_missing(true)
@@ -174,6 +179,7 @@ impl Catalog {
             .execute(&mut connection)
             .await
             .map_err(at("create_seen"))?;
+        drop(opening);
         Ok(Self { connection: Mutex::new(connection), clock, folder: folder.to_owned() })
     }
 

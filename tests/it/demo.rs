@@ -15,7 +15,7 @@ fn the_demo_archives_everything_and_a_second_run_asks_for_nothing() {
     let first = ended.receipt();
     assert!(first.ok && first.archived > 100 && first.skipped > 0 && first.duplicates > 0, "{first:?}");
     assert_eq!(first.api_requests, first.archived, "one request each");
-    let ledger = Ledger::sound(&world.path("jellyjar-demo/archive"));
+    let ledger = Ledger::sound(&world.path("jellyjar-demo"));
     ledger.agrees_with(&first);
     assert_eq!(first.duplicates, first.archived - ledger.blobs.len() as u64);
     assert_eq!(first.bytes_stored, ledger.blobs.values().sum::<u64>());
@@ -43,7 +43,7 @@ fn the_demo_says_in_words_what_it_did() {
 fn archived_files_really_are_of_their_type() {
     let world = World::new();
     demo(&world);
-    let archive = world.path("jellyjar-demo/archive");
+    let archive = world.path("jellyjar-demo");
     let ledger = Ledger::sound(&archive);
     let declared: BTreeMap<&str, &str> = ledger
         .messages

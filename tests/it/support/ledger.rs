@@ -108,10 +108,16 @@ impl Ledger {
         ledger.blobs = ledger.hashed(&root.join("blobs"));
         ledger.quarantine = ledger.hashed(&root.join("quarantine"));
         for outcome in ledger.outcomes.clone() {
-            ledger.judge(&outcome);
             let key = (outcome.team.clone(), outcome.id.clone());
             if ledger.merged.get(&key).is_none_or(|other| outcome.beats(other)) {
                 ledger.merged.insert(key, outcome);
+            }
+        }
+        // What was quarantined and then accepted, or fetched again, has left the quarantine; nothing leaves the blobs.
+        for outcome in ledger.outcomes.clone() {
+            let counts = ledger.merged.get(&(outcome.team.clone(), outcome.id.clone())) == Some(&outcome);
+            if counts || outcome.kind != "quarantined" {
+                ledger.judge(&outcome);
             }
         }
         ledger
