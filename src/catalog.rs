@@ -4,10 +4,13 @@
 //! Every public operation is one transaction: it happens whole or, on an error or a dropped future, not at all.
 
 mod audit;
+mod completion;
+mod decisions;
 mod ingest;
 mod jobs;
 mod journal;
 mod lookup;
+mod pauses;
 mod recover;
 mod report;
 mod state;
@@ -24,10 +27,12 @@ use crate::clock::Clock;
 use crate::model::TeamKey;
 
 pub use audit::{CitedBytes, Difference};
+pub use completion::{Completion, Intent, NewState};
 pub use ingest::{IngestMessage, IngestReference, Ingested, Known};
-pub use jobs::{Completion, Intent, Job, Lease, LeaseTicket, NewState};
+pub use jobs::{Job, Lease, LeaseTicket};
 pub use journal::{LoadedSegment, UnjournaledSkip};
-pub use report::{AttachmentRow, BlobRow, LinkRow, RejectRow, SeenTotals, StateTotals, TeamTotals, team_scope};
+pub use pauses::team_scope;
+pub use report::{AttachmentRow, RejectRow, SeenTotals, StateTotals, TeamTotals};
 pub use state::{BlobState, Pause, State};
 
 /// What can go wrong with the catalog.

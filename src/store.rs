@@ -185,18 +185,6 @@ impl Archive {
             Err(error) => Err(StoreError::io("open", &path)(error)),
         }
     }
-
-    /// Walks the names of all blob files, in order. Files that are no blobs are given as errors' keys.
-    pub fn blob_names(&self) -> Result<(Vec<Digest>, Vec<String>)> {
-        let (mut names, mut strangers) = (Vec::new(), Vec::new());
-        for key in self.folder.list("blobs/sha256")? {
-            match key.rsplit('/').next().and_then(|name| name.parse::<Digest>().ok()) {
-                Some(digest) if blob_key(digest) == key => names.push(digest),
-                _ => strangers.push(key),
-            }
-        }
-        Ok((names, strangers))
-    }
 }
 
 fn read_marker(root: &Path) -> Result<Option<Marker>> {
