@@ -66,3 +66,19 @@ pub(crate) async fn read(folder: &Path, copy: &Path) -> Result<Snapshot> {
     connection.close().await?;
     Ok(snapshot)
 }
+
+/// Lets the time pass that pending attachments wait for (a spool that cannot write waits a minute), without waiting.
+pub(crate) async fn let_time_pass(folder: &Path) -> Result<()> {
+    let path = folder.join("catalog.sqlite");
+    if !path.exists() {
+        return Ok(());
+    }
+    let mut connection = SqliteConnectOptions::new().filename(&path).disable_statement_logging().connect().await?;
+    let ready: bool = sqlx::query_scalar("SELECT count(*) = 1 FROM sqlite_schema WHERE name = 'attachments'")
+        .fetch_one(&mut connection)
+        .await?;
+    if ready {
+        sqlx::query("UPDATE attachments SET not_before = 0 WHERE state = 'pending'").execute(&mut connection).await?;
+    }
+    Ok(connection.close().await?)
+}

@@ -75,6 +75,15 @@ impl Life {
         report("after a kill", &archive.check_any_moment(&world.truth, Some(&snapshot)))
     }
 
+    /// Looks at what a run left that broke off. Its leases went back to the queue, so that any attachment may have been
+    /// exchanged once more.
+    pub(crate) fn after_failure(&mut self, world: &World) -> Result<()> {
+        self.after_death(world)?;
+        self.deaths -= 1;
+        self.leases.extend(world.truth.keys().map(|id| (id.clone(), Vec::new())));
+        Ok(())
+    }
+
     /// Deletes the catalog.
     pub(crate) fn delete_catalog(&mut self, world: &World) -> Result<()> {
         self.catalogs_deleted += 1;

@@ -5,6 +5,7 @@
 #![expect(clippy::print_stdout, reason = "the report of a test program")]
 
 mod catalog;
+mod faults;
 mod kills;
 mod life;
 mod oracle;
@@ -24,7 +25,7 @@ tests/crash/run [--kills N] [--seed S] [--resume] [--dir DIR] [PART…]
   --resume    go on from the totals that DIR keeps
   --dir DIR   where to work; a local disk (default: under target/)
   --program P the jellyjar to run (default: the one built with this)
-  PART        kills, steps (default: all)";
+  PART        kills, steps, faults (default: all)";
 
 /// What was asked for.
 #[derive(Debug)]
@@ -66,12 +67,13 @@ fn options() -> Result<Options> {
     Ok(options)
 }
 
-const PARTS: [&str; 2] = ["kills", "steps"];
+const PARTS: [&str; 3] = ["kills", "steps", "faults"];
 
 fn main() -> Result<()> {
-    let options = options()?;
+    let mut options = options()?;
     let wants = |part: &str| options.parts.is_empty() || options.parts.iter().any(|wanted| wanted == part);
     std::fs::create_dir_all(&options.dir)?;
+    options.dir = options.dir.canonicalize()?;
     if wants("kills") {
         let totals = kills::run(&options)?;
         println!("kills at random times: {}", totals.line());
@@ -83,6 +85,14 @@ fn main() -> Result<()> {
             println!("  {count:3} × before \"{step}\"  {}", trace::meaning(step));
         }
         println!("kills at named steps: {}", totals.line());
+    }
+    if wants("faults") {
+        let (totals, told) = faults::run(&options)?;
+        println!("failed system calls, each followed by a whole run:");
+        for (told, count) in &told {
+            println!("  {count:3} × {told}");
+        }
+        println!("{} failures in {} lives: {}", told.values().sum::<u64>(), totals.lives, totals.line());
     }
     Ok(())
 }

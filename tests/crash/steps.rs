@@ -117,8 +117,10 @@ fn killed(world: &World, injections: &[String], life: &mut Life, hit: &mut BTree
     if !ran.was_killed() {
         return Ok(false);
     }
-    // Entered and never left: the killing call is the last that began.
-    if let Some(step) = calls.iter().rfind(|call| call.result.is_none()).and_then(trace::step) {
+    // Entered and never left: the killing call is the last of its name that began.
+    let name = injections.iter().find_map(|injection| injection.split_once(":signal=")).map_or("", |(name, _)| name);
+    let last = calls.iter().rfind(|call| call.is(&[name]) && call.result.is_none());
+    if let Some(step) = last.and_then(trace::step) {
         *hit.entry(step).or_default() += 1;
     }
     life.after_death(world)?;
