@@ -154,6 +154,8 @@ impl Catalog {
             .busy_timeout(Duration::from_secs(30))
             .foreign_keys(false)
             .pragma("cache_size", "-32000")
+            // 16 MiB: a page that several batches change is copied to the database once.
+            .pragma("wal_autocheckpoint", "4000")
             .pragma("temp_store", "0")
             .pragma("journal_size_limit", "67108864")
             .disable_statement_logging();

@@ -60,13 +60,13 @@ struct Batch {
 }
 
 /// A batch is full with this many payloads, or this many attachments.
-const BATCH_PAYLOADS: usize = 4_000;
-const BATCH_ATTACHMENTS: usize = 8_000;
+const BATCH_PAYLOADS: usize = 2_000;
+const BATCH_ATTACHMENTS: usize = 4_000;
 
 /// Reads all inputs on a thread of its own, which ends when the receiver does. Not on the runtime's: a reader that
 /// waits for standard input cannot be ended.
 fn read_all(inputs: Vec<source::Input>, config: SourceConfig) -> mpsc::Receiver<Batch> {
-    let (sender, receiver) = mpsc::channel::<Batch>(2);
+    let (sender, receiver) = mpsc::channel::<Batch>(1);
     std::thread::spawn(move || {
         let mut batch = Batch::default();
         for input in &inputs {
