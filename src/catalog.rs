@@ -4,10 +4,13 @@
 //! Every public operation is one transaction: it happens whole or, on an error or a dropped future, not at all.
 
 mod audit;
+mod completion;
+mod decisions;
 mod ingest;
 mod jobs;
 mod journal;
 mod lookup;
+mod pauses;
 mod recover;
 mod report;
 mod state;
@@ -24,10 +27,12 @@ use crate::clock::Clock;
 use crate::model::TeamKey;
 
 pub use audit::{CitedBytes, Difference};
+pub use completion::{Completion, Intent, NewState};
 pub use ingest::{IngestMessage, IngestReference, Ingested, Known};
-pub use jobs::{Completion, Intent, Job, Lease, LeaseTicket, NewState};
+pub use jobs::{Job, Lease, LeaseTicket};
 pub use journal::{LoadedSegment, UnjournaledSkip};
-pub use report::{AttachmentRow, BlobRow, LinkRow, RejectRow, SeenTotals, StateTotals, TeamTotals, team_scope};
+pub use pauses::team_scope;
+pub use report::{AttachmentRow, RejectRow, SeenTotals, StateTotals, TeamTotals};
 pub use state::{BlobState, Pause, State};
 
 /// What can go wrong with the catalog.
@@ -52,6 +57,17 @@ pub enum CatalogError {
     Foreign {
         /// The file.
         path: PathBuf,
+    },
+    /// SQLite cannot read it.
+    #[error(
+        "the catalog {path} is damaged; run `jellyjar rebuild`, which moves it aside and makes it anew from the archive",
+        path = path.display()
+    )]
+    Corrupt {
+        /// The catalog's file.
+        path: PathBuf,
+        /// What SQLite says.
+        source: sqlx::Error,
     },
     /// SQLite's locks do not hold there.
     #[error(
@@ -138,14 +154,16 @@ impl Catalog {
             .busy_timeout(Duration::from_secs(30))
             .foreign_keys(false)
             .pragma("cache_size", "-32000")
+            // 16 MiB: a page that several batches change is copied to the database once.
+            .pragma("wal_autocheckpoint", "4000")
             .pragma("temp_store", "0")
             .pragma("journal_size_limit", "67108864")
             .disable_statement_logging();
-        let mut connection = options.connect().await.map_err(|error| match &error {
-            sqlx::Error::Database(database) if database.code().is_some_and(|code| code == "26") => {
-                CatalogError::Foreign { path: path.clone() }
+        let mut connection = options.connect().await.map_err(|error| {
+            if recover::is_corrupt(&error) {
+                return CatalogError::Corrupt { path: path.clone(), source: error };
             }
-            _ => open(std::io::Error::other(error)),
+            open(std::io::Error::other(error))
         })?;
         let application_id: i64 = sqlx::query_scalar("PRAGMA application_id")
             .fetch_one(&mut connection)

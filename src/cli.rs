@@ -67,6 +67,7 @@ struct Cli {
 /// Options of every command.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Options of every command")]
+#[expect(clippy::doc_markdown, reason = "these are help texts, where backticks would show")]
 pub(crate) struct Global {
     /// The configuration file [default: ./jellyjar.toml or the user's configuration folder, if there]
     #[arg(long, global = true, value_name = "FILE")]

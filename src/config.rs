@@ -277,7 +277,7 @@ impl Default for SpoolConfig {
 #[serde(default, deny_unknown_fields)]
 pub struct SourceConfig {
     /// The largest message or conversation, in bytes of JSON.
-    #[serde(rename = "max_payload_size", deserialize_with = "values::size_in_memory::<1024, { 4 << 30 }, _>")]
+    #[serde(deserialize_with = "values::size_in_memory::<1024, { 4 << 30 }, _>")]
     pub max_payload_bytes: usize,
 }
 

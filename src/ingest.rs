@@ -180,10 +180,11 @@ impl Intake {
             segments.push(self.journal.append(Stream::Outcomes, &lines).await?);
         }
 
+        // Moved, not copied: a batch is large, and its lines are of no more use.
         let messages: Vec<IngestMessage> = prepared
-            .iter()
+            .into_iter()
             .filter(|one| is_new(one) || one.message.references.iter().any(revives))
-            .map(|one| one.message.clone())
+            .map(|one| one.message)
             .collect();
         let writer_id = self.journal.writer_id().to_string();
         let ingested = self.catalog.ingest(team.row, &messages, &keys, generation, &writer_id).await?;

@@ -132,7 +132,7 @@ impl Archive {
         let mut text = serde_json::to_vec_pretty(&marker).expect("a struct of text and numbers always serialises");
         text.push(b'\n');
         if let Some(parent) = root.parent() {
-            folder.sync_folder(if parent.as_os_str().is_empty() { Path::new(".") } else { parent })?;
+            Folder::sync_folder(if parent.as_os_str().is_empty() { Path::new(".") } else { parent })?;
         }
         folder.put_if_absent(Self::MARKER, &text)?;
         Self::open(root)
@@ -156,7 +156,7 @@ impl Archive {
     /// The keys of a stream's segments, in the order of their names, which is that of their making.
     pub fn segments(&self, stream: Stream) -> Result<Vec<String>> {
         let mut keys = self.folder.list(stream.prefix())?;
-        keys.retain(|key| key.ends_with(".jsonl"));
+        keys.retain(|key| Path::new(key).extension().is_some_and(|extension| extension == "jsonl"));
         Ok(keys)
     }
 
@@ -184,18 +184,6 @@ impl Archive {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(StoreError::io("open", &path)(error)),
         }
-    }
-
-    /// Walks the names of all blob files, in order. Files that are no blobs are given as errors' keys.
-    pub fn blob_names(&self) -> Result<(Vec<Digest>, Vec<String>)> {
-        let (mut names, mut strangers) = (Vec::new(), Vec::new());
-        for key in self.folder.list("blobs/sha256")? {
-            match key.rsplit('/').next().and_then(|name| name.parse::<Digest>().ok()) {
-                Some(digest) if blob_key(digest) == key => names.push(digest),
-                _ => strangers.push(key),
-            }
-        }
-        Ok((names, strangers))
     }
 }
 

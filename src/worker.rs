@@ -133,16 +133,16 @@ impl Driver {
     pub async fn drive<F, E, W, WF, C, CF>(
         &self,
         signals: &Signals,
-        held_until: impl Fn(TeamRow) -> Option<i64>,
+        held_until: impl Fn(TeamRow) -> Option<i64> + Sync,
         work: W,
         commit: C,
     ) -> Result<Ended, DriveError<E>>
     where
         F: Send + 'static,
         E: std::error::Error + Send + 'static,
-        W: Fn(Lease<Job>) -> WF,
+        W: Fn(Lease<Job>) -> WF + Sync,
         WF: Future<Output = F> + Send + 'static,
-        C: Fn(Vec<F>) -> CF,
+        C: Fn(Vec<F>) -> CF + Sync,
         CF: Future<Output = Result<(), E>> + Send + 'static,
     {
         let mut progress = Progress {
@@ -171,10 +171,11 @@ impl Driver {
         outcome
     }
 
+    #[expect(clippy::too_many_lines, reason = "one loop, whose steps are read together")]
     async fn steps<F, E, W, WF, C, CF>(
         &self,
         signals: &Signals,
-        held_until: &impl Fn(TeamRow) -> Option<i64>,
+        held_until: &(impl Fn(TeamRow) -> Option<i64> + Sync),
         work: &W,
         commit: &C,
         progress: &mut Progress<F, E>,
@@ -182,9 +183,9 @@ impl Driver {
     where
         F: Send + 'static,
         E: std::error::Error + Send + 'static,
-        W: Fn(Lease<Job>) -> WF,
+        W: Fn(Lease<Job>) -> WF + Sync,
         WF: Future<Output = F> + Send + 'static,
-        C: Fn(Vec<F>) -> CF,
+        C: Fn(Vec<F>) -> CF + Sync,
         CF: Future<Output = Result<(), E>> + Send + 'static,
     {
         let mut stop_by: Option<Instant> = None;
@@ -275,10 +276,10 @@ impl Driver {
 
             tokio::select! {
                 Some(joined) = progress.running.join_next_with_id(), if !progress.running.is_empty() => {
-                    self.take_finished(joined, progress)?;
+                    Self::take_finished(joined, progress)?;
                     // Take all that is there before looking at anything else.
                     while let Some(joined) = progress.running.try_join_next_with_id() {
-                        self.take_finished(joined, progress)?;
+                        Self::take_finished(joined, progress)?;
                     }
                 }
                 joined = wait_for(&mut progress.committing), if progress.committing.is_some() => {
@@ -308,7 +309,6 @@ impl Driver {
     }
 
     fn take_finished<F, E: std::error::Error + 'static>(
-        &self,
         joined: Result<(Id, F), tokio::task::JoinError>,
         progress: &mut Progress<F, E>,
     ) -> Result<(), DriveError<E>> {
@@ -320,7 +320,7 @@ impl Driver {
     }
 
     /// When the next pending attachment of any team may be worked on.
-    async fn next_due_ms(&self, held: &impl Fn(TeamRow) -> Option<i64>) -> Result<i64, CatalogError> {
+    async fn next_due_ms(&self, held: &(impl Fn(TeamRow) -> Option<i64> + Sync)) -> Result<i64, CatalogError> {
         let mut earliest = i64::MAX;
         for team in &self.teams {
             if let Some(due) = self.catalog.next_due_ms(*team).await? {

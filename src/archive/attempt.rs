@@ -44,7 +44,7 @@ const LOCAL_SCOPE: &str = "local";
 const PROBE_HOLDS_MS: i64 = 60_000;
 
 /// Trouble of this machine that lasts at least this long pauses everything, instead of one attachment.
-const LASTING: Duration = Duration::from_secs(60);
+const LASTING: Duration = Duration::from_mins(1);
 
 /// What a lease's work led to; nothing of it is durable yet.
 #[derive(Debug)]
@@ -96,7 +96,7 @@ pub struct Fetcher {
 const FRESH_LINKS: u32 = 2;
 
 /// 429 answers that ask for at most this long hold the whole egress group: the 5-minute window is per address.
-const EGRESS_PAUSE_MAX: Duration = Duration::from_secs(300);
+const EGRESS_PAUSE_MAX: Duration = Duration::from_mins(5);
 
 enum Step {
     Spooled(Spooled, Option<String>),

@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde_json::Map;
 
 use super::{AuditError, Subject};
-use crate::catalog::AttachmentRow;
+use crate::catalog::{AttachmentRow, State};
 use crate::digest::Digest;
 use crate::model::{FORMAT_VERSION, OutcomeKind, OutcomeLine, Stream};
 
@@ -98,6 +98,6 @@ async fn accept_batch(subject: &Subject, batch: Vec<AttachmentRow>, done: &mut A
             subject.catalog.load_outcomes(subject.archive_row, team, &line.team, lines).await?;
         }
     }
-    done.accepted.extend(accepted);
+    done.accepted.extend(accepted.into_iter().map(|row| AttachmentRow { state: State::Archived, ..row }));
     Ok(())
 }

@@ -69,7 +69,7 @@ impl<'a> JournalAudit<'a> {
             present.extend(keys);
             let ends: Ends =
                 known.iter().map(|record| (record.writer_id.clone(), chain::end_of(record, stream))).collect();
-            self.judge_chains(stream, walked.links, &ends, &walked.superseded, &present, report).await?;
+            self.judge_chains(stream, walked.links, &ends, &walked.superseded, &present, report)?;
             superseded_keys.extend(walked.superseded_keys);
         }
         let mut vanished: Vec<&String> = seen
@@ -89,7 +89,7 @@ impl<'a> JournalAudit<'a> {
         Ok(())
     }
 
-    async fn judge_chains(
+    fn judge_chains(
         &self,
         stream: Stream,
         links: Vec<Link>,
@@ -105,7 +105,7 @@ impl<'a> JournalAudit<'a> {
             let mut links = links;
             for key in self.subject.archive.segments(stream)? {
                 if !present.contains(&key)
-                    && let Some(link) = read_link(&self.subject.archive, &key)?
+                    && let Some(link) = read_link(&self.subject.archive, &key)
                 {
                     links.push(link);
                 }
@@ -337,7 +337,7 @@ fn batch<T: for<'de> serde::Deserialize<'de> + Versioned>(
 }
 
 /// The place of one segment in its chain; `None` where it cannot be read.
-fn read_link(archive: &Archive, key: &str) -> Result<Option<Link>, AuditError> {
+fn read_link(archive: &Archive, key: &str) -> Option<Link> {
     #[derive(serde::Deserialize)]
     struct AnyLine {
         v: u32,
@@ -347,22 +347,22 @@ fn read_link(archive: &Archive, key: &str) -> Result<Option<Link>, AuditError> {
             self.v
         }
     }
-    let Ok(mut reader) = SegmentReader::open(archive, key) else { return Ok(None) };
+    let Ok(mut reader) = SegmentReader::open(archive, key) else { return None };
     loop {
         match reader.next_line::<AnyLine>() {
             Ok(Some(_)) => {}
             Ok(None) => break,
-            Err(_) => return Ok(None),
+            Err(_) => return None,
         }
     }
     let header = reader.header().clone();
-    Ok(Some(Link {
+    Some(Link {
         key: key.to_owned(),
         writer: header.writer_id,
         seq: header.seq,
         previous: header.previous_sha256,
         sha256: reader.finish(),
-    }))
+    })
 }
 
 /// The segments that cannot be read to their end, and why.
@@ -394,7 +394,8 @@ pub(super) fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        text.push_str(&format!(": {error}"));
+        text.push_str(": ");
+        text.push_str(&error.to_string());
         cause = error.source();
     }
     text

@@ -210,8 +210,8 @@ async fn one_attempt(
         fetcher.spool.reserve(Some(broken.size_bytes)).await.map_err(|error| (error.decision(), error.to_string()))?;
     let link = team.client.exchange(id).await.map_err(|error| (error.decision(), error.to_string()))?;
     let declared = Declared { size_bytes: Some(broken.size_bytes) };
-    let fetched = fetch(&fetcher.clients, link, &declared, &fetcher.spool, reservation, &fetcher.http).await;
-    let spooled = match fetched {
+    let outcome = fetch(&fetcher.clients, link, &declared, &fetcher.spool, reservation, &fetcher.http).await;
+    let spooled = match outcome {
         Ok(spooled) => spooled,
         // The recorded digest is what counts here, whatever else was declared.
         Err(FetchError::Mismatch { spooled, .. }) if spooled.sha256() == broken.sha256 => *spooled,

@@ -7,7 +7,7 @@ use serde::Serialize;
 use sqlx::{Connection as _, Row as _};
 
 use super::report::unsigned;
-use super::{ArchiveRow, BlobRow, BlobState, Catalog, CatalogError, Result, State, TeamRow, at};
+use super::{ArchiveRow, BlobState, Catalog, CatalogError, Result, State, TeamRow, at};
 use crate::digest::Digest;
 use crate::model::{AttachmentKey, OutcomeLine, TeamKey};
 
@@ -66,6 +66,17 @@ fn digest(bytes: &[u8]) -> Result<Digest> {
 
 fn state(text: Option<&str>) -> Result<Option<State>> {
     text.map(str::parse).transpose()
+}
+
+/// One blob as the catalog knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlobRow {
+    /// Its name.
+    pub sha256: Digest,
+    /// Its size in bytes.
+    pub size_bytes: u64,
+    /// What is known of it.
+    pub state: BlobState,
 }
 
 impl Catalog {

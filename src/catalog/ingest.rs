@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use serde::Serialize;
-use sqlx::{Connection as _, Row as _};
+use sqlx::Connection as _;
 
 use super::{Catalog, Result, State, TeamRow, at};
 use crate::model::{AttachmentId, AttachmentKey, Reject};
@@ -56,7 +56,7 @@ pub struct IngestReference {
 /// What an ingest changed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Ingested {
-    /// Attachments that became pending.
+    /// Attachments that became pending, for display: one that another process took in meanwhile may be missing.
     pub enqueued: u64,
 }
 
@@ -102,23 +102,24 @@ fn size_column(size: Option<u64>) -> Option<i64> {
 impl Catalog {
     /// The states of those of `keys` that are known.
     pub async fn known(&self, team: TeamRow, keys: &[AttachmentKey]) -> Result<HashMap<AttachmentKey, Known>> {
-        let keys: Vec<String> = keys.iter().map(AttachmentKey::to_hex).collect();
+        let hex: Vec<String> = keys.iter().map(AttachmentKey::to_hex).collect();
         let mut connection = self.connection().await;
-        let rows = sqlx::query(
+        // One row for all: a row each costs more than finding it.
+        let found: Option<String> = sqlx::query_scalar(
             "-- name: known
-            SELECT a.key, a.state FROM json_each($2) j
+            SELECT group_concat(j.key || ' ' || a.state) FROM json_each($2) j
             CROSS JOIN attachments a ON a.team_id = $1 AND a.key = unhex(j.value)",
         )
         .bind(team.0)
-        .bind(json(&keys))
-        .fetch_all(&mut *connection)
+        .bind(json(&hex))
+        .fetch_one(&mut *connection)
         .await
         .map_err(at("known"))?;
-        let mut known = HashMap::with_capacity(rows.len());
-        for row in rows {
-            let key: &[u8] = row.get(0);
-            if let Some(key) = AttachmentKey::from_slice(key) {
-                known.insert(key, Known { state: row.get::<&str, _>(1).parse()? });
+        let mut known = HashMap::new();
+        for entry in found.as_deref().unwrap_or_default().split_terminator(',') {
+            let parsed = entry.split_once(' ').and_then(|(index, state)| Some((index.parse::<usize>().ok()?, state)));
+            if let Some((key, state)) = parsed.and_then(|(index, state)| Some((keys.get(index)?, state))) {
+                known.insert(*key, Known { state: state.parse()? });
             }
         }
         Ok(known)
@@ -126,24 +127,26 @@ impl Catalog {
 
     /// Those of `digests` whose message line the journal holds.
     pub async fn known_lines(&self, team: TeamRow, digests: &[[u8; 16]]) -> Result<HashSet<[u8; 16]>> {
-        let digests: Vec<String> = digests.iter().map(|digest| data_encoding::HEXLOWER.encode(digest)).collect();
+        let hex: Vec<String> = digests.iter().map(|digest| data_encoding::HEXLOWER.encode(digest)).collect();
         let mut connection = self.connection().await;
-        let rows: Vec<Vec<u8>> = sqlx::query_scalar(
+        let found: Option<String> = sqlx::query_scalar(
             "-- name: known_lines
-            SELECT m.line_digest FROM json_each($2) j
+            SELECT group_concat(j.key) FROM json_each($2) j
             CROSS JOIN messages m ON m.team_id = $1 AND m.line_digest = unhex(j.value)",
         )
         .bind(team.0)
-        .bind(json(&digests))
-        .fetch_all(&mut *connection)
+        .bind(json(&hex))
+        .fetch_one(&mut *connection)
         .await
         .map_err(at("known_lines"))?;
-        Ok(rows.into_iter().filter_map(|digest| digest.try_into().ok()).collect())
+        let indexes = found.as_deref().unwrap_or_default().split_terminator(',');
+        Ok(indexes.filter_map(|index| digests.get(index.parse::<usize>().ok()?).copied()).collect())
     }
 
     /// Takes in messages whose lines (and whose skips' outcome lines) are durable in the journal. New attachments
     /// become pending, or skipped where every reference to them is; a skipped one that is now accepted becomes
     /// pending. `seen` are all attachments of the batch, known ones included: they count in this run's receipt.
+    #[expect(clippy::too_many_lines, reason = "one transaction, whose statements are read together")]
     pub async fn ingest(
         &self,
         team: TeamRow,
@@ -217,7 +220,8 @@ impl Catalog {
         sqlx::query(SEE).bind(team.0).bind(&seen).execute(&mut *transaction).await.map_err(at("see"))?;
         let mut enqueued = 0;
         if !attachments.is_empty() {
-            let pending = sqlx::query_scalar::<_, i64>(
+            let skips = attachments.iter().filter(|attachment| attachment.r.is_some()).count();
+            let done = sqlx::query(
                 "-- name: ingest_attachments
                 INSERT INTO attachments
                     (team_id, key, attachment_id, state, declared_size, reason, generation, writer_id, updated_at)
@@ -227,18 +231,17 @@ impl Catalog {
                 ON CONFLICT (team_id, key) DO UPDATE SET
                     state = 'pending', reason = NULL, declared_size = excluded.declared_size,
                     not_before = 0, updated_at = excluded.updated_at
-                WHERE attachments.state = 'skipped' AND excluded.state = 'pending'
-                RETURNING state = 'pending'",
+                WHERE attachments.state = 'skipped' AND excluded.state = 'pending'",
             )
             .bind(team.0)
             .bind(json(&attachments))
             .bind(i64::try_from(generation).unwrap_or(i64::MAX))
             .bind(writer_id)
             .bind(now)
-            .fetch_all(&mut *transaction)
+            .execute(&mut *transaction)
             .await
             .map_err(at("ingest_attachments"))?;
-            enqueued = pending.into_iter().map(i64::cast_unsigned).sum();
+            enqueued = done.rows_affected().saturating_sub(u64::try_from(skips).unwrap_or(u64::MAX));
             sqlx::query(
                 "-- name: ingest_messages
                 INSERT INTO messages (team_id, line_digest, message_id, subject, sender, sent_at, conversation_id)

@@ -1,14 +1,12 @@
 //! Jobs and leases: who may work on what, and how the work ends.
 
-use std::collections::HashSet;
 use std::time::Duration;
 
 use serde::Serialize;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Connection as _, Row as _};
 
-use super::{ArchiveRow, BlobState, Catalog, CatalogError, Pause, Result, State, TeamRow, at};
-use crate::digest::Digest;
+use super::{Catalog, CatalogError, Result, TeamRow, at};
 use crate::model::{AttachmentId, AttachmentKey};
 
 /// What is to be done: ids only. Made by [`Catalog::claim`] alone.
@@ -76,100 +74,20 @@ impl<T> Lease<T> {
     }
 }
 
-/// How a lease ends.
-#[derive(Debug, Clone)]
-pub struct Completion {
-    row: i64,
-    token: [u8; 16],
-    state: NewState,
-}
-
-/// The place a lease's attachment goes to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum NewState {
-    /// Its outcome line is durable.
-    Archived {
-        /// The blob.
-        sha256: Digest,
-        /// Its size.
-        size_bytes: u64,
-        /// The media type that the bytes show.
-        sniffed_type: Option<String>,
-    },
-    /// Its outcome line is durable.
-    Failed {
-        /// Why.
-        reason: String,
-    },
-    /// Its outcome line is durable.
-    Quarantined {
-        /// The bytes.
-        sha256: Digest,
-        /// Their size.
-        size_bytes: u64,
-        /// The media type that the bytes show.
-        sniffed_type: Option<String>,
-        /// What contradicts what.
-        reason: String,
-    },
-    /// Another attempt, later.
-    Retry {
-        /// How long from now.
-        delay: Duration,
-        /// Whether this counts as a spent attempt.
-        attempt_spent: bool,
-        /// Whether the API said that there is no such attachment.
-        not_found: bool,
-        /// Why, where something went wrong.
-        reason: Option<String>,
-    },
-}
-
-impl Completion {
-    /// Ends `lease` with `state`.
-    pub fn new(lease: &Lease<Job>, state: NewState) -> Self {
-        Self { row: lease.job.row, token: lease.token, state }
-    }
-
-    /// Where the attachment goes.
-    pub fn state(&self) -> &NewState {
-        &self.state
-    }
-}
-
 #[derive(Serialize)]
-struct LeaseJson {
+pub(super) struct LeaseJson {
     i: i64,
     t: String,
 }
 
 impl LeaseJson {
-    fn new(row: i64, token: &[u8; 16]) -> Self {
-        Self { i: row, t: data_encoding::HEXLOWER.encode(token) }
+    pub(super) fn new(ticket: &LeaseTicket) -> Self {
+        Self { i: ticket.row, t: data_encoding::HEXLOWER.encode(&ticket.token) }
     }
 }
 
-#[derive(Default, Serialize)]
-struct CompletionJson<'a> {
-    #[serde(flatten)]
-    lease: Option<LeaseJson>,
-    s: &'static str,
-    h: Option<String>,
-    z: Option<i64>,
-    y: Option<&'a str>,
-    r: Option<&'a str>,
-    b: i64,
-    a: u32,
-    n: u32,
-}
-
-fn json<T: Serialize>(value: &T) -> String {
+pub(super) fn json<T: Serialize>(value: &T) -> String {
     serde_json::to_string(value).expect("plain structs of text and numbers always serialise")
-}
-
-/// A count or size as a column.
-fn column(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 impl Catalog {
@@ -252,7 +170,7 @@ impl Catalog {
 
     /// Gives leases back unused: their attachments are due again at once, with no attempt spent.
     pub async fn release(&self, leases: &[LeaseTicket]) -> Result<()> {
-        let leases: Vec<_> = leases.iter().map(|ticket| LeaseJson::new(ticket.row, &ticket.token)).collect();
+        let leases: Vec<_> = leases.iter().map(LeaseJson::new).collect();
         let mut connection = self.connection().await;
         sqlx::query(
             "-- name: release
@@ -271,7 +189,7 @@ impl Catalog {
     /// [`Lease::ticket`] gives them.
     pub async fn renew(&self, leases: &[LeaseTicket], duration: Duration) -> Result<u64> {
         let expires_at = self.clock.now_ms().saturating_add(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX));
-        let leases: Vec<_> = leases.iter().map(|ticket| LeaseJson::new(ticket.row, &ticket.token)).collect();
+        let leases: Vec<_> = leases.iter().map(LeaseJson::new).collect();
         let mut connection = self.connection().await;
         let done = sqlx::query(
             "-- name: renew
@@ -285,119 +203,6 @@ impl Catalog {
         .await
         .map_err(at("renew"))?;
         Ok(done.rows_affected())
-    }
-
-    /// Notes, before anything is stored, what a batch of leases is about to cite: blobs that are not known become
-    /// `writing`, and a condemned one comes back to it. Gives the state of every named blob, and drops leases that
-    /// are no longer held (their rows are returned).
-    pub async fn intend(&self, archive: ArchiveRow, leases: &[LeaseTicket], blobs: &[(Digest, u64)]) -> Result<Intent> {
-        #[derive(Serialize)]
-        struct BlobJson {
-            h: String,
-            z: i64,
-        }
-        let tickets: Vec<_> = leases.iter().map(|ticket| LeaseJson::new(ticket.row, &ticket.token)).collect();
-        let wanted: Vec<_> =
-            blobs.iter().map(|(digest, size)| BlobJson { h: digest.to_hex(), z: column(*size) }).collect();
-        let wanted = json(&wanted);
-        let mut connection = self.connection().await;
-        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(at("begin_intend"))?;
-        let held: Vec<i64> = sqlx::query_scalar(
-            "-- name: held
-            SELECT a.id FROM json_each($1) j CROSS JOIN attachments a
-            ON a.id = j.value ->> 'i' AND a.lease_token = unhex(j.value ->> 't') AND a.state = 'pending'",
-        )
-        .bind(json(&tickets))
-        .fetch_all(&mut *transaction)
-        .await
-        .map_err(at("held"))?;
-        let rows = sqlx::query(
-            "-- name: blob_states
-            SELECT b.sha256, b.state FROM json_each($2) j
-            CROSS JOIN blobs b ON b.archive_id = $1 AND b.sha256 = unhex(j.value ->> 'h')",
-        )
-        .bind(archive.0)
-        .bind(&wanted)
-        .fetch_all(&mut *transaction)
-        .await
-        .map_err(at("blob_states"))?;
-        let mut known = Vec::with_capacity(rows.len());
-        for row in &rows {
-            known.push((digest(row, 0)?, row.get::<&str, _>(1).parse::<BlobState>()?));
-        }
-        sqlx::query(
-            "-- name: intend_blobs
-            INSERT INTO blobs (archive_id, sha256, size_bytes, state)
-            SELECT $1, unhex(value ->> 'h'), value ->> 'z', 'writing' FROM json_each($2) WHERE true
-            ON CONFLICT (archive_id, sha256) DO UPDATE SET state = 'writing' WHERE blobs.state = 'condemned'",
-        )
-        .bind(archive.0)
-        .bind(&wanted)
-        .execute(&mut *transaction)
-        .await
-        .map_err(at("intend_blobs"))?;
-        transaction.commit().await.map_err(at("commit_intend"))?;
-        Ok(Intent { held: held.into_iter().collect(), known })
-    }
-
-    /// Ends leases, all in one transaction, after everything that they cite is durable: `durable` blobs, and the
-    /// outcome segment `segment`. Each completion is fenced by its lease's token and changes exactly one row or none;
-    /// gives the number of those that changed none.
-    pub async fn complete(
-        &self,
-        archive: ArchiveRow,
-        completions: &[Completion],
-        durable: &[Digest],
-        segment: Option<(&str, Digest)>,
-        pauses: &[Pause],
-        writer_id: &str,
-    ) -> Result<u64> {
-        let now = self.clock.now_ms();
-        let rows: Vec<CompletionJson<'_>> =
-            completions.iter().map(|completion| completion_json(completion, now)).collect();
-        let mut connection = self.connection().await;
-        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(at("begin_complete"))?;
-        if !durable.is_empty() {
-            let digests: Vec<_> = durable.iter().map(Digest::to_hex).collect();
-            sqlx::query(
-                "-- name: blobs_durable
-                UPDATE blobs SET state = 'durable' FROM (SELECT unhex(value) AS sha256 FROM json_each($2)) j
-                WHERE blobs.archive_id = $1 AND blobs.sha256 = j.sha256",
-            )
-            .bind(archive.0)
-            .bind(json(&digests))
-            .execute(&mut *transaction)
-            .await
-            .map_err(at("blobs_durable"))?;
-        }
-        if let Some((key, digest)) = segment {
-            super::journal::remember_segment(&mut transaction, archive, key, digest).await?;
-        }
-        let done = sqlx::query(
-            "-- name: complete
-            UPDATE attachments SET
-                state = j.state, sha256 = j.sha256, size_bytes = j.size_bytes, sniffed_type = j.sniffed_type,
-                reason = j.reason, not_before = j.not_before, attempts = attachments.attempts + j.attempts,
-                not_found_count = attachments.not_found_count + j.not_found, lease_token = NULL, lease_expires_at = NULL,
-                writer_id = $2, updated_at = $3
-            FROM (SELECT value ->> 'i' AS row, unhex(value ->> 't') AS token, value ->> 's' AS state,
-                    unhex(value ->> 'h') AS sha256, value ->> 'z' AS size_bytes, value ->> 'y' AS sniffed_type,
-                    value ->> 'r' AS reason, value ->> 'b' AS not_before, value ->> 'a' AS attempts,
-                    value ->> 'n' AS not_found
-                FROM json_each($1)) j
-            WHERE attachments.id = j.row AND attachments.lease_token = j.token AND attachments.state = 'pending'",
-        )
-        .bind(json(&rows))
-        .bind(writer_id)
-        .bind(now)
-        .execute(&mut *transaction)
-        .await
-        .map_err(at("complete"))?;
-        for pause in pauses {
-            super::report::keep_pause(&mut transaction, pause).await?;
-        }
-        transaction.commit().await.map_err(at("commit_complete"))?;
-        Ok(column_to_u64(completions.len()).saturating_sub(done.rows_affected()))
     }
 
     /// When the next pending attachment of `team` that nobody has leased is due; `None` when there is none.
@@ -415,30 +220,18 @@ impl Catalog {
     }
 }
 
-/// What [`Catalog::intend`] found.
-#[derive(Debug)]
-pub struct Intent {
-    held: HashSet<i64>,
-    known: Vec<(Digest, BlobState)>,
-}
-
-impl Intent {
-    /// Whether the lease of this ticket is still held.
-    pub fn holds(&self, ticket: &LeaseTicket) -> bool {
-        self.held.contains(&ticket.row)
-    }
-
-    /// The blobs that were known before, with their states then.
-    pub fn known_blobs(&self) -> &[(Digest, BlobState)] {
-        &self.known
-    }
-}
-
 /// Names a lease to the catalog, for renewal and fencing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LeaseTicket {
     row: i64,
     token: [u8; 16],
+}
+
+impl LeaseTicket {
+    /// The attachment's row.
+    pub(super) fn row(&self) -> i64 {
+        self.row
+    }
 }
 
 impl Lease<Job> {
@@ -450,16 +243,6 @@ impl Lease<Job> {
 
 const NEXT_GENERATION: &str = "-- name: next_generation
     UPDATE generations SET latest = latest + 1 WHERE singleton = 1 RETURNING latest";
-
-fn column_to_u64(count: usize) -> u64 {
-    u64::try_from(count).unwrap_or(u64::MAX)
-}
-
-fn digest(row: &SqliteRow, column: usize) -> Result<Digest> {
-    let bytes: &[u8] = row.get(column);
-    let bytes = bytes.try_into().map_err(|_| CatalogError::Impossible("a digest that is not 32 bytes".into()))?;
-    Ok(Digest::from_bytes(bytes))
-}
 
 fn lease(row: &SqliteRow, team: TeamRow, generation: u64) -> Result<Lease<Job>> {
     let impossible = |what: &str| CatalogError::Impossible(format!("attachments.{what}"));
@@ -475,40 +258,4 @@ fn lease(row: &SqliteRow, team: TeamRow, generation: u64) -> Result<Lease<Job>> 
         not_found_count: u32::try_from(row.get::<i64, _>(5)).unwrap_or(u32::MAX),
     };
     Ok(Lease { job, token: token.try_into().map_err(|_| impossible("lease_token"))?, generation })
-}
-
-fn completion_json(completion: &Completion, now: i64) -> CompletionJson<'_> {
-    let lease = Some(LeaseJson::new(completion.row, &completion.token));
-    match &completion.state {
-        NewState::Archived { sha256, size_bytes, sniffed_type } => CompletionJson {
-            lease,
-            s: State::Archived.as_str(),
-            h: Some(sha256.to_hex()),
-            z: Some(column(*size_bytes)),
-            y: sniffed_type.as_deref(),
-            ..CompletionJson::default()
-        },
-        NewState::Failed { reason } => {
-            CompletionJson { lease, s: State::Failed.as_str(), r: Some(reason), a: 1, ..CompletionJson::default() }
-        }
-        NewState::Quarantined { sha256, size_bytes, sniffed_type, reason } => CompletionJson {
-            lease,
-            s: State::Quarantined.as_str(),
-            h: Some(sha256.to_hex()),
-            z: Some(column(*size_bytes)),
-            y: sniffed_type.as_deref(),
-            r: Some(reason),
-            a: 1,
-            ..CompletionJson::default()
-        },
-        NewState::Retry { delay, attempt_spent, not_found, reason } => CompletionJson {
-            lease,
-            s: State::Pending.as_str(),
-            r: reason.as_deref(),
-            b: now.saturating_add(i64::try_from(delay.as_millis()).unwrap_or(i64::MAX)),
-            a: u32::from(*attempt_spent),
-            n: u32::from(*not_found),
-            ..CompletionJson::default()
-        },
-    }
 }

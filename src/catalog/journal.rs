@@ -99,8 +99,8 @@ impl Catalog {
         let mut connection = self.connection().await;
         sqlx::query(
             "-- name: supersede_segments
-            UPDATE segments SET superseded = 1 FROM (SELECT value AS key FROM json_each($2)) j
-            WHERE segments.archive_id = $1 AND segments.key = j.key",
+            UPDATE segments SET superseded = 1
+            WHERE archive_id = $1 AND key IN (SELECT value FROM json_each($2))",
         )
         .bind(archive.0)
         .bind(json(&keys))

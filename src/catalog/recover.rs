@@ -42,13 +42,15 @@ impl Catalog {
     }
 }
 
+/// Whether SQLite says that the file is no database, or a broken one: `SQLITE_CORRUPT` and `SQLITE_NOTADB`, with their
+/// extended codes (sqlite.org/rescode.html).
+pub(super) fn is_corrupt(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code()?.parse::<u32>().ok());
+    matches!(code.map(|code| code & 0xff), Some(11 | 26))
+}
+
 /// Whether SQLite can read all of it.
 async fn is_sound(path: &Path) -> Result<bool> {
-    // SQLITE_CORRUPT and SQLITE_NOTADB, with their extended codes (sqlite.org/rescode.html).
-    let is_corrupt = |error: &sqlx::Error| {
-        let code = error.as_database_error().and_then(|error| error.code()?.parse::<u32>().ok());
-        matches!(code.map(|code| code & 0xff), Some(11 | 26))
-    };
     let options =
         SqliteConnectOptions::new().filename(path).busy_timeout(Duration::from_secs(30)).disable_statement_logging();
     let checked = async {

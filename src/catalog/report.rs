@@ -1,10 +1,10 @@
 //! What people ask of the catalog: totals, lists, and the decisions they take on them.
 
 use serde::Serialize;
-use sqlx::sqlite::{SqliteConnection, SqliteRow};
-use sqlx::{Connection as _, Row as _};
+use sqlx::Row as _;
+use sqlx::sqlite::SqliteRow;
 
-use super::{ArchiveRow, BlobState, Catalog, CatalogError, Pause, Result, State, TeamRow, at};
+use super::{ArchiveRow, BlobState, Catalog, CatalogError, Result, State, at};
 use crate::digest::Digest;
 use crate::model::AttachmentKey;
 
@@ -109,26 +109,6 @@ pub struct AttachmentRow {
     pub generation: u64,
 }
 
-/// One blob as the catalog knows it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BlobRow {
-    /// Its name.
-    pub sha256: Digest,
-    /// Its size in bytes.
-    pub size_bytes: u64,
-    /// What is known of it.
-    pub state: BlobState,
-}
-
-/// One link from a message to an attachment.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct LinkRow {
-    /// The message's id.
-    pub message_id: Option<String>,
-    /// The attachment's name there.
-    pub name: Option<String>,
-}
-
 /// Something that could not be read, as it is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RejectRow {
@@ -144,23 +124,6 @@ pub struct RejectRow {
     pub excerpt: String,
     /// When it was first met, in milliseconds since the Unix epoch.
     pub first_seen_at_ms: i64,
-}
-
-/// Begins or changes a pause; the later end wins.
-pub(super) async fn keep_pause(connection: &mut SqliteConnection, pause: &Pause) -> Result<()> {
-    sqlx::query(
-        "-- name: keep_pause
-        INSERT INTO pauses (scope, until, reason) VALUES ($1, $2, $3)
-        ON CONFLICT (scope) DO UPDATE SET until = excluded.until, reason = excluded.reason
-        WHERE excluded.until > pauses.until",
-    )
-    .bind(&pause.scope)
-    .bind(pause.until_ms)
-    .bind(&pause.reason)
-    .execute(connection)
-    .await
-    .map_err(at("keep_pause"))?;
-    Ok(())
 }
 
 pub(super) fn unsigned(row: &SqliteRow, column: usize) -> u64 {
@@ -241,8 +204,10 @@ impl Catalog {
         let mut connection = self.connection().await;
         sqlx::query_scalar(
             "-- name: any_seen_pending
-            SELECT EXISTS (SELECT 1 FROM attachments a WHERE a.state = 'pending'
-                AND EXISTS (SELECT 1 FROM temp.seen s WHERE s.attachment_row = a.id))",
+            SELECT EXISTS (SELECT 1 FROM attachments a WHERE a.state = 'pending' AND a.lease_token IS NULL
+                    AND EXISTS (SELECT 1 FROM temp.seen s WHERE s.attachment_row = a.id))
+                OR EXISTS (SELECT 1 FROM attachments a WHERE a.lease_token IS NOT NULL
+                    AND EXISTS (SELECT 1 FROM temp.seen s WHERE s.attachment_row = a.id))",
         )
         .fetch_one(&mut *connection)
         .await
@@ -310,27 +275,6 @@ impl Catalog {
         rows.iter().map(attachment).collect()
     }
 
-    /// The attachments of `archive` whose key begins with these ten bytes: a short id.
-    pub async fn by_short_id(&self, archive: ArchiveRow, short: [u8; 10]) -> Result<Vec<AttachmentRow>> {
-        let mut connection = self.connection().await;
-        let sql = format!(
-            "-- name: by_short_id\n{ATTACHMENT_COLUMNS}
-            WHERE t.archive_id = $1 AND a.team_id IN (SELECT id FROM teams WHERE archive_id = $1)
-                AND a.key BETWEEN $2 AND $3"
-        );
-        let (mut low, mut high) = ([0u8; 16], [0xffu8; 16]);
-        low[..10].copy_from_slice(&short);
-        high[..10].copy_from_slice(&short);
-        let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
-            .bind(archive.0)
-            .bind(&low[..])
-            .bind(&high[..])
-            .fetch_all(&mut *connection)
-            .await
-            .map_err(at("by_short_id"))?;
-        rows.iter().map(attachment).collect()
-    }
-
     /// The archived attachments of `archive` that have these bytes.
     pub async fn by_digest(&self, archive: ArchiveRow, sha256: Digest) -> Result<Vec<AttachmentRow>> {
         let mut connection = self.connection().await;
@@ -345,82 +289,6 @@ impl Catalog {
             .await
             .map_err(at("by_digest"))?;
         rows.iter().map(attachment).collect()
-    }
-
-    /// Puts attachments that failed, were quarantined or wait for a later attempt back to the start of the queue, with
-    /// all attempts ahead; they count as seen by this run. Gives how many.
-    pub async fn requeue(&self, rows: &[i64]) -> Result<u64> {
-        let mut connection = self.connection().await;
-        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(at("begin_requeue"))?;
-        let rows = serde_json::to_string(rows).expect("numbers always serialise");
-        let done = sqlx::query(
-            "-- name: requeue
-            UPDATE attachments SET state = 'pending', attempts = 0, not_found_count = 0, not_before = 0,
-                updated_at = $2, sha256 = NULL, size_bytes = NULL, sniffed_type = NULL
-            FROM (SELECT value AS row FROM json_each($1)) j
-            WHERE attachments.id = j.row AND attachments.state IN ('failed', 'quarantined', 'pending')
-                AND attachments.lease_token IS NULL",
-        )
-        .bind(&rows)
-        .bind(self.clock.now_ms())
-        .execute(&mut *transaction)
-        .await
-        .map_err(at("requeue"))?;
-        sqlx::query(
-            "-- name: see_rows
-            INSERT OR IGNORE INTO temp.seen (attachment_row, known)
-            SELECT a.id, a.state = 'archived' FROM json_each($1) j JOIN attachments a ON a.id = j.value",
-        )
-        .bind(&rows)
-        .execute(&mut *transaction)
-        .await
-        .map_err(at("see_rows"))?;
-        transaction.commit().await.map_err(at("commit_requeue"))?;
-        Ok(done.rows_affected())
-    }
-
-    /// Takes a quarantined attachment as archived, once its blob and outcome line are durable. Gives whether it was
-    /// still quarantined with those bytes. `reason` is what its outcome line says.
-    pub async fn accept(
-        &self,
-        archive: ArchiveRow,
-        attachment: &AttachmentRow,
-        generation: u64,
-        reason: &str,
-        writer_id: &str,
-        segment: (&str, Digest),
-    ) -> Result<bool> {
-        let Some(sha256) = attachment.sha256 else { return Ok(false) };
-        let mut connection = self.connection().await;
-        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(at("begin_accept"))?;
-        sqlx::query(
-            "-- name: accept_blob
-            INSERT INTO blobs (archive_id, sha256, size_bytes, state) VALUES ($1, $2, $3, 'durable')
-            ON CONFLICT (archive_id, sha256) DO UPDATE SET state = 'durable'",
-        )
-        .bind(archive.0)
-        .bind(&sha256.as_bytes()[..])
-        .bind(i64::try_from(attachment.size_bytes.unwrap_or(0)).unwrap_or(i64::MAX))
-        .execute(&mut *transaction)
-        .await
-        .map_err(at("accept_blob"))?;
-        super::journal::remember_segment(&mut transaction, archive, segment.0, segment.1).await?;
-        let done = sqlx::query(
-            "-- name: accept
-            UPDATE attachments SET state = 'archived', generation = $3, writer_id = $4, updated_at = $5, reason = $6
-            WHERE id = $1 AND state = 'quarantined' AND sha256 = $2",
-        )
-        .bind(attachment.row)
-        .bind(&sha256.as_bytes()[..])
-        .bind(i64::try_from(generation).unwrap_or(i64::MAX))
-        .bind(writer_id)
-        .bind(self.clock.now_ms())
-        .bind(reason)
-        .execute(&mut *transaction)
-        .await
-        .map_err(at("accept"))?;
-        transaction.commit().await.map_err(at("commit_accept"))?;
-        Ok(done.rows_affected() == 1)
     }
 
     /// What could not be read, the latest first, at most `limit`.
@@ -457,32 +325,6 @@ impl Catalog {
         Ok(count.cast_unsigned())
     }
 
-    /// The blobs of `archive` by name, after `after`, at most `limit`: one page of a walk over all.
-    pub async fn blobs_page(&self, archive: ArchiveRow, after: Option<Digest>, limit: u64) -> Result<Vec<BlobRow>> {
-        let mut connection = self.connection().await;
-        let rows = sqlx::query(
-            "-- name: blobs_page
-            SELECT sha256, size_bytes, state FROM blobs WHERE archive_id = $1 AND sha256 > $2 ORDER BY sha256 LIMIT $3",
-        )
-        .bind(archive.0)
-        .bind(after.map(|digest| digest.as_bytes().to_vec()).unwrap_or_default())
-        .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-        .fetch_all(&mut *connection)
-        .await
-        .map_err(at("blobs_page"))?;
-        rows.iter()
-            .map(|row| {
-                let sha256: &[u8] = row.get(0);
-                let sha256 = sha256.try_into().map_err(|_| CatalogError::Impossible("blobs.sha256".into()))?;
-                Ok(BlobRow {
-                    sha256: Digest::from_bytes(sha256),
-                    size_bytes: unsigned(row, 1),
-                    state: row.get::<&str, _>(2).parse()?,
-                })
-            })
-            .collect()
-    }
-
     /// Sets what is known of a blob.
     pub async fn set_blob_state(
         &self,
@@ -506,103 +348,4 @@ impl Catalog {
         .map_err(at("set_blob_state"))?;
         Ok(())
     }
-
-    /// One page of a walk over all attachments of `archive`, by row.
-    pub async fn attachments_page(
-        &self,
-        archive: ArchiveRow,
-        after_row: i64,
-        limit: u64,
-    ) -> Result<Vec<AttachmentRow>> {
-        let mut connection = self.connection().await;
-        let sql = format!(
-            "-- name: attachments_page\n{ATTACHMENT_COLUMNS}
-            WHERE t.archive_id = $1 AND a.id > $2 ORDER BY a.id LIMIT $3"
-        );
-        let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
-            .bind(archive.0)
-            .bind(after_row)
-            .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-            .fetch_all(&mut *connection)
-            .await
-            .map_err(at("attachments_page"))?;
-        rows.iter().map(attachment).collect()
-    }
-
-    /// The links to one attachment.
-    pub async fn links_of(&self, attachment_row: i64) -> Result<Vec<LinkRow>> {
-        let mut connection = self.connection().await;
-        let rows = sqlx::query(
-            "-- name: links_of
-            SELECT m.message_id, l.name FROM links l JOIN messages m ON m.id = l.message_row
-            WHERE l.attachment_row = $1 ORDER BY l.message_row, l.place",
-        )
-        .bind(attachment_row)
-        .fetch_all(&mut *connection)
-        .await
-        .map_err(at("links_of"))?;
-        Ok(rows.iter().map(|row| LinkRow { message_id: row.get(0), name: row.get(1) }).collect())
-    }
-
-    /// The pauses that are in force.
-    pub async fn pauses(&self) -> Result<Vec<Pause>> {
-        let mut connection = self.connection().await;
-        let rows =
-            sqlx::query("-- name: pauses\nSELECT scope, until, reason FROM pauses WHERE until > $1 ORDER BY scope")
-                .bind(self.clock.now_ms())
-                .fetch_all(&mut *connection)
-                .await
-                .map_err(at("pauses"))?;
-        Ok(rows.iter().map(|row| Pause { scope: row.get(0), until_ms: row.get(1), reason: row.get(2) }).collect())
-    }
-
-    /// Begins a pause, or moves its end later.
-    pub async fn pause(&self, pause: &Pause) -> Result<()> {
-        let mut connection = self.connection().await;
-        keep_pause(&mut connection, pause).await
-    }
-
-    /// Ends a pause that has no end of its own: that of a refused token.
-    pub async fn resume_refused(&self, scope: &str) -> Result<()> {
-        let mut connection = self.connection().await;
-        sqlx::query("-- name: resume_refused\nDELETE FROM pauses WHERE scope = $1 AND until = $2")
-            .bind(scope)
-            .bind(i64::MAX)
-            .execute(&mut *connection)
-            .await
-            .map_err(at("resume_refused"))?;
-        Ok(())
-    }
-
-    /// The kept state of a quota window.
-    pub async fn quota_window(&self, scope: &str) -> Result<Option<String>> {
-        let mut connection = self.connection().await;
-        sqlx::query_scalar("-- name: quota_window\nSELECT state FROM quota_windows WHERE scope = $1")
-            .bind(scope)
-            .fetch_optional(&mut *connection)
-            .await
-            .map_err(at("quota_window"))
-    }
-
-    /// Keeps the state of a quota window.
-    pub async fn keep_quota_window(&self, scope: &str, state: &str) -> Result<()> {
-        let mut connection = self.connection().await;
-        sqlx::query(
-            "-- name: keep_quota_window
-            INSERT INTO quota_windows (scope, state, updated_at) VALUES ($1, $2, $3)
-            ON CONFLICT (scope) DO UPDATE SET state = excluded.state, updated_at = excluded.updated_at",
-        )
-        .bind(scope)
-        .bind(state)
-        .bind(self.clock.now_ms())
-        .execute(&mut *connection)
-        .await
-        .map_err(at("keep_quota_window"))?;
-        Ok(())
-    }
-}
-
-/// The scope of a team's pause.
-pub fn team_scope(team: TeamRow) -> String {
-    format!("team:{}", team.0)
 }

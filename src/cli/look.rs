@@ -207,7 +207,7 @@ mod tests {
         for length in MIN_ID..=16 {
             let (low, high) = key_range(&short[..length]).unwrap();
             assert!(low <= key && key <= high, "{length}");
-            let mut other = short[..length].as_bytes().to_vec();
+            let mut other = short.as_bytes()[..length].to_vec();
             let last = other.len() - 1;
             other[last] = if other[last] == b'a' { b'b' } else { b'a' };
             let (low, high) = key_range(std::str::from_utf8(&other).unwrap()).unwrap();

@@ -76,7 +76,12 @@ impl Progress {
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "rates are shown with two digits")]
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "rates and times are positive and shown with two digits"
+)]
 fn describe(tally: &Tally, expected: &Expected, elapsed: Duration) -> String {
     let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     let (decided, wanted, bytes) = (of(&tally.decided), of(&expected.attachments), of(&tally.bytes_fetched));

@@ -60,13 +60,13 @@ struct Batch {
 }
 
 /// A batch is full with this many payloads, or this many attachments.
-const BATCH_PAYLOADS: usize = 4_000;
-const BATCH_ATTACHMENTS: usize = 8_000;
+const BATCH_PAYLOADS: usize = 2_000;
+const BATCH_ATTACHMENTS: usize = 4_000;
 
 /// Reads all inputs on a thread of its own, which ends when the receiver does. Not on the runtime's: a reader that
 /// waits for standard input cannot be ended.
 fn read_all(inputs: Vec<source::Input>, config: SourceConfig) -> mpsc::Receiver<Batch> {
-    let (sender, receiver) = mpsc::channel::<Batch>(2);
+    let (sender, receiver) = mpsc::channel::<Batch>(1);
     std::thread::spawn(move || {
         let mut batch = Batch::default();
         for input in &inputs {
@@ -149,43 +149,44 @@ pub(super) async fn replay(
     session.reload().await?;
     let run = Run::new(Arc::clone(&session), access);
     let batches = read_all(inputs, session.config.source.clone());
-    let (input, outcome) = if strict {
-        let input = take_in(&session, &run, batches).await;
-        match input {
-            Ok(input) if input.rejected > 0 => {
-                let mut receipt = run.receipt(input, Ok(Ended::Done)).await;
-                receipt.notes.push("--strict: something could not be read, so nothing was fetched".into());
-                return Ok(receipt);
-            }
-            Ok(input) => (Ok(input), run.finish(quiet).await),
-            Err(error) => (Err(error), Ok(Ended::Done)),
+    let mut input = Input::default();
+    let (taken, outcome) = if strict {
+        let taken = take_in(&session, &run, batches, &mut input).await;
+        if taken.is_ok() && input.rejected > 0 {
+            let mut receipt = run.receipt(input, Ok(Ended::Done)).await;
+            receipt.notes.push("--strict: something could not be read, so nothing was fetched".into());
+            return Ok(receipt);
         }
+        let outcome = if taken.is_ok() { run.finish(quiet).await } else { Ok(Ended::Stopped) };
+        (taken, outcome)
     } else {
+        // If one of the two breaks off, the other finishes or releases what is in flight.
         let taking = async {
-            let input = take_in(&session, &run, batches).await;
-            if input.is_err() {
-                // What is in flight is finished or released.
+            let taken = take_in(&session, &run, batches, &mut input).await;
+            if taken.is_err() {
                 run.signals.stop.set();
             }
-            input
+            taken
         };
-        tokio::join!(taking, async {
+        let working = async {
             let outcome = run.finish(quiet).await;
             if outcome.is_err() {
                 run.signals.stop.set();
             }
             outcome
-        })
+        };
+        tokio::join!(taking, working)
     };
-    match input {
-        Ok(input) => Ok(run.receipt(input, outcome).await),
-        Err(error) => Ok(run.receipt(Input::default(), Err(error)).await),
-    }
+    Ok(run.receipt(input, taken.and(outcome)).await)
 }
 
 /// Takes in everything that is read, until the end or a stop.
-async fn take_in(session: &Session, run: &Run, mut batches: mpsc::Receiver<Batch>) -> anyhow::Result<Input> {
-    let mut input = Input::default();
+async fn take_in(
+    session: &Session,
+    run: &Run,
+    mut batches: mpsc::Receiver<Batch>,
+    input: &mut Input,
+) -> anyhow::Result<()> {
     loop {
         let batch = tokio::select! {
             biased;
@@ -211,7 +212,7 @@ async fn take_in(session: &Session, run: &Run, mut batches: mpsc::Receiver<Batch
         }
     }
     run.signals.input_ended.set();
-    Ok(input)
+    Ok(())
 }
 
 fn count(length: usize) -> u64 {

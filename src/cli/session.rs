@@ -241,7 +241,7 @@ impl Access {
             http: config.http.clone(),
             retry: config.retry.clone(),
             // Longer than a foreground run waits: it ends, and says what to do.
-            local_pause: config.worker.max_wait + Duration::from_secs(60),
+            local_pause: config.worker.max_wait + Duration::from_mins(1),
             holds: Arc::clone(&holds),
             clock: session.clock.clone(),
         };

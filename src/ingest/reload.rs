@@ -63,6 +63,7 @@ impl Intake {
             }
         }
         let mut superseded = Vec::new();
+        let mut loaded_messages = Vec::new();
         for (stream, key) in unseen {
             let mut reader = match SegmentReader::open(&self.archive, &key) {
                 // Compaction may have removed it since it was listed.
@@ -79,7 +80,10 @@ impl Intake {
                 Stream::Outcomes => done.outcomes += self.load_outcomes(&mut reader).await?,
             }
             let digest: Digest = reader.finish();
-            self.catalog.remember_segment(self.archive_row, &key, digest).await?;
+            match stream {
+                Stream::Messages => loaded_messages.push((key, digest)),
+                Stream::Outcomes => self.catalog.remember_segment(self.archive_row, &key, digest).await?,
+            }
             done.segments += 1;
         }
         if !superseded.is_empty() {
@@ -93,6 +97,10 @@ impl Intake {
         }
         if done.messages > 0 {
             self.journal_skips(rules).await?;
+        }
+        // Only now: a start that dies before its skips are in the journal must be followed by one that looks again.
+        for (key, digest) in loaded_messages {
+            self.catalog.remember_segment(self.archive_row, &key, digest).await?;
         }
         Ok(done)
     }

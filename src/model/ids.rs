@@ -139,11 +139,6 @@ impl AttachmentKey {
     pub fn to_hex(&self) -> String {
         HEXLOWER.encode(&self.0)
     }
-
-    /// The first ten bytes of the keys that a short id names; `None` if the text is no short id.
-    pub fn parse_short(text: &str) -> Option<[u8; 10]> {
-        BASE32_NOPAD.decode(text.to_ascii_uppercase().as_bytes()).ok()?.try_into().ok()
-    }
 }
 
 impl fmt::Display for AttachmentKey {

@@ -1,6 +1,6 @@
 //! A folder as an object store: keys are relative paths, writes are put-if-absent, and syncs are explicit.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -85,15 +85,29 @@ impl Folder {
             return Ok(());
         }
         self.make_parent(parent)?;
-        match std::fs::create_dir(parent) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(StoreError::io("make the folder", parent)(error)),
-        }
+        make_folder(parent)?;
         // Also where it was there: whoever made it may have died before syncing it.
         self.sync_parent(parent)?;
         self.durable_folders().insert(parent.to_owned());
         Ok(())
+    }
+
+    /// Makes the folders above `path` where they are not known to be durable, and adds them to `made`. They become
+    /// durable with the next [`Folder::sync_all`]; [`Folder::remember_folders`] is to be told then.
+    pub(super) fn make_parent_unsynced(&self, path: &Path, made: &mut BTreeSet<PathBuf>) -> Result<()> {
+        let Some(parent) = path.parent() else { return Ok(()) };
+        if parent == self.root || made.contains(parent) || self.durable_folders().contains(parent) {
+            return Ok(());
+        }
+        self.make_parent_unsynced(parent, made)?;
+        make_folder(parent)?;
+        made.insert(parent.to_owned());
+        Ok(())
+    }
+
+    /// Notes folders that have become durable.
+    pub(super) fn remember_folders(&self, folders: BTreeSet<PathBuf>) {
+        self.durable_folders().extend(folders);
     }
 
     fn durable_folders(&self) -> std::sync::MutexGuard<'_, HashSet<PathBuf>> {
@@ -106,13 +120,13 @@ impl Folder {
     }
 
     /// Makes the entries of `folder` durable.
-    pub(super) fn sync_folder(&self, folder: &Path) -> Result<()> {
+    pub(super) fn sync_folder(folder: &Path) -> Result<()> {
         File::open(folder).and_then(|folder| folder.sync_all()).map_err(StoreError::io("sync the folder", folder))
     }
 
     /// Makes the name `path` durable.
     pub(super) fn sync_parent(&self, path: &Path) -> Result<()> {
-        self.sync_folder(path.parent().unwrap_or(&self.root))
+        Self::sync_folder(path.parent().unwrap_or(&self.root))
     }
 
     /// Makes everything that was written to this file system durable, in one call. Gives `false` where the platform
@@ -174,6 +188,16 @@ impl Folder {
             if is_folder { self.list_into(&key, keys)? } else { keys.push(key) }
         }
         Ok(())
+    }
+}
+
+/// Makes one folder; one that is there will do.
+fn make_folder(path: &Path) -> Result<()> {
+    match std::fs::create_dir(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            Err(StoreError::io("make the folder", path)(error))
+        }
+        _ => Ok(()),
     }
 }
 

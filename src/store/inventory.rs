@@ -40,15 +40,11 @@ impl Archive {
     /// What lies in `blobs/` beside the 256 folders.
     pub fn blob_strangers(&self) -> Result<Vec<String>> {
         let mut strangers = Vec::new();
-        for (folder, expected) in [("blobs", None), ("blobs/sha256", Some(()))] {
+        let is_prefix =
+            |name: &str| name.len() == 2 && name.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        for folder in ["blobs", "blobs/sha256"] {
             for (name, is_folder) in self.entries(folder)? {
-                let ours = match expected {
-                    None => is_folder && name == "sha256",
-                    Some(()) => {
-                        let hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
-                        is_folder && name.len() == 2 && name.bytes().all(hex)
-                    }
-                };
+                let ours = is_folder && if folder == "blobs" { name == "sha256" } else { is_prefix(&name) };
                 if !ours {
                     strangers.push(format!("{folder}/{name}"));
                 }
@@ -62,7 +58,7 @@ impl Archive {
         let mut records = Vec::new();
         for (name, is_folder) in self.entries("writers")? {
             let key = format!("writers/{name}");
-            if is_folder || !name.ends_with(".json") {
+            if is_folder || name.strip_suffix(".json").is_none() {
                 continue;
             }
             let path = self.folder.path(&key);

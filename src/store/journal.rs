@@ -85,7 +85,7 @@ impl JournalWriter {
 
     /// Writes `lines` as the next segment of `stream`; it is durable, name and all, when this returns its key and
     /// digest. After an error this writer writes no more: the segment may or may not be there.
-    pub async fn append<T: Serialize>(&self, stream: Stream, lines: &[T]) -> Result<(String, Digest)> {
+    pub async fn append<T: Serialize + Sync>(&self, stream: Stream, lines: &[T]) -> Result<(String, Digest)> {
         let mut chain = self.chain(stream).lock().await;
         if chain.broken {
             return Err(StoreError::Broken);

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use super::folder::{hash, rename_if_absent};
+use super::folder::{Folder, hash, rename_if_absent};
 use super::{Archive, Result, StoreError, blob_key, quarantine_key};
 use crate::digest::Digest;
 
@@ -89,23 +89,35 @@ impl Archive {
                 written.push(path);
             }
         }
-        if !single && !self.folder.sync_all()? {
-            for path in written.iter() {
-                File::open(path).and_then(|file| file.sync_all()).map_err(StoreError::io("sync", path))?;
+        let targets: Vec<PathBuf> = batch
+            .iter()
+            .map(|put| if put.quarantine { quarantine_key(put.digest) } else { blob_key(put.digest) })
+            .map(|key| self.folder.path(&key))
+            .collect();
+        if !single {
+            // One sync for the bytes and for the folders that their names go to.
+            let mut made = BTreeSet::new();
+            for target in &targets {
+                self.folder.make_parent_unsynced(target, &mut made)?;
+            }
+            if self.folder.sync_all()? {
+                self.folder.remember_folders(made);
+            } else {
+                for path in written.iter() {
+                    File::open(path).and_then(|file| file.sync_all()).map_err(StoreError::io("sync", path))?;
+                }
             }
         }
 
         let mut stored = Vec::with_capacity(batch.len());
         let mut folders = BTreeSet::new();
-        for (put, from) in batch.iter().zip(written.iter()) {
-            let key = if put.quarantine { quarantine_key(put.digest) } else { blob_key(put.digest) };
-            let to = self.folder.path(&key);
-            stored.push(self.name(put.digest, from, &to)?);
+        for ((put, from), to) in batch.iter().zip(written.iter()).zip(&targets) {
+            stored.push(self.name(put.digest, from, to)?);
             folders.extend(to.parent().map(Path::to_owned));
         }
         if single || !self.folder.sync_all()? {
             for folder in &folders {
-                self.folder.sync_folder(folder)?;
+                Folder::sync_folder(folder)?;
             }
         }
         Ok(stored)

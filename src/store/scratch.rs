@@ -9,6 +9,9 @@ use rustix::fs::{FlockOperation, flock};
 use super::{Result, StoreError};
 use crate::model::WriterId;
 
+/// The name of the file whose lock a living process holds.
+const LOCK: &str = "lock";
+
 /// This process's folder of temporary files; it is removed at the end.
 #[derive(Debug)]
 pub struct Scratch {
@@ -27,7 +30,7 @@ impl Scratch {
         sweep(&home);
         let path = home.join(&writer.0);
         std::fs::create_dir_all(&path).map_err(StoreError::io("make the folder", &path))?;
-        let lock_path = path.join("lock");
+        let lock_path = path.join(LOCK);
         let lock = File::create(&lock_path).map_err(StoreError::io("make", &lock_path))?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive)
             .map_err(|error| StoreError::io("lock", &lock_path)(error.into()))?;
@@ -42,15 +45,29 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.path);
+        remove(&self.path);
     }
+}
+
+/// Removes a folder, its lock last: what a crash in between leaves can still be told from a young process's folder.
+fn remove(folder: &Path) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        if is_folder {
+            let _ = std::fs::remove_dir_all(entry.path());
+        } else if entry.file_name() != LOCK {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+    let _ = std::fs::remove_file(folder.join(LOCK));
+    let _ = std::fs::remove_dir(folder);
 }
 
 /// Removes what dead processes left. Best effort: what cannot be removed now is tried by the next start.
 fn sweep(home: &Path) {
     for entry in std::fs::read_dir(home).into_iter().flatten().flatten() {
         let path = entry.path();
-        let lock = File::open(path.join("lock"));
+        let lock = File::open(path.join(LOCK));
         let dead = match &lock {
             Ok(lock) => flock(lock, FlockOperation::NonBlockingLockExclusive).is_ok(),
             // Between making the folder and its lock a process is young: leave it an hour.
@@ -60,7 +77,7 @@ fn sweep(home: &Path) {
                 .is_ok_and(|made| made.elapsed().is_ok_and(|age| age.as_secs() > 3600)),
         };
         if dead {
-            let _ = std::fs::remove_dir_all(&path);
+            remove(&path);
         }
     }
     // Single files of the same kind lie beside this folder.

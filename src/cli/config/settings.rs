@@ -41,7 +41,7 @@ fn settings(config: &Config) -> Vec<(String, Value)> {
         ("spool.max_memory".into(), size(spool.max_memory_bytes)),
         ("spool.memory_threshold".into(), size(spool.memory_threshold_bytes)),
         ("spool.min_free".into(), size(spool.min_free_bytes)),
-        ("source.max_payload_size".into(), size(source.max_payload_bytes as u64)),
+        ("source.max_payload_bytes".into(), size(source.max_payload_bytes as u64)),
     ];
     push_filter(&mut all, "filter", filter);
     for (name, team) in teams {

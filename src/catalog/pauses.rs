@@ -1,0 +1,87 @@
+//! Who may not send requests, until when, and what was sent: what the service asked for, kept over restarts.
+
+use sqlx::Row as _;
+use sqlx::sqlite::SqliteConnection;
+
+use super::{Catalog, Pause, Result, TeamRow, at};
+
+/// The scope of a team's pause.
+pub fn team_scope(team: TeamRow) -> String {
+    format!("team:{}", team.0)
+}
+
+/// Begins or changes a pause; the later end wins.
+pub(super) async fn keep_pause(connection: &mut SqliteConnection, pause: &Pause) -> Result<()> {
+    sqlx::query(
+        "-- name: keep_pause
+        INSERT INTO pauses (scope, until, reason) VALUES ($1, $2, $3)
+        ON CONFLICT (scope) DO UPDATE SET until = excluded.until, reason = excluded.reason
+        WHERE excluded.until > pauses.until",
+    )
+    .bind(&pause.scope)
+    .bind(pause.until_ms)
+    .bind(&pause.reason)
+    .execute(connection)
+    .await
+    .map_err(at("keep_pause"))?;
+    Ok(())
+}
+
+impl Catalog {
+    /// The pauses that are in force.
+    pub async fn pauses(&self) -> Result<Vec<Pause>> {
+        let mut connection = self.connection().await;
+        let rows =
+            sqlx::query("-- name: pauses\nSELECT scope, until, reason FROM pauses WHERE until > $1 ORDER BY scope")
+                .bind(self.clock.now_ms())
+                .fetch_all(&mut *connection)
+                .await
+                .map_err(at("pauses"))?;
+        Ok(rows.iter().map(|row| Pause { scope: row.get(0), until_ms: row.get(1), reason: row.get(2) }).collect())
+    }
+
+    /// Begins a pause, or moves its end later.
+    pub async fn pause(&self, pause: &Pause) -> Result<()> {
+        let mut connection = self.connection().await;
+        keep_pause(&mut connection, pause).await
+    }
+
+    /// Ends a pause that has no end of its own: that of a refused token.
+    pub async fn resume_refused(&self, scope: &str) -> Result<()> {
+        let mut connection = self.connection().await;
+        sqlx::query("-- name: resume_refused\nDELETE FROM pauses WHERE scope = $1 AND until = $2")
+            .bind(scope)
+            .bind(i64::MAX)
+            .execute(&mut *connection)
+            .await
+            .map_err(at("resume_refused"))?;
+        Ok(())
+    }
+
+    /// The kept state of a quota window.
+    pub async fn quota_window(&self, scope: &str) -> Result<Option<String>> {
+        let mut connection = self.connection().await;
+        sqlx::query_scalar("-- name: quota_window\nSELECT state FROM quota_windows WHERE scope = $1")
+            .bind(scope)
+            .fetch_optional(&mut *connection)
+            .await
+            .map_err(at("quota_window"))
+    }
+
+    /// Keeps the state of a quota window.
+    pub async fn keep_quota_window(&self, scope: &str, state: &str) -> Result<()> {
+        let mut connection = self.connection().await;
+        sqlx::query(
+            "-- name: keep_quota_window
+            INSERT INTO quota_windows (scope, state, updated_at) VALUES ($1, $2, $3)
+            ON CONFLICT (scope) DO UPDATE SET state = excluded.state, updated_at = excluded.updated_at",
+        )
+        .bind(scope)
+        .bind(state)
+        .bind(self.clock.now_ms())
+        .execute(&mut *connection)
+        .await
+        .map_err(at("keep_quota_window"))?;
+        Ok(())
+    }
+}

@@ -1,0 +1,98 @@
+//! Proves that a kill at any moment loses nothing, that syncs are ordered, and that a failed system call is told.
+//!
+//! Drives the real program over real sockets and files. `tests/crash/run --help` tells how.
+
+#![expect(clippy::print_stdout, reason = "the report of a test program")]
+
+mod catalog;
+mod faults;
+mod kills;
+mod life;
+mod oracle;
+mod random;
+mod steps;
+mod trace;
+mod world;
+
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+
+const USAGE: &str = "\
+tests/crash/run [--kills N] [--seed S] [--resume] [--dir DIR] [PART…]
+  --kills N   processes killed at random times, together (default 200)
+  --seed S    number that every choice follows from (default 1)
+  --resume    go on from the totals that DIR keeps
+  --dir DIR   where to work; a local disk (default: under target/)
+  --program P the jellyjar to run (default: the one built with this)
+  PART        kills, steps, faults (default: all)";
+
+/// What was asked for.
+#[derive(Debug)]
+pub(crate) struct Options {
+    pub(crate) kills: u64,
+    pub(crate) seed: u64,
+    pub(crate) resume: bool,
+    pub(crate) dir: PathBuf,
+    pub(crate) program: PathBuf,
+    parts: Vec<String>,
+}
+
+fn options() -> Result<Options> {
+    let mut options = Options {
+        kills: 200,
+        seed: 1,
+        resume: false,
+        dir: PathBuf::from(concat!(env!("CARGO_TARGET_TMPDIR"), "/crash")),
+        program: PathBuf::from(env!("CARGO_BIN_EXE_jellyjar")),
+        parts: Vec::new(),
+    };
+    let mut words = std::env::args().skip(1);
+    while let Some(word) = words.next() {
+        let mut value = || words.next().ok_or_else(|| anyhow::anyhow!("{word} needs a value\n{USAGE}"));
+        match word.as_str() {
+            "--kills" => options.kills = value()?.parse()?,
+            "--seed" => options.seed = value()?.parse()?,
+            "--resume" => options.resume = true,
+            "--dir" => options.dir = value()?.into(),
+            "--program" => options.program = PathBuf::from(value()?).canonicalize()?,
+            "--help" | "-h" => {
+                println!("{USAGE}");
+                std::process::exit(0);
+            }
+            part if PARTS.contains(&part) => options.parts.push(word),
+            _ => bail!("{word:?} is not understood\n{USAGE}"),
+        }
+    }
+    Ok(options)
+}
+
+const PARTS: [&str; 3] = ["kills", "steps", "faults"];
+
+fn main() -> Result<()> {
+    let mut options = options()?;
+    let wants = |part: &str| options.parts.is_empty() || options.parts.iter().any(|wanted| wanted == part);
+    std::fs::create_dir_all(&options.dir)?;
+    options.dir = options.dir.canonicalize()?;
+    if wants("kills") {
+        let totals = kills::run(&options)?;
+        println!("kills at random times: {}", totals.line());
+    }
+    if wants("steps") {
+        let (totals, hit) = steps::run(&options)?;
+        println!("kills before each step, the first of each life and one in its recovery:");
+        for (step, count) in &hit {
+            println!("  {count:3} × before \"{step}\"  {}", trace::meaning(step));
+        }
+        println!("kills at named steps: {}", totals.line());
+    }
+    if wants("faults") {
+        let (totals, told) = faults::run(&options)?;
+        println!("failed system calls, each followed by a whole run:");
+        for (told, count) in &told {
+            println!("  {count:3} × {told}");
+        }
+        println!("{} failures in {} lives: {}", told.values().sum::<u64>(), totals.lives, totals.line());
+    }
+    Ok(())
+}
