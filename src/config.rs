@@ -265,7 +265,7 @@ impl Default for SpoolConfig {
     fn default() -> Self {
         Self {
             max_bytes: 16 << 30,
-            max_memory_bytes: 32 << 20,
+            max_memory_bytes: 24 << 20,
             memory_threshold_bytes: 256 << 10,
             min_free_bytes: 256 << 20,
         }

@@ -126,10 +126,11 @@ impl SpoolWriter {
         }
         while !bytes.is_empty() {
             let Sink::File { piece, .. } = &mut self.sink else { return Err(SpoolError::Interrupted) };
-            if piece.capacity() < PIECE_BYTES {
-                piece.reserve_exact(PIECE_BYTES.saturating_sub(piece.len()));
-            }
             let (now, later) = bytes.split_at(bytes.len().min(PIECE_BYTES.saturating_sub(piece.len())));
+            if piece.capacity() - piece.len() < now.len() {
+                // By doubling, up to a whole piece: a small body that finds the memory taken needs no more than itself.
+                piece.reserve_exact(piece.len().max(now.len()).min(PIECE_BYTES - piece.len()));
+            }
             piece.extend_from_slice(now);
             bytes = later;
             if piece.len() >= PIECE_BYTES {
