@@ -188,6 +188,7 @@ pub(super) struct Access {
     pub(super) holds: Arc<Holds>,
     pub(super) scratch: Scratch,
     windows: BTreeMap<TeamRow, String>,
+    limits: QuotaLimits,
 }
 
 impl Access {
@@ -245,7 +246,7 @@ impl Access {
             holds: Arc::clone(&holds),
             clock: session.clock.clone(),
         };
-        Ok(Self { fetcher, teams, holds, scratch, windows })
+        Ok(Self { fetcher, teams, holds, scratch, windows, limits })
     }
 
     /// The API requests that this process has made.
@@ -253,8 +254,11 @@ impl Access {
         self.teams.values().map(|team| team.client.requests()).sum()
     }
 
-    /// The used parts of the quotas, to be kept in the catalog.
+    /// The used parts of the quotas, to be kept in the catalog; none where there is no limit.
     pub(super) fn quota_states(&self) -> Vec<(String, String)> {
+        if self.limits.per_window.is_none() && self.limits.per_day.is_none() {
+            return Vec::new();
+        }
         self.teams
             .iter()
             .filter_map(|(row, team)| {
