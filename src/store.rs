@@ -11,6 +11,7 @@ mod keys;
 mod put;
 mod scratch;
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -158,6 +159,16 @@ impl Archive {
         let mut keys = self.folder.list(stream.prefix())?;
         keys.retain(|key| Path::new(key).extension().is_some_and(|extension| extension == "jsonl"));
         Ok(keys)
+    }
+
+    /// Makes the names of segments durable that others have written: one that died may have named them and not come to
+    /// sync the names. Their lines were synced before, and so were the folders above.
+    pub fn sync_segments<'a>(&self, keys: impl IntoIterator<Item = &'a str>) -> Result<()> {
+        let folders: BTreeSet<&str> = keys.into_iter().filter_map(|key| Some(key.rsplit_once('/')?.0)).collect();
+        if folders.len() > put::SINGLE_SYNCS && self.folder.sync_all()? {
+            return Ok(());
+        }
+        folders.into_iter().try_for_each(|folder| self.folder.sync_folder(&self.folder.path(folder)))
     }
 
     /// The size in bytes of a blob's file; `None` where there is none. A size says nothing of the content.

@@ -62,6 +62,8 @@ impl Intake {
                 }
             }
         }
+        // Before anything is built upon them.
+        self.archive.sync_segments(unseen.iter().map(|(_, key)| key.as_str()))?;
         let mut superseded = Vec::new();
         let mut loaded_messages = Vec::new();
         for (stream, key) in unseen {

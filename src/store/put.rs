@@ -47,7 +47,7 @@ pub enum Stored {
 }
 
 /// Up to this many files are synced one by one; above, the file system is synced as a whole.
-const SINGLE_SYNCS: usize = 8;
+pub(super) const SINGLE_SYNCS: usize = 8;
 
 impl Archive {
     /// Stores a batch of blobs. When this returns, the bytes and the names of all of them are durable, in that order:

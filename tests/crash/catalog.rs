@@ -15,6 +15,10 @@ use super::world::hex;
 pub(crate) struct Snapshot {
     /// Leases that are held: the attachment's id and the lease's token.
     pub(crate) leases: Vec<(String, Vec<u8>)>,
+    /// The ids of all attachments.
+    pub(crate) attachments: Vec<String>,
+    /// The keys of the journal's segments that it has seen.
+    pub(crate) segments: Vec<String>,
     /// The ids of attachments that are archived.
     pub(crate) archived: Vec<String>,
     /// Blobs that are durable, in hex.
@@ -42,7 +46,7 @@ pub(crate) async fn read(folder: &Path, copy: &Path) -> Result<Snapshot> {
     let check: String = sqlx::query_scalar("PRAGMA quick_check").fetch_one(&mut connection).await?;
     anyhow::ensure!(check == "ok", "the catalog is damaged: {check}");
     let ready: bool =
-        sqlx::query_scalar("SELECT count(*) = 2 FROM sqlite_schema WHERE name IN ('attachments', 'blobs')")
+        sqlx::query_scalar("SELECT count(*) = 2 FROM sqlite_schema WHERE name IN ('attachments', 'segments')")
             .fetch_one(&mut connection)
             .await?;
     let mut snapshot = Snapshot::default();
@@ -51,6 +55,9 @@ pub(crate) async fn read(folder: &Path, copy: &Path) -> Result<Snapshot> {
             .fetch_all(&mut connection)
             .await?;
         snapshot.leases = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+        snapshot.attachments =
+            sqlx::query_scalar("SELECT attachment_id FROM attachments").fetch_all(&mut connection).await?;
+        snapshot.segments = sqlx::query_scalar("SELECT key FROM segments").fetch_all(&mut connection).await?;
         snapshot.archived = sqlx::query_scalar("SELECT attachment_id FROM attachments WHERE state = 'archived'")
             .fetch_all(&mut connection)
             .await?;

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use jellyjar::sim::Faults;
 use serde_json::Value;
 
@@ -17,7 +17,7 @@ use super::world::{Ran, World};
 use super::{Options, catalog};
 
 /// The calls that fail, and how.
-const FAILURES: [(&str, &[&str]); 12] = [
+const FAILURES: [(&str, &[&str]); 13] = [
     ("fsync", &["EIO", "ENOSPC"]),
     ("fdatasync", &["EIO"]),
     ("syncfs", &["EIO"]),
@@ -29,11 +29,12 @@ const FAILURES: [(&str, &[&str]); 12] = [
     ("unlink", &["EIO"]),
     ("openat", &["ENOSPC", "EMFILE", "EACCES"]),
     ("ftruncate", &["EIO"]),
+    ("linkat", &["EIO", "ENOSPC"]),
     ("statfs", &["EIO"]),
 ];
 
-/// How many errors each step gets.
-const PER_STEP: usize = 1;
+/// How often it is tried to hit a step.
+const TRIES: usize = 4;
 
 /// What failed runs came to: how often, by step, error and what the run said.
 pub(crate) type Told = BTreeMap<String, u64>;
@@ -46,39 +47,54 @@ pub(crate) fn run(options: &Options) -> Result<(Totals, Told)> {
     for settings in [SINGLE, WHOLE] {
         world.begin(settings, Faults::none())?;
         let (_, calls) = traced(&world, &[]).context("a traced run without a failure")?;
-        let mut cases = Vec::new();
+        // What no step of ours stands for, or what needs two failures: the free space, and links in place of renames.
+        let mut cases = vec![vec![vec![format!("statfs:error=EIO:when={}", 1 + random.below(3))]]];
+        cases.push(vec![vec!["renameat2:error=EINVAL".into()]]);
+        for error in ["EIO", "ENOSPC"] {
+            let failure = format!("linkat:error={error}:when={}", 1 + random.below(3));
+            cases.push(vec![vec!["renameat2:error=EINVAL".into(), failure]]);
+        }
         for places in places(&calls).values() {
-            for (call, place) in choose(places, PER_STEP, &mut random) {
-                if let Some((_, errors)) = FAILURES.iter().find(|(name, _)| *name == call) {
-                    cases.push(vec![format!("{call}:error={}:when={place}", random.pick(errors))]);
+            // Threads share the work anew in each run, so that it takes some tries to hit a call of ours.
+            let tries: Vec<_> = choose(places, TRIES, &mut random)
+                .into_iter()
+                .filter_map(|(call, place)| {
+                    let (_, errors) = FAILURES.iter().find(|(name, _)| *name == call)?;
+                    Some(vec![format!("{call}:error={}:when={place}", random.pick(errors))])
+                })
+                .collect();
+            cases.push(tries);
+        }
+        for tries in cases {
+            for case in tries {
+                world.begin(settings, Faults::none())?;
+                let context = || format!("{settings:?}, {case:?}");
+                if one_case(&world, &case, &mut totals, &mut told).with_context(context)? {
+                    break;
                 }
             }
         }
-        // What no step of ours stands for, or what needs two failures: the free space, and links in place of renames.
-        cases.push(vec![format!("statfs:error=EIO:when={}", 1 + random.below(3))]);
-        cases.push(vec!["renameat2:error=EINVAL".into()]);
-        for link in ["link", "linkat"] {
-            for error in ["EIO", "ENOSPC"] {
-                let failure = format!("{link}:error={error}:when={}", 1 + random.below(3));
-                cases.push(vec!["renameat2:error=EINVAL".into(), failure]);
-            }
-        }
-        for case in cases {
-            world.begin(settings, Faults::none())?;
-            one_case(&world, &case, &mut totals, &mut told).with_context(|| format!("{settings:?}, {case:?}"))?;
-        }
+    }
+    // Each kind of call has to have failed at least once.
+    for (call, _) in FAILURES.iter().filter(|(call, _)| !told.keys().any(|told| told.starts_with(&format!("{call} "))))
+    {
+        bail!("no {call} was made to fail; this test has lost its grip");
     }
     Ok((totals, told))
 }
 
-fn one_case(world: &World, injections: &[String], totals: &mut Totals, told: &mut Told) -> Result<()> {
+/// One run with failures, and the next. Gives whether a step of ours was hit.
+fn one_case(world: &World, injections: &[String], totals: &mut Totals, told: &mut Told) -> Result<bool> {
     let mut life = Life::default();
     let (ran, calls) = traced(world, injections)?;
     let mut findings = Vec::new();
     let hit = calls.iter().rfind(|call| call.injected);
     // The runtime's own wake-up calls are written, too; without them it cannot but fall over.
     let is_ours = hit.and_then(trace::step).is_some();
-    let text = match said(&ran, is_ours) {
+    if !is_ours && (ran.hung || ran.stderr.contains("failed to wake")) {
+        return Ok(false);
+    }
+    let text = match said(&ran) {
         Ok(text) => text,
         Err(finding) => {
             findings.push(finding);
@@ -95,18 +111,22 @@ fn one_case(world: &World, injections: &[String], totals: &mut Totals, told: &mu
     }
     life.after_failure(world)?;
     world.runtime.block_on(catalog::let_time_pass(&world.archive().join(".jellyjar")))?;
-    life.complete(world, &world.run(&[])?, totals).context("the next run")
+    life.complete(world, &world.run(&[])?, totals).context("the next run")?;
+    Ok(is_ours)
 }
 
 /// What a run said of a failure; a finding if it said nothing, or fell over.
-fn said(ran: &Ran, is_ours: bool) -> Result<String, Finding> {
+fn said(ran: &Ran) -> Result<String, Finding> {
     let code = ran.status.code();
     let receipt = ran.receipt();
     if code == Some(0) && receipt["ok"] == true {
         return Ok("made up for it".into());
     }
     let lost = |text: &str| Err((Kind::Lost, format!("{text}: {}, {}{}", ran.status, ran.stdout, ran.stderr)));
-    if is_ours && ran.stderr.contains("panicked") {
+    if ran.hung {
+        return lost("the run hangs");
+    }
+    if code.is_none() || ran.stderr.contains("panicked") {
         return lost("the run fell over");
     }
     let notes = receipt["notes"].as_array().into_iter().flatten();
@@ -114,8 +134,9 @@ fn said(ran: &Ran, is_ours: bool) -> Result<String, Finding> {
     texts.extend(ran.stderr.lines().next());
     match texts.first() {
         Some(text) if code != Some(0) => {
-            // Names that change from run to run would make each case its own.
-            let words = text.split(' ').map(|word| if word.contains('/') { "…" } else { word });
+            // Names and times that change from run to run would make each case its own.
+            let changes = |word: &str| word.contains("archive/") || word.ends_with('Z') || word.starts_with("20");
+            let words = text.split(' ').map(|word| if changes(word) { "…" } else { word });
             Ok(format!("exit {}: {}", code.unwrap_or(-1), words.collect::<Vec<_>>().join(" ")))
         }
         _ => lost("the run did not say that something failed"),

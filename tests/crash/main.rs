@@ -6,9 +6,11 @@
 
 mod catalog;
 mod faults;
+mod files;
 mod kills;
 mod life;
 mod oracle;
+mod order;
 mod random;
 mod steps;
 mod trace;
@@ -25,7 +27,7 @@ tests/crash/run [--kills N] [--seed S] [--resume] [--dir DIR] [PART…]
   --resume    go on from the totals that DIR keeps
   --dir DIR   where to work; a local disk (default: under target/)
   --program P the jellyjar to run (default: the one built with this)
-  PART        kills, steps, faults (default: all)";
+  PART        kills, steps, order, faults (default: all)";
 
 /// What was asked for.
 #[derive(Debug)]
@@ -67,7 +69,7 @@ fn options() -> Result<Options> {
     Ok(options)
 }
 
-const PARTS: [&str; 3] = ["kills", "steps", "faults"];
+const PARTS: [&str; 4] = ["kills", "steps", "order", "faults"];
 
 fn main() -> Result<()> {
     let mut options = options()?;
@@ -85,6 +87,9 @@ fn main() -> Result<()> {
             println!("  {count:3} × before \"{step}\"  {}", trace::meaning(step));
         }
         println!("kills at named steps: {}", totals.line());
+    }
+    if wants("order") {
+        println!("order of syncs: {}", order::run(&options)?.line());
     }
     if wants("faults") {
         let (totals, told) = faults::run(&options)?;

@@ -38,8 +38,8 @@ struct Segment {
 pub(crate) struct Archive {
     /// Outcome lines, with the key of their segment, in the order of keys.
     pub(crate) outcomes: Vec<(String, Value)>,
-    /// The ids of attachments, each with the first key of a segment whose message lines carry it.
-    pub(crate) carried: BTreeMap<String, String>,
+    /// The ids of attachments, each with the keys of the segments whose message lines carry it.
+    pub(crate) carried: BTreeMap<String, BTreeSet<String>>,
     /// Blob files: name and size.
     pub(crate) blobs: BTreeMap<String, u64>,
     chains: BTreeMap<(String, String), Vec<Segment>>,
@@ -77,7 +77,7 @@ impl Archive {
         archive.read_stream(root, "messages", &mut |archive, key, line| {
             for attachment in line["attachments"].as_array().into_iter().flatten() {
                 let id = attachment["id"].as_str().unwrap_or_default();
-                archive.carried.entry(id.to_owned()).or_insert_with(|| key.to_owned());
+                archive.carried.entry(id.to_owned()).or_default().insert(key.to_owned());
             }
         })?;
         archive.read_stream(root, "outcomes", &mut |_, key, line| outcomes.push((key.to_owned(), line)))?;

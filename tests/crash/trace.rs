@@ -185,11 +185,12 @@ pub(crate) fn step(call: &Call) -> Option<String> {
         "unlink" | "unlinkat" => "remove",
         "mkdir" | "mkdirat" => "make the folder of",
         "ftruncate" => "cut",
+        "statfs" => "ask for the free space of",
         _ => return None,
     };
     let path = match call.name.as_str() {
         "rename" | "renameat" | "renameat2" | "link" | "linkat" => call.text(1),
-        "openat" | "unlink" | "unlinkat" | "mkdir" | "mkdirat" => call.text(0),
+        "openat" | "unlink" | "unlinkat" | "mkdir" | "mkdirat" | "statfs" => call.text(0),
         _ => call.descriptor_path().to_owned(),
     };
     Some(format!("{verb} {}", place(&path)?))

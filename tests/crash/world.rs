@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use jellyjar::sim::corpus::{CorpusConfig, write_plain};
 use jellyjar::sim::{Faults, Sim, SimConfig};
 use rustix::process::{Pid, Signal};
@@ -16,8 +16,10 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use tokio::runtime::Runtime;
 
+use super::files;
+
 /// A run that takes longer than this hangs.
-const HANGS_AFTER: Duration = Duration::from_secs(90);
+const HANGS_AFTER: Duration = Duration::from_secs(60);
 
 /// What an attachment has to end as.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,6 +88,8 @@ pub(crate) struct Ran {
     pub(crate) stdout: String,
     /// What it logged.
     pub(crate) stderr: String,
+    /// Whether it had to be killed since it did not end.
+    pub(crate) hung: bool,
 }
 
 impl Ran {
@@ -96,7 +100,7 @@ impl Ran {
 
     /// Whether it was killed by SIGKILL. A tracer that kills its program ends in the same way.
     pub(crate) fn was_killed(&self) -> bool {
-        self.status.signal() == Some(9) || self.status.code() == Some(128 + 9)
+        !self.hung && (self.status.signal() == Some(9) || self.status.code() == Some(128 + 9))
     }
 }
 
@@ -173,10 +177,7 @@ impl World {
 
     /// Begins a life: an empty archive, counters at nothing, these settings and faults.
     pub(crate) fn begin(&self, settings: Settings, faults: Faults) -> Result<()> {
-        match fs::remove_dir_all(self.archive()) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
-            _ => {}
-        }
+        files::remove_folder(&self.archive())?;
         fs::write(
             self.folder.join("jellyjar.toml"),
             format!(
@@ -216,10 +217,10 @@ impl World {
         command.spawn().with_context(|| format!("starting {:?}", command.get_program()))
     }
 
-    /// Waits for a run to end; kills it after `kill_after`. Gives how it ended, and fails if it hangs.
+    /// Waits for a run to end; kills it after `kill_after`, or when it hangs.
     pub(crate) fn wait(&self, mut child: Child, kill_after: Option<Duration>) -> Result<Ran> {
         let started = Instant::now();
-        let mut killed = false;
+        let (mut killed, mut hung) = (false, false);
         let status = loop {
             if let Some(status) = child.try_wait()? {
                 break status;
@@ -228,16 +229,17 @@ impl World {
                 child.kill()?;
                 killed = true;
             }
-            if started.elapsed() > HANGS_AFTER {
+            // One whose thread has fallen over need not be waited for as long.
+            let fell_over = started.elapsed() > HANGS_AFTER / 10 && self.read("stderr")?.contains("panicked");
+            if fell_over || started.elapsed() > HANGS_AFTER {
                 // A tracer does not take its program with it: the whole group goes.
-                let group = Pid::from_child(&child);
-                rustix::process::kill_process_group(group, Signal::KILL)?;
-                child.wait()?;
-                bail!("the program hangs: no end after {HANGS_AFTER:?}; it logged: {}", self.read("stderr")?);
+                rustix::process::kill_process_group(Pid::from_child(&child), Signal::KILL)?;
+                hung = true;
+                break child.wait()?;
             }
             std::thread::sleep(Duration::from_micros(300));
         };
-        Ok(Ran { status, stdout: self.read("stdout")?, stderr: self.read("stderr")? })
+        Ok(Ran { status, stdout: self.read("stdout")?, stderr: self.read("stderr")?, hung })
     }
 
     /// Runs the program to its end.
