@@ -168,7 +168,7 @@ impl Archive {
         if folders.len() > put::SINGLE_SYNCS && self.folder.sync_all()? {
             return Ok(());
         }
-        folders.into_iter().try_for_each(|folder| self.folder.sync_folder(&self.folder.path(folder)))
+        folders.into_iter().try_for_each(|folder| Folder::sync_folder(&self.folder.path(folder)))
     }
 
     /// The size in bytes of a blob's file; `None` where there is none. A size says nothing of the content.
