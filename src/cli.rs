@@ -159,7 +159,7 @@ pub fn main() -> ExitCode {
     let outcome = runtime.block_on(dispatch(cli));
     // A reader that waits for standard input must not keep the program.
     runtime.shutdown_background();
-    outcome.unwrap_or_else(|error| output::fail(&error, json))
+    output::settle(outcome.unwrap_or_else(|error| output::fail(&error, json)))
 }
 
 async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {

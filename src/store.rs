@@ -47,6 +47,12 @@ pub enum StoreError {
         /// The folder.
         path: PathBuf,
     },
+    /// A file where a folder is needed.
+    #[error("{path} is not a folder; give --archive a folder", path = path.display())]
+    NotAFolder {
+        /// The path.
+        path: PathBuf,
+    },
     /// No archive where one is needed.
     #[error("there is no jellyjar archive at {path}; check --archive, or make one with `jellyjar replay`", path = path.display())]
     Absent {
@@ -203,6 +209,9 @@ fn read_marker(root: &Path) -> Result<Option<Marker>> {
     let text = match std::fs::read(&path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+            return Err(StoreError::NotAFolder { path: root.to_owned() });
+        }
         Err(error) => return Err(StoreError::io("read", &path)(error)),
     };
     #[derive(Deserialize)]

@@ -251,8 +251,19 @@ impl Fetcher {
         if probed_at_ms.is_some_and(|at| (0..PROBE_HOLDS_MS).contains(&(now - at))) {
             return Ok(true);
         }
+        if team.held(&self.holds, now).is_some_and(|pause| pause.until_ms == i64::MAX) {
+            return Ok(false);
+        }
         let works = team.client.probe_members().await?;
         *probed_at_ms = works.then_some(now);
+        if !works {
+            // At once, so that whoever waits to ask the same need not.
+            self.holds.hold(Pause {
+                scope: team.scopes[0].clone(),
+                until_ms: i64::MAX,
+                reason: "the team's members are refused".into(),
+            });
+        }
         Ok(works)
     }
 

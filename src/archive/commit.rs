@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use serde_json::Map;
 use tracing::warn;
@@ -75,6 +76,8 @@ pub struct Committer {
     pub scratch: PathBuf,
     /// The time.
     pub clock: Clock,
+    /// Attempts before an attachment fails for good.
+    pub max_attempts: u32,
     /// What has been done.
     pub tally: Arc<Tally>,
 }
@@ -162,11 +165,16 @@ impl Committer {
         let needed: HashSet<(Digest, bool)> =
             fetched.iter().map(|one| (one.digest, one.quarantine.is_some())).collect();
         blobs.retain(|key, _| needed.contains(key));
-        let stored = self.store(blobs, durable).await?;
+        let (stored, blocked) = self.store(blobs, durable).await?;
 
         let mut records = Vec::with_capacity(tickets.len());
         let mut first_of: HashSet<Digest> = HashSet::new();
         for one in fetched {
+            if let Some(reason) = blocked.get(&one.digest) {
+                let state = self.blocked(&one.lease, reason);
+                records.push(self.record_ended(&one.lease, &one.team, state));
+                continue;
+            }
             let is_copy = stored.get(&one.digest) != Some(&true) || !first_of.insert(one.digest);
             records.push(self.record_fetched(one, is_copy));
         }
@@ -178,17 +186,29 @@ impl Committer {
         self.record(records, &written, &pauses).await
     }
 
-    /// Stores what is not known to be durable. Gives, for each digest, whether its bytes are new in the archive.
+    /// What becomes of an attachment whose blob cannot be stored, while others can.
+    fn blocked(&self, lease: &Lease<Job>, reason: &str) -> NewState {
+        let attempts = lease.job().attempts() + 1;
+        if attempts >= self.max_attempts {
+            return NewState::Failed { reason: reason.to_owned() };
+        }
+        let delay = Duration::from_secs(1) * attempts;
+        NewState::Retry { delay, attempt_spent: true, not_found: false, reason: Some(reason.to_owned()) }
+    }
+
+    /// Stores what is not known to be durable. Gives, for each digest, whether its bytes are new in the archive; and
+    /// those that could not be stored while the others could, with the reason.
     async fn store(
         &self,
         blobs: HashMap<(Digest, bool), Blob>,
         durable: HashSet<Digest>,
-    ) -> Result<HashMap<Digest, bool>, CommitError> {
+    ) -> Result<(HashMap<Digest, bool>, HashMap<Digest, String>), CommitError> {
         let archive = Arc::clone(&self.archive);
         let scratch = self.scratch.clone();
         let tally = Arc::clone(&self.tally);
-        let work = move || -> Result<HashMap<Digest, bool>, StoreError> {
+        let work = move || {
             let mut outcome = HashMap::with_capacity(blobs.len());
+            let mut blocked = HashMap::new();
             let mut missing = Vec::new();
             for blob in blobs.into_values() {
                 // The row says that the bytes were synced here; the size says that the file is still there.
@@ -214,6 +234,11 @@ impl Committer {
                 .collect();
             let stored = archive.put(&scratch, &puts)?;
             for (blob, stored) in missing.iter().zip(stored) {
+                if let Stored::Blocked(reason) = stored {
+                    warn!(blob = %blob.digest, error = %reason, "cannot be stored");
+                    blocked.insert(blob.digest, reason);
+                    continue;
+                }
                 if stored == Stored::Replaced {
                     warn!(blob = %blob.digest, "damaged bytes in the archive were replaced by right ones");
                 }
@@ -223,7 +248,7 @@ impl Committer {
                 }
                 outcome.insert(blob.digest, new);
             }
-            Ok(outcome)
+            Ok::<_, StoreError>((outcome, blocked))
         };
         Ok(tokio::task::spawn_blocking(work).await.map_err(|_| CommitError::Writer)??)
     }

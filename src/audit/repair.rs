@@ -18,7 +18,7 @@ use crate::fetch::{Declared, FetchError, fetch};
 use crate::http::Decision;
 use crate::model::AttachmentId;
 use crate::spool::{Spooled, SpooledBytes};
-use crate::store::{Put, PutBytes, Stored};
+use crate::store::{Put, PutBytes, StoreError, Stored, blob_key};
 
 /// The way to Jelly, for a repair.
 #[derive(Debug)]
@@ -247,8 +247,12 @@ async fn store(
     })
     .await
     .map_err(|_| AuditError::Reader)??;
-    if stored.first() == Some(&Stored::AlreadyThere) {
-        info!(blob = %broken.sha256, "somebody else has put it right meanwhile");
+    match stored.into_iter().next() {
+        Some(Stored::AlreadyThere) => info!(blob = %broken.sha256, "somebody else has put it right meanwhile"),
+        Some(Stored::Blocked(reason)) => {
+            return Err(StoreError::Damaged { key: blob_key(broken.sha256), reason }.into());
+        }
+        _ => {}
     }
     if !broken.quarantine {
         let (sha256, size) = (broken.sha256, broken.size_bytes);

@@ -73,7 +73,7 @@ fn hint(reason: &str) -> &'static str {
     } else if has("http.max_attachment") {
         "raise http.max_attachment in the configuration, then `retry`"
     } else if has("target is refused") {
-        "the address rules forbid where it lies: see [http] in the configuration, then `retry`"
+        "its link leads where no file storage should be (a private address, plain http, or a user name in it): tell Jelly, then `retry`"
     } else if has("is the base URL right") {
         "check api.base_url (JELLY_API_URL), then `retry`"
     } else if has("rejected the request") {

@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::Serialize;
 
@@ -11,10 +12,28 @@ use crate::config::ConfigError;
 use crate::http::HttpError;
 use crate::store::StoreError;
 
-/// Prints one line (or block) of a result. A closed pipe is no error: the reader has had enough.
+/// Whether a result could not be printed.
+static UNPRINTED: AtomicBool = AtomicBool::new(false);
+
+/// Prints one line (or block) of a result. A closed pipe is no error: the reader has had enough. Any other makes the
+/// program end with an exit code of its own (see [`settle`]).
 pub(super) fn line(text: impl AsRef<str>) {
     let mut out = std::io::stdout().lock();
-    let _ = out.write_all(text.as_ref().as_bytes()).and_then(|()| out.write_all(b"\n"));
+    let written =
+        out.write_all(text.as_ref().as_bytes()).and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush());
+    match written {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            note(format!("error: cannot write the result: {error}"));
+            UNPRINTED.store(true, Ordering::Relaxed);
+        }
+        _ => {}
+    }
+}
+
+/// The exit code, seen whether the result could be printed: a script must not take silence for success.
+pub(super) fn settle(code: ExitCode) -> ExitCode {
+    let unprinted = UNPRINTED.load(Ordering::Relaxed) && code == ExitCode::SUCCESS;
+    if unprinted { ExitCode::from(INCOMPLETE) } else { code }
 }
 
 /// Prints one line to people, on standard error.
@@ -56,7 +75,12 @@ pub(super) fn is_usage(error: &anyhow::Error) -> bool {
             )
             || matches!(
                 cause.downcast_ref::<StoreError>(),
-                Some(StoreError::NotAnArchive { .. } | StoreError::Absent { .. } | StoreError::Unsupported { .. })
+                Some(
+                    StoreError::NotAnArchive { .. }
+                        | StoreError::NotAFolder { .. }
+                        | StoreError::Absent { .. }
+                        | StoreError::Unsupported { .. }
+                )
             )
     })
 }

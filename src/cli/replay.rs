@@ -131,6 +131,8 @@ pub(super) async fn run(args: ReplayArgs, global: &Global) -> anyhow::Result<Exi
     if args.dry_run {
         return dry_run(inputs, loaded, global).await;
     }
+    // Before an archive is made for nothing.
+    super::session::require_token(global, &loaded.config)?;
     let session = Arc::new(Session::open(global, loaded, true).await?);
     let access = Arc::new(Access::open(&session).await?);
     let receipt = replay(session, access, inputs, args.strict, global.quiet).await?;

@@ -2,7 +2,7 @@
 //! receipt.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -28,6 +28,8 @@ pub(super) struct Run {
     pub(super) signals: Signals,
     pub(super) tally: Arc<Tally>,
     pub(super) expected: Arc<Expected>,
+    /// Whether this process has held leases.
+    drove: AtomicBool,
     started: Instant,
 }
 
@@ -45,7 +47,7 @@ impl Run {
             std::process::exit(i32::from(super::INTERRUPTED));
         });
         let (tally, expected) = (Arc::default(), Arc::default());
-        Self { session, access, signals, tally, expected, started: Instant::now() }
+        Self { session, access, signals, tally, expected, drove: AtomicBool::new(false), started: Instant::now() }
     }
 
     /// Works until everything that this run has seen has its place, or cannot get it now.
@@ -89,8 +91,12 @@ impl Run {
             journal: Arc::clone(&session.journal),
             scratch: access.scratch.path().to_owned(),
             clock: session.clock.clone(),
+            max_attempts: session.config.retry.max_attempts,
             tally: Arc::clone(&self.tally),
         });
+        // Another process may have sent requests since this one looked.
+        access.load_quotas(session).await?;
+        self.drove.store(true, Ordering::Relaxed);
         let held =
             |row| access.teams.get(&row)?.held(&access.holds, session.clock.now_ms()).map(|pause| pause.until_ms);
         let work = |lease: crate::catalog::Lease<crate::catalog::Job>| {
@@ -167,7 +173,10 @@ impl Run {
             Err(error) => receipt.notes.push(format!("the run broke off: {error:#}")),
         }
         let closing = async {
-            keep_quotas(&self.session, &self.access).await?;
+            // Who only followed has sent nothing, and knows less than who drove.
+            if self.drove.load(Ordering::Relaxed) {
+                keep_quotas(&self.session, &self.access).await?;
+            }
             self.session.journal.heartbeat(true).await?;
             receipt.places(&self.session.catalog.seen_totals().await?);
             anyhow::Ok(())

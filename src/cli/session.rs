@@ -181,6 +181,22 @@ fn choose_team(config: &Config, wanted: Option<&str>) -> anyhow::Result<String> 
     }
 }
 
+/// Refuses to go on where the chosen team has no token.
+pub(super) fn require_token(global: &Global, config: &Config) -> anyhow::Result<()> {
+    let name = choose_team(config, global.team.as_deref())?;
+    match config.teams.get(&name).and_then(|team| team.token.as_ref()) {
+        Some(_) => Ok(()),
+        None => Err(no_token(&name).into()),
+    }
+}
+
+fn no_token(team: &str) -> UsageError {
+    UsageError(format!(
+        "team {team} has no API token; set JELLY_API_TOKEN, or give --token-file, or set teams.{team}.token_file in the \
+         configuration"
+    ))
+}
+
 /// The way to Jelly: a client for every team that has a token, and what fetches.
 pub(super) struct Access {
     pub(super) fetcher: Fetcher,
@@ -204,23 +220,13 @@ impl Access {
         for (name, team) in &session.teams {
             let Some(token) = config.teams.get(name).and_then(|team| team.token.as_ref()) else {
                 if *name == session.team_name {
-                    return Err(UsageError(format!(
-                        "team {name} has no API token; set JELLY_API_TOKEN, or give --token-file, or set \
-                         teams.{name}.token_file in the configuration"
-                    ))
-                    .into());
+                    return Err(no_token(name).into());
                 }
                 continue;
             };
             let group = config.egress_group(name).to_owned();
             let quota = Quota::new(limits, groups.entry(group.clone()).or_default().clone());
             let window = format!("team:{}", team.key);
-            if let Some(state) = session.catalog.quota_window(&window).await? {
-                // What cannot be read is from another version; the service's own 429 still holds.
-                if let Ok(state) = serde_json::from_str::<QuotaState>(&state) {
-                    quota.restore(&state);
-                }
-            }
             let client =
                 JellyClient::new(clients.clone(), base.clone(), token, team.key.clone(), quota, session.clock.clone())
                     .map_err(|error| UsageError(error.to_string()))?;
@@ -246,7 +252,23 @@ impl Access {
             holds: Arc::clone(&holds),
             clock: session.clock.clone(),
         };
-        Ok(Self { fetcher, teams, holds, scratch, windows, limits })
+        let access = Self { fetcher, teams, holds, scratch, windows, limits };
+        access.load_quotas(session).await?;
+        Ok(access)
+    }
+
+    /// Takes over the used parts of the quotas from the catalog.
+    pub(super) async fn load_quotas(&self, session: &Session) -> anyhow::Result<()> {
+        for (row, team) in &self.teams {
+            let Some(window) = self.windows.get(row) else { continue };
+            if let Some(state) = session.catalog.quota_window(window).await? {
+                // What cannot be read is from another version; the service's own 429 still holds.
+                if let Ok(state) = serde_json::from_str::<QuotaState>(&state) {
+                    team.client.quota().restore(&state);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The API requests that this process has made.

@@ -13,6 +13,8 @@ use crate::http::{Decision, TransportFailure, classify, read_body, retry_after};
 const DEFAULT_WAIT: Duration = Duration::from_mins(1);
 /// Up to this long a 429 speaks of the address's 5-minute window; beyond, of the team's day.
 const LONGEST_WINDOW_WAIT: Duration = Duration::from_mins(5);
+/// What stands in place of the service's words where its body is no JSON.
+const NOT_JSON: &str = "the body is not JSON";
 /// The most of the service's own words that a message repeats, in characters.
 const MAX_WORDS: usize = 200;
 
@@ -21,7 +23,7 @@ const MAX_WORDS: usize = 200;
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ExchangeError {
     /// 401.
-    #[error("Jelly refused the API token ({0}); check the token, then resume the team")]
+    #[error("Jelly refused the API token ({0}); check the token, then run again")]
     Unauthorized(String),
     /// 403.
     #[error("Jelly refused access to this attachment (403: {0})")]
@@ -29,6 +31,9 @@ pub enum ExchangeError {
     /// 404.
     #[error("Jelly knows no such attachment (404: {0})")]
     NotFound(String),
+    /// 404, but of the endpoint: the base URL is wrong.
+    #[error("Jelly knows no such endpoint: the base URL is wrong; it ends with /api, as in the default")]
+    WrongEndpoint,
     /// 422 and every other 4xx.
     #[error("Jelly rejected the request ({status}: {words})")]
     Unprocessable {
@@ -76,6 +81,8 @@ impl ExchangeError {
             Self::Unauthorized(_) => Decision::PauseTeam,
             Self::Forbidden(_) => Decision::ProbeMembers,
             Self::NotFound(_) => Decision::RetryGone,
+            // Every request would end so: nothing is tried again until somebody has looked.
+            Self::WrongEndpoint => Decision::HoldOff(Duration::from_mins(1)),
             Self::Unprocessable { .. } => Decision::Fail,
             Self::RateLimited { retry_after, .. } if *retry_after <= LONGEST_WINDOW_WAIT => {
                 Decision::PauseEgressGroup(*retry_after)
@@ -97,6 +104,9 @@ impl ExchangeError {
         match status {
             StatusCode::UNAUTHORIZED => Self::Unauthorized(words),
             StatusCode::FORBIDDEN => Self::Forbidden(words),
+            // The service tells the two apart, and always answers in JSON.
+            StatusCode::NOT_FOUND if words.eq_ignore_ascii_case("endpoint not found") => Self::WrongEndpoint,
+            StatusCode::NOT_FOUND if words == NOT_JSON => Self::UnexpectedAnswer("status 404 and no JSON".into()),
             StatusCode::NOT_FOUND => Self::NotFound(words),
             StatusCode::TOO_MANY_REQUESTS => Self::RateLimited { retry_after: wait.unwrap_or(DEFAULT_WAIT), words },
             StatusCode::REQUEST_TIMEOUT => Self::Timeout(format!("408: {words}")),
@@ -128,7 +138,7 @@ fn words(body: &[u8], secrets: &[&str]) -> String {
         },
         Ok(_) => "no error message".to_owned(),
         Err(_) if body.is_empty() => "no body".to_owned(),
-        Err(_) => "the body is not JSON".to_owned(),
+        Err(_) => NOT_JSON.to_owned(),
     };
     // A secret of a few signs is a word like any other.
     let cut = |text: String, secret: &&str| if secret.len() < 4 { text } else { text.replace(secret, "[cut]") };

@@ -8,7 +8,7 @@ use super::value::Value;
 use crate::model::Message;
 
 /// How deep in a log record content is looked for.
-const MAX_SEARCH_DEPTH: u32 = 5;
+const MAX_SEARCH_DEPTH: u32 = 32;
 /// The events that the service is known to send.
 const KNOWN_EVENTS: &[&str] =
     &["new_message", "assigned", "comment_added", "conversation_archived", "conversation_unarchived"];
@@ -95,6 +95,12 @@ impl Search<'_> {
     /// Looks at any value; pushes nothing if there is no content in it.
     fn value(&mut self, value: Value<'_>, depth: u32) {
         if depth > MAX_SEARCH_DEPTH {
+            if value.text().contains("attachments") {
+                self.push(
+                    value,
+                    Err(format!("it lies more than {MAX_SEARCH_DEPTH} levels deep, where nothing is searched")),
+                );
+            }
             return;
         }
         if let Some(object) = Object::read(value) {

@@ -36,7 +36,7 @@ pub enum PutBytes<'a> {
 }
 
 /// What storing did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stored {
     /// The bytes are new in the archive.
     New,
@@ -44,6 +44,8 @@ pub enum Stored {
     AlreadyThere,
     /// Something else was there under the name; right bytes have replaced it.
     Replaced,
+    /// Something that is no file stands in the way of this one blob, and why; the bytes are not stored.
+    Blocked(String),
 }
 
 /// Up to this many files are synced one by one; above, the file system is synced as a whole.
@@ -59,6 +61,11 @@ impl Archive {
         }
         let mut written = Vec::with_capacity(batch.len());
         let outcome = self.put_written(scratch, batch, &mut written);
+        for (path, stored) in written.iter().zip(outcome.iter().flatten()) {
+            if matches!(stored, Stored::Blocked(_)) {
+                let _ = std::fs::remove_file(path);
+            }
+        }
         if outcome.is_err() {
             // Bytes whose sync failed must not be taken for good by anyone.
             for path in &written {
@@ -70,7 +77,7 @@ impl Archive {
 
     fn put_written(&self, scratch: &Path, batch: &[Put<'_>], written: &mut Vec<PathBuf>) -> Result<Vec<Stored>> {
         let single = batch.len() <= SINGLE_SYNCS;
-        for put in batch {
+        for (place, put) in batch.iter().enumerate() {
             let path = match put.bytes {
                 PutBytes::File { path, file } => {
                     if single {
@@ -79,7 +86,7 @@ impl Archive {
                     path.to_owned()
                 }
                 PutBytes::Memory(bytes) => {
-                    let path = scratch.join(format!("{}.blob", put.digest));
+                    let path = scratch.join(format!("{place}-{}.blob", put.digest));
                     written.push(path.clone());
                     write(&path, bytes, single).map_err(StoreError::io("write", &path))?;
                     path
@@ -138,16 +145,21 @@ impl Archive {
         if named.map_err(StoreError::io("name", to))? {
             return Ok(Stored::New);
         }
-        let there = File::open(to).map_err(StoreError::io("open", to))?;
-        let sync = there.try_clone().map_err(StoreError::io("open", to))?;
-        let (found, _) = hash(there).map_err(StoreError::io("read", to))?;
-        if found == digest {
-            sync.sync_all().map_err(StoreError::io("sync", to))?;
-            std::fs::remove_file(from).map_err(StoreError::io("remove", from))?;
-            return Ok(Stored::AlreadyThere);
+        let there = File::open(to).and_then(|file| Ok((file.try_clone()?, hash(file)?)));
+        match there {
+            Ok((file, (found, _))) if found == digest => {
+                file.sync_all().map_err(StoreError::io("sync", to))?;
+                std::fs::remove_file(from).map_err(StoreError::io("remove", from))?;
+                Ok(Stored::AlreadyThere)
+            }
+            // Other bytes, or bytes that cannot be read.
+            _ => match std::fs::rename(from, to) {
+                Ok(()) => Ok(Stored::Replaced),
+                Err(error) => {
+                    Ok(Stored::Blocked(format!("what stands at {} cannot be replaced: {error}", to.display())))
+                }
+            },
         }
-        std::fs::rename(from, to).map_err(StoreError::io("replace", to))?;
-        Ok(Stored::Replaced)
     }
 
     /// Reads and hashes a blob's file and, if it is right, makes its bytes and its name durable. For bytes that
@@ -180,7 +192,8 @@ impl Archive {
                 // Not by `put`, which removes its source when it fails: these bytes are the only copy.
                 let mut written = Vec::new();
                 let stored = self.put_written(Path::new(""), std::slice::from_ref(&put), &mut written)?;
-                Ok(stored.first().copied())
+                // What is blocked stays in quarantine.
+                Ok(stored.into_iter().next().filter(|stored| !matches!(stored, Stored::Blocked(_))))
             }
             _ => Ok(None),
         }
