@@ -78,12 +78,19 @@ pub(crate) fn run(options: &Options) -> Result<(Totals, BTreeMap<String, u64>)> 
             let count = if trace::meaning(step).is_empty() { PER_STEP.1 } else { PER_STEP.0 };
             cases.extend(choose(places, count, &mut random));
         }
+        // Between a message segment and the outcomes of its skips, and again before the next start has written these.
+        for (first, again) in [(2, 1), (3, 1), (2, 2)] {
+            let name = |place| ("renameat2".to_owned(), place);
+            world.begin(settings, Faults::none())?;
+            one_case(&world, [name(first), name(again)], None, &mut totals, &mut hit)
+                .with_context(|| format!("{settings:?}, killed at renameat2 {first}, again at {again}"))?;
+        }
         let early: Vec<_> = places.values().flatten().filter(|(_, place)| *place <= 6).cloned().collect();
         for (call, place) in cases {
             let again = random.pick(&early).clone();
             let case = format!("{settings:?}, killed at {call} {place}, again at {again:?}");
             world.begin(settings, Faults::none())?;
-            one_case(&world, [(call, place), again], &mut random, &mut totals, &mut hit).context(case)?;
+            one_case(&world, [(call, place), again], Some(&mut random), &mut totals, &mut hit).context(case)?;
         }
         // Threads share the work anew in each run, so that some steps are missed: they are tried again.
         for (step, places) in places.iter().filter(|(step, _)| !trace::meaning(step).is_empty()) {
@@ -94,7 +101,7 @@ pub(crate) fn run(options: &Options) -> Result<(Totals, BTreeMap<String, u64>)> 
                 let case = format!("{settings:?}, killed at {call} {place}");
                 world.begin(settings, Faults::none())?;
                 let kill = [(call.clone(), place), random.pick(&early).clone()];
-                one_case(&world, kill, &mut random, &mut totals, &mut hit).context(case)?;
+                one_case(&world, kill, Some(&mut random), &mut totals, &mut hit).context(case)?;
             }
         }
         missed.extend(places.into_keys().filter(|step| !trace::meaning(step).is_empty()));
@@ -118,7 +125,7 @@ pub(crate) fn run(options: &Options) -> Result<(Totals, BTreeMap<String, u64>)> 
 fn one_case(
     world: &World,
     kills: [(String, usize); 2],
-    random: &mut Random,
+    mut losing_catalogs: Option<&mut Random>,
     totals: &mut Totals,
     hit: &mut BTreeMap<String, u64>,
 ) -> Result<()> {
@@ -128,7 +135,7 @@ fn one_case(
             // The thread that was to come so far did not this time: the run has ended whole, which is checked below.
             break;
         }
-        if random.one_in(3) {
+        if losing_catalogs.as_mut().is_some_and(|random| random.one_in(3)) {
             life.delete_catalog(world)?;
         }
     }
