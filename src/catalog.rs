@@ -46,6 +46,16 @@ pub enum CatalogError {
         /// Why.
         source: std::io::Error,
     },
+    /// It may be read, but not written.
+    #[error(
+        "the catalog {path} cannot be written, which every command needs; give --catalog a folder of your own: it is \
+         made anew there from the archive",
+        path = path.display()
+    )]
+    ReadOnly {
+        /// The catalog's file.
+        path: PathBuf,
+    },
     /// A newer program has been here.
     #[error("the catalog {path} was made by a newer jellyjar; install that version, or give another --catalog", path = path.display())]
     Newer {
@@ -144,7 +154,12 @@ impl Catalog {
         // Of two that make a catalog at once, the second must find the tables of the first: SQLite's migrations take no
         // lock of their own. Held until they are done.
         let opening = File::options().create(true).truncate(false).write(true).open(folder.join("open.lock"));
-        let opening = opening.map_err(open)?;
+        let opening = opening.map_err(|error| match error.kind() {
+            std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => {
+                CatalogError::ReadOnly { path: path.clone() }
+            }
+            _ => open(error),
+        })?;
         opening.lock().map_err(open)?;
         let options = SqliteConnectOptions::new()
             .filename(&path)
@@ -176,7 +191,13 @@ impl Catalog {
         if application_id != APPLICATION_ID && (application_id != 0 || tables != 0) {
             return Err(CatalogError::Foreign { path });
         }
-        sqlx::query("PRAGMA application_id = 1785356658").execute(&mut connection).await.map_err(at("mark"))?;
+        sqlx::query("PRAGMA application_id = 1785356658").execute(&mut connection).await.map_err(|error| {
+            let read_only = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+            if read_only.is_some_and(|code| code == "8" || code == "1032") {
+                return CatalogError::ReadOnly { path: path.clone() };
+            }
+            at("mark")(error)
+        })?;
         sqlx::migrate!("src/catalog/migrations/sqlite").run(&mut connection).await.map_err(|error| match error {
             sqlx::migrate::MigrateError::VersionMissing(_) => CatalogError::Newer { path: path.clone() },
             sqlx::migrate::MigrateError::Execute(source) => CatalogError::Query { query: "migrate", source },

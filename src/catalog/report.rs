@@ -199,6 +199,21 @@ impl Catalog {
         Ok(totals)
     }
 
+    /// How many attachments this writer has decided that this run has not seen: work that earlier runs left pending.
+    pub async fn decided_unseen(&self, writer_id: &str) -> Result<u64> {
+        let mut connection = self.connection().await;
+        let count: i64 = sqlx::query_scalar(
+            "-- name: decided_unseen
+            SELECT count(*) FROM attachments a WHERE a.writer_id = $1 AND a.state IN ('archived', 'failed', 'quarantined')
+                AND NOT EXISTS (SELECT 1 FROM temp.seen s WHERE s.attachment_row = a.id)",
+        )
+        .bind(writer_id)
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(at("decided_unseen"))?;
+        Ok(count.cast_unsigned())
+    }
+
     /// Whether any attachment that this run has seen is pending.
     pub async fn any_seen_pending(&self) -> Result<bool> {
         let mut connection = self.connection().await;

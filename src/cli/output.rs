@@ -69,6 +69,7 @@ pub(super) fn is_usage(error: &anyhow::Error) -> bool {
                 Some(
                     CatalogError::Newer { .. }
                         | CatalogError::Foreign { .. }
+                        | CatalogError::ReadOnly { .. }
                         | CatalogError::NetworkFileSystem { .. }
                         | CatalogError::Open { .. }
                 )

@@ -32,6 +32,8 @@ pub(super) struct Receipt {
     pub(super) quarantined: u64,
     pub(super) erased: u64,
     pub(super) pending: u64,
+    /// Attachments that earlier runs had left pending and this one has finished; not among `attachments`.
+    pub(super) earlier: u64,
     /// Archived ones whose content was there already.
     pub(super) duplicates: u64,
     pub(super) bytes_fetched: u64,
@@ -108,7 +110,7 @@ impl Receipt {
             ("rejected", number(self.input.rejected), "could not be read: `jellyjar rejected` lists them"),
             ("", String::new(), ""),
             ("attachments", number(self.attachments), "distinct ids that were seen, of which"),
-            ("  archived", number(self.archived), "now, by this run"),
+            ("  archived", number(self.archived), "since this run began"),
             ("  known", number(self.known), "archived before"),
             ("  skipped", number(self.skipped), "by the filter rules"),
             ("  failed", number(self.failed), "`jellyjar failed` tells why"),
@@ -116,6 +118,7 @@ impl Receipt {
             ("  erased", number(self.erased), "on request, before"),
             ("  pending", number(self.pending), "run the same command again to go on"),
             ("", String::new(), ""),
+            ("earlier", number(self.earlier), "left pending by earlier runs, finished now; not counted above"),
             ("duplicates", number(self.duplicates), "archived, but the content was there already"),
             ("bytes fetched", size(self.bytes_fetched), ""),
             ("bytes stored", size(self.bytes_stored), ""),
@@ -125,7 +128,10 @@ impl Receipt {
         // Places that are empty and usually are need no line, but every number that counts is shown.
         rows.retain(|(label, value, _)| {
             value != "0"
-                || !matches!(*label, "ignored" | "rejected" | "  erased" | "  failed" | "  quarantined" | "  pending")
+                || !matches!(
+                    *label,
+                    "ignored" | "rejected" | "earlier" | "  erased" | "  failed" | "  quarantined" | "  pending"
+                )
         });
         let width = rows.iter().map(|(_, value, _)| value.len()).max().unwrap_or(0);
         let mut text = String::new();
@@ -152,7 +158,7 @@ impl Receipt {
             return "Not everything is archived; see above.".into();
         }
         let nothing_new = self.archived == 0 && self.api_requests == 0;
-        if self.attachments == 0 {
+        if self.attachments == 0 && self.earlier == 0 {
             "There was no attachment to archive.".into()
         } else if nothing_new {
             "Everything was archived or decided before: no API request was made.".into()

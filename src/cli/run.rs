@@ -179,6 +179,10 @@ impl Run {
             }
             self.session.journal.heartbeat(true).await?;
             receipt.places(&self.session.catalog.seen_totals().await?);
+            if self.tally.decided.load(Ordering::Relaxed) > receipt.archived + receipt.failed + receipt.quarantined {
+                let writer_id = self.session.journal.writer_id().to_string();
+                receipt.earlier = self.session.catalog.decided_unseen(&writer_id).await?;
+            }
             anyhow::Ok(())
         };
         if let Err(error) = closing.await {

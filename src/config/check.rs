@@ -58,7 +58,8 @@ fn check_urls(loaded: &mut Loaded) -> Result<(), ConfigError> {
     }
     url.as_str().trim_end_matches('/').clone_into(&mut loaded.config.api.base_url);
     if url.scheme() == "http" && !loaded.config.api.is_loopback() {
-        loaded.warnings.push(format!("{} is not https: the token travels in the clear", loaded.config.api.base_url));
+        let message = "this is plain http, over which the token would travel in the clear; write https://…";
+        return Err(blame(&loaded.sources, key, message.to_owned()));
     }
     if url.host_str() == Some("app.letsjelly.com") && url.path().trim_end_matches('/') != "/api" {
         loaded.warnings.push("the base URL of Jelly's API is https://app.letsjelly.com/api, with /api".into());

@@ -43,7 +43,7 @@ pub enum ConfigError {
         message: String,
     },
     /// A token file cannot be read.
-    #[error("cannot read the token file {path} of team `{team}`; check that it exists and that you may read it", path = path.display())]
+    #[error("cannot read the token file {path} of team `{team}`; check that it exists and that you may read it", path = shown(path))]
     ReadToken {
         /// The team.
         team: String,
@@ -77,4 +77,10 @@ impl ConfigError {
 /// Writes `FILE:LINE`.
 fn place(path: &Path, line: Option<usize>) -> String {
     line.map_or_else(|| path.display().to_string(), |line| format!("{}:{line}", path.display()))
+}
+
+/// A path as it may be shown: what looks like no path at all may be the token itself, put where its file belongs.
+fn shown(path: &std::path::Path) -> String {
+    let text = path.to_string_lossy();
+    if text.contains(['/', '.']) { text.into_owned() } else { "(not shown: is it the token itself?)".into() }
 }

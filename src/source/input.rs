@@ -192,7 +192,9 @@ fn found(path: &Path, visited: &mut HashSet<(u64, u64)>, inputs: &mut Vec<Input>
     let kind = metadata.file_type();
     if metadata.is_dir() {
         let is_hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-        if !is_hidden && visited.insert((metadata.dev(), metadata.ino())) {
+        // An archive below a source holds bytes and a journal of its own, no payloads to be read by accident.
+        let is_archive = path.join("jellyjar.json").is_file();
+        if !is_hidden && !is_archive && visited.insert((metadata.dev(), metadata.ino())) {
             walk(path, visited, inputs);
         }
     } else if metadata.is_file() {

@@ -205,3 +205,40 @@ fn write(path: &Path, bytes: &[u8], sync: bool) -> io::Result<()> {
     file.write_all(bytes)?;
     if sync { file.sync_data() } else { Ok(()) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+
+    fn memory(bytes: &[u8], quarantine: bool) -> Put<'_> {
+        Put { digest: Digest::of(bytes), bytes: PutBytes::Memory(bytes), quarantine }
+    }
+
+    #[test]
+    fn one_content_can_be_stored_and_quarantined_in_one_batch() {
+        let folder = tempfile::tempdir().unwrap();
+        let archive = Archive::open_or_create(folder.path(), &Clock::system()).unwrap();
+        let batch = [memory(b"ten bytes!", false), memory(b"ten bytes!", true)];
+        assert_eq!(archive.put(folder.path(), &batch).unwrap(), [Stored::New, Stored::New]);
+        let digest = Digest::of(b"ten bytes!");
+        assert_eq!(archive.blob_digest(digest).unwrap(), Some((digest, 10)));
+        assert_eq!(archive.quarantined_digest(digest).unwrap(), Some((digest, 10)));
+    }
+
+    #[test]
+    fn what_stands_in_the_way_of_one_blob_does_not_keep_the_others_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let archive = Archive::open_or_create(folder.path(), &Clock::system()).unwrap();
+        let blocked = archive.folder().path(&blob_key(Digest::of(b"blocked")));
+        std::fs::create_dir_all(blocked.join("inside")).unwrap();
+        let wrong = archive.folder().path(&blob_key(Digest::of(b"damaged")));
+        std::fs::create_dir_all(wrong.parent().unwrap()).unwrap();
+        std::fs::write(&wrong, "other bytes").unwrap();
+        let batch = [memory(b"blocked", false), memory(b"damaged", false), memory(b"fine", false)];
+        let stored = archive.put(folder.path(), &batch).unwrap();
+        assert!(matches!(stored[0], Stored::Blocked(_)), "{stored:?}");
+        assert_eq!(stored[1..], [Stored::Replaced, Stored::New]);
+        assert_eq!(archive.blob_digest(Digest::of(b"damaged")).unwrap(), Some((Digest::of(b"damaged"), 7)));
+    }
+}
