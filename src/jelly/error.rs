@@ -13,8 +13,6 @@ use crate::http::{Decision, TransportFailure, classify, read_body, retry_after};
 const DEFAULT_WAIT: Duration = Duration::from_mins(1);
 /// Up to this long a 429 speaks of the address's 5-minute window; beyond, of the team's day.
 const LONGEST_WINDOW_WAIT: Duration = Duration::from_mins(5);
-/// What stands in place of the service's words where its body is no JSON.
-const NOT_JSON: &str = "the body is not JSON";
 /// The most of the service's own words that a message repeats, in characters.
 const MAX_WORDS: usize = 200;
 
@@ -100,13 +98,15 @@ impl ExchangeError {
     pub(super) async fn from_answer(mut response: Response, now: Timestamp, secrets: &[&str]) -> Self {
         let status = response.status();
         let wait = retry_after(response.headers(), now);
-        let words = words(&read_body(&mut response).await, secrets);
+        let body = read_body(&mut response).await;
+        let is_page = body.trim_ascii_start().starts_with(b"<");
+        let words = words(&body, secrets);
         match status {
             StatusCode::UNAUTHORIZED => Self::Unauthorized(words),
             StatusCode::FORBIDDEN => Self::Forbidden(words),
             // The service tells the two apart, and always answers in JSON.
             StatusCode::NOT_FOUND if words.eq_ignore_ascii_case("endpoint not found") => Self::WrongEndpoint,
-            StatusCode::NOT_FOUND if words == NOT_JSON => Self::UnexpectedAnswer("status 404 and no JSON".into()),
+            StatusCode::NOT_FOUND if is_page => Self::UnexpectedAnswer("status 404 and a page".into()),
             StatusCode::NOT_FOUND => Self::NotFound(words),
             StatusCode::TOO_MANY_REQUESTS => Self::RateLimited { retry_after: wait.unwrap_or(DEFAULT_WAIT), words },
             StatusCode::REQUEST_TIMEOUT => Self::Timeout(format!("408: {words}")),
@@ -138,7 +138,7 @@ fn words(body: &[u8], secrets: &[&str]) -> String {
         },
         Ok(_) => "no error message".to_owned(),
         Err(_) if body.is_empty() => "no body".to_owned(),
-        Err(_) => NOT_JSON.to_owned(),
+        Err(_) => "the body is not JSON".to_owned(),
     };
     // A secret of a few signs is a word like any other.
     let cut = |text: String, secret: &&str| if secret.len() < 4 { text } else { text.replace(secret, "[cut]") };

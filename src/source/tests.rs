@@ -134,7 +134,10 @@ fn every_shape_of_content_is_found() {
         (format!(r#"{{"level":"info","message":{quoted}}}"#), vec!["(a)"]),
         (format!(r#"{{"event":"http","request":{{"body":{quoted}}}}}"#), vec!["(a)"]),
         (format!(r#"{{"log":"{{\"body\":{}}}"}}"#, quoted.replace('\\', r"\\").replace('"', r#"\""#)), vec!["(a)"]),
-        (r#"{"a":{"b":{"c":{"d":{"e":{"f":{"id":1,"attachments":[]}}}}}}}"#.into(), vec!["-"]),
+        (r#"{"a":{"b":{"c":{"d":{"e":{"f":{"id":1,"attachments":[]}}}}}}}"#.into(), vec!["()"]),
+        (format!("{}{a}{}", r#"{"a":"#.repeat(30), "}".repeat(30)), vec!["(a)"]),
+        // Too deep to be searched, but not to be missed.
+        (format!("{}{a}{}", r#"{"a":"#.repeat(60), "}".repeat(60)), vec!["!1"]),
         (r#"{"event":"comment_added","created_at":"t","data":{"comment":{"id":1,"body":"hi"}}}"#.into(), vec!["()"]),
         (r#"{"event":"of_the_future","created_at":"t","data":{}}"#.into(), vec!["()"]),
         (r#"{"id":1,"name":"nothing of ours"}"#.into(), vec!["-"]),

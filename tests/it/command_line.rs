@@ -134,7 +134,7 @@ fn a_journal_line_of_a_newer_format_is_refused() {
 }
 
 #[test]
-fn a_newer_or_foreign_catalog_is_refused() {
+fn a_newer_foreign_or_damaged_catalog_is_refused() {
     let world = World::new();
     world.dump(&events(2, 1, (5, 5)));
     world.replay();
@@ -147,6 +147,11 @@ fn a_newer_or_foreign_catalog_is_refused() {
     std::fs::write(world.path("foreign/catalog.sqlite"), "not a database, but long enough to have a header".repeat(90))
         .unwrap();
     let ended = world.run(&[&World::REPLAY[..], &["--catalog", "foreign"]].concat());
+    assert_eq!(ended.code(), Some(1), "{ended:?}");
+    assert!(ended.json()["error"].as_str().unwrap().contains("jellyjar rebuild"), "{ended:?}");
+
+    world.catalog("PRAGMA application_id = 7");
+    let ended = world.run(&World::REPLAY);
     assert_eq!(ended.code(), Some(2), "{ended:?}");
     assert!(ended.json()["error"].as_str().unwrap().contains("not a jellyjar catalog"), "{ended:?}");
 }
