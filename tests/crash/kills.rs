@@ -79,7 +79,7 @@ fn live(world: &World, seed: u64, number: u64, kills: u64, totals: &mut Totals) 
     };
     world.begin(settings, faults)?;
     // How long a whole run may take; learned from runs that end.
-    let mut whole = Duration::from_millis(1_000);
+    let mut whole = Duration::from_secs(1);
     let mut life = Life::default();
     for death in 0.. {
         let kill_after = (death < kills).then(|| match random.below(4) {

@@ -343,7 +343,7 @@ impl Check<'_> {
                 first.map(|commit| commit.end)
             };
             // A download's file is made before anyone knows its digest; the put begins with its sync or its name.
-            let put = if from.ends_with(".blob") { disk.made.get(from).map(|made| made.begin) } else { None };
+            let put = if trace::kind_of(from) == "blob" { disk.made.get(from).map(|made| made.begin) } else { None };
             let put = put.unwrap_or(named.begin);
             self.expect(intended.is_some_and(|line| line < put), || {
                 format!("{path}: put before its intent was synced")

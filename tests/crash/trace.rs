@@ -196,6 +196,11 @@ pub(crate) fn step(call: &Call) -> Option<String> {
     Some(format!("{verb} {}", place(&path)?))
 }
 
+/// What follows the last dot of a path.
+pub(crate) fn kind_of(path: &str) -> &str {
+    path.rsplit_once('.').map_or("", |(_, kind)| kind)
+}
+
 /// What lies at a path, in words.
 fn place(path: &str) -> Option<&'static str> {
     let name = path.rsplit('/').next().unwrap_or_default();
@@ -208,16 +213,16 @@ fn place(path: &str) -> Option<&'static str> {
         "jellyjar.json" => "the marker",
         "blobs" if name.len() == 64 => "a blob",
         "blobs" => "a blob (folder)",
-        "messages" if name.ends_with(".jsonl") => "a message segment",
+        "messages" if kind_of(name) == "jsonl" => "a message segment",
         "messages" => "a message segment (folder)",
-        "outcomes" if name.ends_with(".jsonl") => "an outcome segment",
+        "outcomes" if kind_of(name) == "jsonl" => "an outcome segment",
         "outcomes" => "an outcome segment (folder)",
-        "writers" if name.ends_with(".json") => "a writer's record",
+        "writers" if kind_of(name) == "json" => "a writer's record",
         "writers" => "a writer's record (folder)",
         _ if name == "catalog.sqlite-wal" => "the catalog's log",
         _ if name.starts_with("catalog.sqlite") => "the catalog",
-        _ if name.ends_with(".part") => "a download's file",
-        _ if name.ends_with(".blob") => "a blob's temporary file",
+        _ if kind_of(name) == "part" => "a download's file",
+        _ if kind_of(name) == "blob" => "a blob's temporary file",
         _ if name.starts_with("put-") => "a segment's or record's temporary file",
         _ if name.contains("lock") => "a lock file",
         _ => "the scratch folder",

@@ -19,7 +19,7 @@ use tokio::runtime::Runtime;
 use super::files;
 
 /// A run that takes longer than this hangs.
-const HANGS_AFTER: Duration = Duration::from_secs(60);
+const HANGS_AFTER: Duration = Duration::from_mins(1);
 
 /// What an attachment has to end as.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -214,7 +214,7 @@ impl World {
             .stdin(Stdio::null())
             .stdout(File::create(self.folder.join("stdout"))?)
             .stderr(File::create(self.folder.join("stderr"))?);
-        command.spawn().with_context(|| format!("starting {:?}", command.get_program()))
+        command.spawn().with_context(|| format!("starting {}", command.get_program().display()))
     }
 
     /// Waits for a run to end; kills it after `kill_after`, or when it hangs.
@@ -287,5 +287,5 @@ async fn download_all(base_url: &str, inline: BTreeMap<String, bool>) -> Result<
 
 /// Bytes as lower-case hex.
 pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    data_encoding::HEXLOWER.encode(bytes)
 }
