@@ -105,6 +105,8 @@ pub(crate) fn run(options: &Options) -> Result<(Totals, BTreeMap<String, u64>)> 
                 }
                 let case = format!("{settings:?}, killed at {call} {place}");
                 world.begin(settings, Faults::none())?;
+                // Where the archive is made already, no thread comes to its K-th call while it makes it.
+                world.make_archive()?;
                 let kill = [(call.clone(), place), random.pick(&early).clone()];
                 one_case(&world, kill, Some(&mut random), &mut totals, &mut hit).context(case)?;
             }

@@ -192,8 +192,20 @@ impl World {
         Ok(())
     }
 
+    /// Makes the archive and its catalog, with nothing in them.
+    pub(crate) fn make_archive(&self) -> Result<()> {
+        fs::write(self.folder.join("empty.jsonl"), "{}\n")?;
+        let ran = self.wait(self.spawn_replay(&[], "empty.jsonl")?, None)?;
+        anyhow::ensure!(ran.status.success(), "making an empty archive failed: {}{}", ran.stdout, ran.stderr);
+        Ok(())
+    }
+
     /// Starts `jellyjar replay` of the dump, under `tracer` if it is not empty.
     pub(crate) fn spawn(&self, tracer: &[String]) -> Result<Child> {
+        self.spawn_replay(tracer, "dump.jsonl")
+    }
+
+    fn spawn_replay(&self, tracer: &[String], dump: &str) -> Result<Child> {
         let mut command = match tracer {
             [] => Command::new(&self.program),
             [tracer, options @ ..] => {
@@ -203,7 +215,7 @@ impl World {
             }
         };
         command
-            .args(["--config", "jellyjar.toml", "--quiet", "--json", "--archive", "archive", "replay", "dump.jsonl"])
+            .args(["--config", "jellyjar.toml", "--quiet", "--json", "--archive", "archive", "replay", dump])
             .current_dir(&self.folder)
             .process_group(0)
             .env_clear()
