@@ -89,9 +89,11 @@ fn one_case(world: &World, injections: &[String], totals: &mut Totals, told: &mu
     let (ran, calls) = traced(world, injections)?;
     let mut findings = Vec::new();
     let hit = calls.iter().rfind(|call| call.injected);
-    // The runtime's own wake-up calls are written, too; without them it cannot but fall over.
     let is_ours = hit.and_then(trace::step).is_some();
-    if !is_ours && (ran.hung || ran.stderr.contains("failed to wake")) {
+    // The runtime's own wake-up calls are writes, too; without them it cannot but fall over. Each thread has its own
+    // K-th call, so one of them may be hit beside one of ours.
+    let is_wake_up = calls.iter().any(|call| call.injected && trace::step(call).is_none());
+    if ran.stderr.contains("failed to wake") || (is_wake_up && ran.hung) {
         return Ok(false);
     }
     let text = match said(&ran) {
