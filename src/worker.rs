@@ -94,6 +94,8 @@ pub struct Driver {
     pub config: WorkerConfig,
     /// Whose attachments are worked on.
     pub teams: Vec<TeamRow>,
+    /// A batch is closed when what is finished weighs this much, so that it does not crowd out what is in flight.
+    pub batch_weight: u64,
 }
 
 /// A finished item waits at most this long for its batch to fill.
@@ -107,6 +109,7 @@ struct Progress<F, E> {
     running: JoinSet<F>,
     tickets: HashMap<Id, LeaseTicket>,
     finished: Vec<F>,
+    finished_weight: u64,
     finished_tickets: Vec<LeaseTicket>,
     oldest_finished: Option<Instant>,
     committing: Option<JoinHandle<Result<(), E>>>,
@@ -129,13 +132,14 @@ impl<F, E> Progress<F, E> {
 impl Driver {
     /// Works until the input has ended and nothing is left, or until it is told to stop. `held_until` tells until when
     /// a team may not send (milliseconds since the Unix epoch). `work` is run for up to `concurrency` leases at once;
-    /// `commit` is given batches, one at a time.
+    /// `commit` is given batches, one at a time; `weigh` tells what a finished item takes up while it waits.
     pub async fn drive<F, E, W, WF, C, CF>(
         &self,
         signals: &Signals,
         held_until: impl Fn(TeamRow) -> Option<i64> + Sync,
         work: W,
         commit: C,
+        weigh: fn(&F) -> u64,
     ) -> Result<Ended, DriveError<E>>
     where
         F: Send + 'static,
@@ -150,12 +154,13 @@ impl Driver {
             running: JoinSet::new(),
             tickets: HashMap::new(),
             finished: Vec::new(),
+            finished_weight: 0,
             finished_tickets: Vec::new(),
             oldest_finished: None,
             committing: None,
             committing_tickets: Vec::new(),
         };
-        let outcome = self.steps(signals, &held_until, &work, &commit, &mut progress).await;
+        let outcome = self.steps(signals, &held_until, &work, &commit, weigh, &mut progress).await;
         // Whatever happened: what is still leased goes back, so that nobody waits for leases to expire.
         progress.running.abort_all();
         if let Some(committing) = progress.committing.take() {
@@ -178,6 +183,7 @@ impl Driver {
         held_until: &(impl Fn(TeamRow) -> Option<i64> + Sync),
         work: &W,
         commit: &C,
+        weigh: fn(&F) -> u64,
         progress: &mut Progress<F, E>,
     ) -> Result<Ended, DriveError<E>>
     where
@@ -242,9 +248,11 @@ impl Driver {
             // Commit.
             let drained = progress.running.is_empty() && progress.queue.is_empty();
             let lingered = progress.oldest_finished.is_some_and(|oldest| oldest.elapsed() >= LINGER);
-            let full = progress.finished.len() >= self.config.batch_size;
+            let full =
+                progress.finished.len() >= self.config.batch_size || progress.finished_weight >= self.batch_weight;
             if progress.committing.is_none() && !progress.finished.is_empty() && (drained || lingered || full) {
                 let batch = std::mem::take(&mut progress.finished);
+                progress.finished_weight = 0;
                 progress.committing_tickets = std::mem::take(&mut progress.finished_tickets);
                 progress.oldest_finished = None;
                 progress.committing = Some(tokio::spawn(commit(batch)));
@@ -276,10 +284,10 @@ impl Driver {
 
             tokio::select! {
                 Some(joined) = progress.running.join_next_with_id(), if !progress.running.is_empty() => {
-                    Self::take_finished(joined, progress)?;
+                    Self::take_finished(joined, weigh, progress)?;
                     // Take all that is there before looking at anything else.
                     while let Some(joined) = progress.running.try_join_next_with_id() {
-                        Self::take_finished(joined, progress)?;
+                        Self::take_finished(joined, weigh, progress)?;
                     }
                 }
                 joined = wait_for(&mut progress.committing), if progress.committing.is_some() => {
@@ -310,9 +318,11 @@ impl Driver {
 
     fn take_finished<F, E: std::error::Error + 'static>(
         joined: Result<(Id, F), tokio::task::JoinError>,
+        weigh: fn(&F) -> u64,
         progress: &mut Progress<F, E>,
     ) -> Result<(), DriveError<E>> {
         let (id, finished) = joined.map_err(|error| DriveError::Task(error.to_string()))?;
+        progress.finished_weight += weigh(&finished);
         progress.finished.push(finished);
         progress.finished_tickets.extend(progress.tickets.remove(&id));
         progress.oldest_finished.get_or_insert_with(Instant::now);

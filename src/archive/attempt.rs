@@ -73,6 +73,16 @@ pub enum Finished {
     },
 }
 
+impl Finished {
+    /// The memory that its bytes take up until they are stored.
+    pub fn memory_bytes(&self) -> u64 {
+        match self {
+            Self::Fetched { spooled, .. } if spooled.in_memory().is_some() => spooled.size_bytes(),
+            _ => 0,
+        }
+    }
+}
+
 /// Fetches attachments of any team.
 #[derive(Debug, Clone)]
 pub struct Fetcher {

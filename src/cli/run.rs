@@ -11,7 +11,7 @@ use super::output;
 use super::progress::{Expected, Progress};
 use super::receipt::{Input, Receipt};
 use super::session::{Access, Session};
-use crate::archive::{CommitError, Committer, Tally};
+use crate::archive::{CommitError, Committer, Finished, Tally};
 use crate::catalog::WorkerLock;
 use crate::worker::{DriveError, Driver, Ended, Signals};
 
@@ -83,6 +83,7 @@ impl Run {
             clock: session.clock.clone(),
             config: session.config.worker.clone(),
             teams: access.teams.keys().copied().collect(),
+            batch_weight: session.config.spool.max_memory_bytes / 2,
         };
         let committer = Arc::new(Committer {
             catalog: Arc::clone(&session.catalog),
@@ -109,7 +110,7 @@ impl Run {
                 }
             }
         };
-        let commit = |batch: Vec<Option<crate::archive::Finished>>| {
+        let commit = |batch: Vec<Option<Finished>>| {
             let (committer, session, access) = (Arc::clone(&committer), Arc::clone(session), Arc::clone(access));
             async move {
                 committer.commit(batch.into_iter().flatten().collect()).await?;
@@ -117,7 +118,8 @@ impl Run {
             }
         };
         let refreshing = self.refresh();
-        let driving = driver.drive(&self.signals, held, work, commit);
+        let driving =
+            driver.drive(&self.signals, held, work, commit, |one| one.as_ref().map_or(0, Finished::memory_bytes));
         let ended = tokio::select! {
             ended = driving => ended,
             error = refreshing => return Err(error),
