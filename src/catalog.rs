@@ -112,6 +112,11 @@ fn at(query: &'static str) -> impl FnOnce(sqlx::Error) -> CatalogError {
     move |source| CatalogError::Query { query, source }
 }
 
+/// A batch as the one JSON parameter of a statement.
+fn json<T: serde::Serialize>(value: &T) -> String {
+    serde_json::to_string(value).expect("plain structs of text and numbers always serialise")
+}
+
 /// The row id of an archive in this catalog.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ArchiveRow(pub(crate) i64);

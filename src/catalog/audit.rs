@@ -7,7 +7,7 @@ use serde::Serialize;
 use sqlx::{Connection as _, Row as _};
 
 use super::report::unsigned;
-use super::{ArchiveRow, BlobState, Catalog, CatalogError, Result, State, TeamRow, at};
+use super::{ArchiveRow, BlobState, Catalog, CatalogError, Result, State, TeamRow, at, json};
 use crate::digest::Digest;
 use crate::model::{AttachmentKey, OutcomeLine, TeamKey};
 
@@ -50,10 +50,6 @@ struct OutcomeJson<'a> {
     t: i64,
     h: Option<String>,
     z: Option<u64>,
-}
-
-fn json<T: Serialize>(value: &T) -> String {
-    serde_json::to_string(value).expect("plain structs of text and numbers always serialise")
 }
 
 fn key(bytes: &[u8]) -> Result<AttachmentKey> {

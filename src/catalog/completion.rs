@@ -7,8 +7,8 @@ use serde::Serialize;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Connection as _, Row as _};
 
-use super::jobs::{LeaseJson, json};
-use super::{ArchiveRow, BlobState, Catalog, CatalogError, Job, Lease, LeaseTicket, Pause, Result, State, at};
+use super::jobs::LeaseJson;
+use super::{ArchiveRow, BlobState, Catalog, CatalogError, Job, Lease, LeaseTicket, Pause, Result, State, at, json};
 use crate::digest::Digest;
 
 /// How a lease ends.

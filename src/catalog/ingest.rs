@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use serde::Serialize;
 use sqlx::Connection as _;
 
-use super::{Catalog, Result, State, TeamRow, at};
+use super::{Catalog, Result, State, TeamRow, at, json};
 use crate::model::{AttachmentId, AttachmentKey, Reject};
 
 /// What the catalog holds of an attachment before it is taken in again.
@@ -88,10 +88,6 @@ struct LinkJson<'a> {
     c: Option<&'a str>,
     d: Option<i64>,
     i: bool,
-}
-
-fn json<T: Serialize>(value: &T) -> String {
-    serde_json::to_string(value).expect("plain structs of text and numbers always serialise")
 }
 
 /// A declared size as a column: sizes are below 2^63 by `model::Attachment`'s contract.

@@ -6,7 +6,7 @@ use serde::Serialize;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Connection as _, Row as _};
 
-use super::{Catalog, CatalogError, Result, TeamRow, at};
+use super::{Catalog, CatalogError, Result, TeamRow, at, json};
 use crate::model::{AttachmentId, AttachmentKey};
 
 /// What is to be done: ids only. Made by [`Catalog::claim`] alone.
@@ -84,10 +84,6 @@ impl LeaseJson {
     pub(super) fn new(ticket: &LeaseTicket) -> Self {
         Self { i: ticket.row, t: data_encoding::HEXLOWER.encode(&ticket.token) }
     }
-}
-
-pub(super) fn json<T: Serialize>(value: &T) -> String {
-    serde_json::to_string(value).expect("plain structs of text and numbers always serialise")
 }
 
 impl Catalog {

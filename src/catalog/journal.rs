@@ -6,7 +6,7 @@ use serde::Serialize;
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{Connection as _, Row as _};
 
-use super::{ArchiveRow, Catalog, CatalogError, IngestMessage, Result, TeamRow, at};
+use super::{ArchiveRow, Catalog, CatalogError, IngestMessage, Result, TeamRow, at, json};
 use crate::digest::Digest;
 use crate::model::{AttachmentId, AttachmentKey, OutcomeKind, OutcomeLine};
 
@@ -34,10 +34,6 @@ struct OutcomeJson<'a> {
     z: Option<u64>,
     y: Option<&'a str>,
     r: Option<&'a str>,
-}
-
-fn json<T: Serialize>(value: &T) -> String {
-    serde_json::to_string(value).expect("plain structs of text and numbers always serialise")
 }
 
 fn hex_id(id: &AttachmentId) -> String {
