@@ -1,5 +1,6 @@
 //! Settings: what each means, its default and its bounds. The one reader of the configuration file and environment.
 
+mod bucket;
 mod check;
 mod environment;
 mod error;
@@ -15,6 +16,9 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+pub use bucket::{
+    AwsProfile, AzureConfig, BucketConfig, BucketSettings, GcsConfig, ObjectLockMode, ReadBack, S3Config,
+};
 pub use environment::{Environment, VARIABLES};
 pub use error::ConfigError;
 pub use load::{DEFAULT_TEAM, Loaded, Overrides, load};
@@ -42,6 +46,8 @@ pub struct Config {
     pub retry: RetryConfig,
     /// The space downloads may take before they are stored.
     pub spool: SpoolConfig,
+    /// How buckets are reached.
+    pub buckets: BucketSettings,
     /// How payloads are read.
     pub source: SourceConfig,
     /// What is kept, for teams without rules of their own.
@@ -256,6 +262,11 @@ pub struct SpoolConfig {
     /// Up to this size a download is kept in memory, in bytes.
     #[serde(rename = "memory_threshold", deserialize_with = "values::size::<0, { 1 << 30 }, _>")]
     pub memory_threshold_bytes: u64,
+    /// The folder for downloads, for an archive in a bucket; by default beside the catalog.
+    #[serde(deserialize_with = "values::optional_path")]
+    pub folder: Option<PathBuf>,
+    /// Whether that folder may be in memory (tmpfs).
+    pub allow_tmpfs: bool,
     /// Free space that is left on the file system, in bytes.
     #[serde(rename = "min_free", deserialize_with = "values::size::<0, { 1 << 50 }, _>")]
     pub min_free_bytes: u64,
@@ -265,6 +276,8 @@ impl Default for SpoolConfig {
     fn default() -> Self {
         Self {
             max_bytes: 16 << 30,
+            folder: None,
+            allow_tmpfs: false,
             max_memory_bytes: 24 << 20,
             memory_threshold_bytes: 256 << 10,
             min_free_bytes: 256 << 20,

@@ -2,6 +2,7 @@
 
 mod ids;
 mod journal;
+mod location;
 mod message;
 
 pub use ids::{AttachmentId, AttachmentKey, InvalidId, TeamKey, WriterId};
@@ -9,4 +10,5 @@ pub use journal::{
     FORMAT_VERSION, MessageLine, OutcomeKind, OutcomeLine, SegmentHeader, SegmentRef, Stream, UnsupportedVersion,
     Versioned,
 };
+pub use location::{BucketLocation, InvalidLocation, Location, Provider};
 pub use message::{Attachment, Conversation, Direction, Message, Payload, Position, Reject};
