@@ -1,9 +1,12 @@
-//! The archive's files: blobs, segments, quarantine, the marker. With `spool` the only user of the archive's file
-//! system. Nothing here knows what an outcome means.
+//! The archive's files: blobs, segments, quarantine, the marker, in a folder or in a bucket. With `spool` the only user
+//! of the archive's storage. Nothing here knows what an outcome means.
 //!
-//! Everything becomes visible by a rename of a temporary file that is already synced, so no reader ever sees half a
-//! file; a name is durable only once its folder has been synced as well, and every function that stores says when.
+//! In a folder, everything becomes visible by a rename of a temporary file that is already synced, so no reader ever sees
+//! half a file; a name is durable only once its folder has been synced as well. In a bucket, an object is visible and
+//! durable at once. Every function that stores says when what it stored is durable. All of them may be dropped while they
+//! wait: what they have begun is then done or not, and harmless either way.
 
+mod bucket;
 mod folder;
 mod inventory;
 mod journal;
@@ -11,22 +14,29 @@ mod keys;
 mod put;
 mod scratch;
 
-use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use bytes::Bytes;
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Clock;
+use crate::config::{BucketSettings, HttpConfig};
 use crate::digest::Digest;
-use crate::model::{FORMAT_VERSION, Stream, UnsupportedVersion};
+use crate::model::{FORMAT_VERSION, Location, Stream, UnsupportedVersion};
 
+pub use bucket::{Bucket, BucketError, Fault, UploadRecord};
 pub use folder::Folder;
 pub use inventory::{BlobFile, BlobFolder};
 pub use journal::{ChainEnd, JournalWriter, SegmentReader, WriterRecord};
 pub use keys::{blob_key, quarantine_key};
-pub use put::{Put, PutBytes, Stored};
+pub use put::{Put, Stored};
 pub use scratch::Scratch;
+
+use bucket::{Created, Purpose};
 
 /// What can go wrong with the archive's files.
 #[derive(Debug, thiserror::Error)]
@@ -41,11 +51,11 @@ pub enum StoreError {
         /// Why.
         source: io::Error,
     },
-    /// A folder that holds other things.
-    #[error("{path} is not empty and is no jellyjar archive; give --archive an empty or new folder", path = path.display())]
+    /// A folder or prefix that holds other things.
+    #[error("{place} is not empty and is no jellyjar archive; give --archive an empty or new place, such as one below it")]
     NotAnArchive {
-        /// The folder.
-        path: PathBuf,
+        /// The folder or prefix.
+        place: String,
     },
     /// A file where a folder is needed.
     #[error("{path} is not a folder; give --archive a folder", path = path.display())]
@@ -54,16 +64,16 @@ pub enum StoreError {
         path: PathBuf,
     },
     /// No archive where one is needed.
-    #[error("there is no jellyjar archive at {path}; check --archive, or make one with `jellyjar replay`", path = path.display())]
+    #[error("there is no jellyjar archive at {place}; check --archive, or make one with `jellyjar replay`")]
     Absent {
-        /// The folder.
-        path: PathBuf,
+        /// The folder or prefix.
+        place: String,
     },
     /// A newer program's archive.
-    #[error("the archive {path} cannot be used", path = path.display())]
+    #[error("the archive {place} cannot be used")]
     Unsupported {
-        /// The folder or key.
-        path: PathBuf,
+        /// The folder, bucket or key.
+        place: String,
         /// Which version.
         source: UnsupportedVersion,
     },
@@ -75,6 +85,9 @@ pub enum StoreError {
         /// What is wrong.
         reason: String,
     },
+    /// A bucket refused, or could not be reached.
+    #[error(transparent)]
+    Bucket(#[from] BucketError),
     /// A sync failed before: what it covered is not trusted, and nothing more is written by this process.
     #[error("an earlier write to the journal failed; start again to go on")]
     Broken,
@@ -91,7 +104,10 @@ impl StoreError {
 /// Shorthand for the module's results.
 pub type Result<T> = std::result::Result<T, StoreError>;
 
-/// `jellyjar.json`: what makes a folder an archive.
+/// Bytes as they are read, in pieces.
+pub type ByteStream = BoxStream<'static, Result<Bytes>>;
+
+/// `jellyjar.json`: what makes a folder or prefix an archive.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Marker {
     /// The version of the layout.
@@ -102,57 +118,118 @@ pub struct Marker {
     pub created_at: jiff::Timestamp,
 }
 
+/// Where an archive is, ready to be opened.
+#[derive(Debug, Clone)]
+pub enum Place {
+    /// A folder.
+    Folder(PathBuf),
+    /// A prefix of a bucket.
+    Bucket(Arc<Bucket>),
+}
+
+impl Place {
+    /// Prepares to open the archive at `location`; nothing is read or sent yet.
+    pub fn of(location: &Location, buckets: &BucketSettings, http: &HttpConfig, clock: &Clock) -> Result<Self> {
+        Ok(match location {
+            Location::Folder(path) => Self::Folder(path.clone()),
+            Location::Bucket(bucket) => {
+                Self::Bucket(Arc::new(Bucket::connect(bucket, buckets, http, clock.clone())?))
+            }
+        })
+    }
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Folder(path) => path.display().fmt(f),
+            Self::Bucket(bucket) => bucket.location().fmt(f),
+        }
+    }
+}
+
+/// The two kinds of storage.
+#[derive(Debug, Clone)]
+enum Files {
+    Folder(Arc<Folder>),
+    Bucket(Arc<Bucket>),
+}
+
 /// An open archive.
 #[derive(Debug)]
 pub struct Archive {
-    folder: Folder,
+    files: Files,
     marker: Marker,
+}
+
+/// Does work on a folder where it may block.
+async fn in_folder<T: Send + 'static>(
+    folder: &Arc<Folder>,
+    work: impl FnOnce(&Folder) -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let folder = Arc::clone(folder);
+    tokio::task::spawn_blocking(move || work(&folder)).await.map_err(|_| StoreError::Broken)?
 }
 
 impl Archive {
     /// The marker's key.
     pub const MARKER: &str = "jellyjar.json";
 
-    /// Opens the archive at `root`, which must exist.
-    pub fn open(root: &Path) -> Result<Self> {
-        let marker = read_marker(root)?.ok_or_else(|| StoreError::Absent { path: root.to_owned() })?;
-        Ok(Self { folder: Folder::open(root)?, marker })
+    /// Opens the archive at `place`, which must exist.
+    pub async fn open(place: &Place) -> Result<Self> {
+        Self::find(place).await?.ok_or_else(|| StoreError::Absent { place: place.to_string() })
     }
 
-    /// Opens the archive at `root`, or makes one where there is nothing yet. Of two that make one at once, the first
+    /// Opens the archive at `place`; `None` where there is none.
+    pub async fn find(place: &Place) -> Result<Option<Self>> {
+        let Some(marker) = read_marker(place).await? else { return Ok(None) };
+        let files = match place {
+            Place::Folder(root) => Files::Folder(Arc::new(Folder::open(root)?)),
+            Place::Bucket(bucket) => Files::Bucket(Arc::clone(bucket)),
+        };
+        Ok(Some(Self { files, marker }))
+    }
+
+    /// Opens the archive at `place`, or makes one where there is nothing yet. Of two that make one at once, the first
     /// wins and both open it.
-    pub fn open_or_create(root: &Path, clock: &Clock) -> Result<Self> {
-        if let Some(marker) = read_marker(root)? {
-            return Ok(Self { folder: Folder::open(root)?, marker });
-        }
-        std::fs::create_dir_all(root).map_err(StoreError::io("make the folder", root))?;
-        let entries = std::fs::read_dir(root).map_err(StoreError::io("read the folder", root))?;
-        for entry in entries {
-            let entry = entry.map_err(StoreError::io("read the folder", root))?;
-            let name = entry.file_name();
-            if name != Scratch::HOME && name != Self::MARKER && name != "lost+found" {
-                return Err(StoreError::NotAnArchive { path: root.to_owned() });
-            }
+    pub async fn open_or_create(place: &Place, clock: &Clock) -> Result<Self> {
+        if let Some(archive) = Self::find(place).await? {
+            return Ok(archive);
         }
         let marker = Marker { format_version: FORMAT_VERSION, archive_uuid: random_uuid()?, created_at: clock.now() };
-        let folder = Folder::open(root)?;
         let mut text = serde_json::to_vec_pretty(&marker).expect("a struct of text and numbers always serialises");
         text.push(b'\n');
-        if let Some(parent) = root.parent() {
-            Folder::sync_folder(if parent.as_os_str().is_empty() { Path::new(".") } else { parent })?;
+        match place {
+            Place::Folder(root) => {
+                let root = root.clone();
+                let made = tokio::task::spawn_blocking(move || make_folder_archive(&root, &text));
+                made.await.map_err(|_| StoreError::Broken)??;
+            }
+            Place::Bucket(bucket) => {
+                let (objects, prefixes) = bucket.list_names("").await?;
+                if objects.iter().any(|name| name != Self::MARKER) || !prefixes.is_empty() {
+                    return Err(StoreError::NotAnArchive { place: place.to_string() });
+                }
+                bucket.put_if_absent(Self::MARKER, text.into(), Purpose::Record).await?;
+            }
         }
-        folder.put_if_absent(Self::MARKER, &text)?;
-        Self::open(root)
-    }
-
-    /// Its folder.
-    pub fn folder(&self) -> &Folder {
-        &self.folder
+        Self::open(place).await
     }
 
     /// Where it is.
-    pub fn root(&self) -> &Path {
-        self.folder.root()
+    pub fn place(&self) -> Place {
+        match &self.files {
+            Files::Folder(folder) => Place::Folder(folder.root().to_owned()),
+            Files::Bucket(bucket) => Place::Bucket(Arc::clone(bucket)),
+        }
+    }
+
+    /// Its folder; `None` for a bucket.
+    pub fn folder(&self) -> Option<&Folder> {
+        match &self.files {
+            Files::Folder(folder) => Some(folder),
+            Files::Bucket(_) => None,
+        }
     }
 
     /// Its identity.
@@ -160,59 +237,209 @@ impl Archive {
         &self.marker.archive_uuid
     }
 
+    /// How many files are best read at once.
+    pub fn reads_at_once(&self) -> usize {
+        match &self.files {
+            Files::Folder(_) => std::thread::available_parallelism().map_or(2, usize::from).max(2),
+            Files::Bucket(bucket) => bucket.concurrency(),
+        }
+    }
+
     /// The keys of a stream's segments, in the order of their names, which is that of their making.
-    pub fn segments(&self, stream: Stream) -> Result<Vec<String>> {
-        let mut keys = self.folder.list(stream.prefix())?;
+    pub async fn segments(&self, stream: Stream) -> Result<Vec<String>> {
+        let mut keys = match &self.files {
+            Files::Folder(folder) => in_folder(folder, move |folder| folder.list(stream.prefix())).await?,
+            Files::Bucket(bucket) => bucket.list(stream.prefix()).await?.into_iter().map(|(key, _)| key).collect(),
+        };
         keys.retain(|key| Path::new(key).extension().is_some_and(|extension| extension == "jsonl"));
         Ok(keys)
     }
 
     /// Makes the names of segments durable that others have written: one that died may have named them and not come to
     /// sync the names. Their lines were synced before, and so were the folders above.
-    pub fn sync_segments<'a>(&self, keys: impl IntoIterator<Item = &'a str>) -> Result<()> {
-        let folders: BTreeSet<&str> = keys.into_iter().filter_map(|key| Some(key.rsplit_once('/')?.0)).collect();
-        if folders.len() > put::SINGLE_SYNCS && self.folder.sync_all()? {
-            return Ok(());
+    pub async fn sync_segments(&self, keys: Vec<String>) -> Result<()> {
+        match &self.files {
+            Files::Folder(folder) if !keys.is_empty() => {
+                in_folder(folder, move |folder| folder.sync_parents_of(&keys)).await
+            }
+            Files::Folder(_) | Files::Bucket(_) => Ok(()),
         }
-        folders.into_iter().try_for_each(|folder| Folder::sync_folder(&self.folder.path(folder)))
     }
 
-    /// The size in bytes of a blob's file; `None` where there is none. A size says nothing of the content.
-    pub fn blob_size(&self, digest: Digest) -> Result<Option<u64>> {
-        self.folder.size(&blob_key(digest))
+    /// The size in bytes of a blob; `None` where there is none. A size says nothing of the content.
+    pub async fn blob_size(&self, digest: Digest) -> Result<Option<u64>> {
+        let key = blob_key(digest);
+        match &self.files {
+            Files::Folder(folder) => in_folder(folder, move |folder| folder.size(&key)).await,
+            Files::Bucket(bucket) => bucket.size(&key).await,
+        }
     }
 
-    /// Reads and hashes a blob's file; `None` where there is none.
-    pub fn blob_digest(&self, digest: Digest) -> Result<Option<(Digest, u64)>> {
-        self.folder.digest(&blob_key(digest))
+    /// Whether blobs that were stored under this catalog's eyes are still there, as far as it can be told without a
+    /// request: in a folder by their size. A bucket is taken at its word.
+    pub async fn still_there(&self, blobs: Vec<(Digest, u64)>) -> Result<Vec<bool>> {
+        match &self.files {
+            Files::Folder(folder) if !blobs.is_empty() => {
+                let look = move |folder: &Folder| {
+                    let there = |(digest, size)| Ok(folder.size(&blob_key(digest))? == Some(size));
+                    blobs.into_iter().map(there).collect()
+                };
+                in_folder(folder, look).await
+            }
+            Files::Folder(_) | Files::Bucket(_) => Ok(vec![true; blobs.len()]),
+        }
+    }
+
+    /// Reads and hashes a blob; `None` where there is none.
+    pub async fn blob_digest(&self, digest: Digest) -> Result<Option<(Digest, u64)>> {
+        self.digest_of(blob_key(digest)).await
     }
 
     /// Reads and hashes a quarantined file; `None` where there is none.
-    pub fn quarantined_digest(&self, digest: Digest) -> Result<Option<(Digest, u64)>> {
-        self.folder.digest(&quarantine_key(digest))
+    pub async fn quarantined_digest(&self, digest: Digest) -> Result<Option<(Digest, u64)>> {
+        self.digest_of(quarantine_key(digest)).await
     }
 
-    /// Opens a blob's file, or a quarantined file, to be read; `None` where there is none. What comes out of it is
-    /// unproven until it is hashed.
-    pub fn open_bytes(&self, digest: Digest, quarantine: bool) -> Result<Option<std::fs::File>> {
-        let path = self.folder.path(&if quarantine { quarantine_key(digest) } else { blob_key(digest) });
-        match std::fs::File::open(&path) {
-            Ok(file) => Ok(Some(file)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(StoreError::io("open", &path)(error)),
+    async fn digest_of(&self, key: String) -> Result<Option<(Digest, u64)>> {
+        match &self.files {
+            Files::Folder(folder) => in_folder(folder, move |folder| folder.digest(&key)).await,
+            Files::Bucket(bucket) => bucket.digest(&key).await,
         }
+    }
+
+    /// Opens a blob, or quarantined bytes, to be read; `None` where there are none. What comes out of it is unproven
+    /// until it is hashed.
+    pub async fn open_bytes(&self, digest: Digest, quarantine: bool) -> Result<Option<ByteStream>> {
+        self.open_key(&if quarantine { quarantine_key(digest) } else { blob_key(digest) }).await
+    }
+
+    /// Opens any file of the archive.
+    async fn open_key(&self, key: &str) -> Result<Option<ByteStream>> {
+        match &self.files {
+            Files::Folder(folder) => {
+                let path = folder.path(key);
+                match tokio::fs::File::open(&path).await {
+                    Ok(file) => Ok(Some(file_stream(file, path))),
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+                    Err(error) => Err(StoreError::io("open", &path)(error)),
+                }
+            }
+            Files::Bucket(bucket) => bucket.open(key).await,
+        }
+    }
+
+    /// Reads a small file whole; `None` where there is none.
+    async fn read_key(&self, key: &str) -> Result<Option<Bytes>> {
+        match &self.files {
+            Files::Folder(folder) => {
+                let path = folder.path(key);
+                match tokio::fs::read(&path).await {
+                    Ok(bytes) => Ok(Some(bytes.into())),
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+                    Err(error) => Err(StoreError::io("read", &path)(error)),
+                }
+            }
+            Files::Bucket(bucket) => bucket.read(key).await,
+        }
+    }
+
+    /// Stores a new segment, durably. Gives whether its name was free.
+    async fn put_segment(&self, stream: Stream, key: &str, bytes: Vec<u8>) -> Result<bool> {
+        match &self.files {
+            Files::Folder(folder) => {
+                let key = key.to_owned();
+                in_folder(folder, move |folder| folder.put_if_absent(&key, &bytes)).await
+            }
+            Files::Bucket(bucket) => {
+                let purpose = match stream {
+                    Stream::Messages => Purpose::Messages,
+                    Stream::Outcomes => Purpose::Outcomes,
+                };
+                // The same bytes under a random name are ours: the answer to our own request was lost.
+                Ok(bucket.put_if_absent(key, bytes.into(), purpose).await? != Created::Other)
+            }
+        }
+    }
+
+    /// Stores a record in place of the one before it, durably.
+    async fn replace(&self, key: &str, bytes: Vec<u8>) -> Result<()> {
+        match &self.files {
+            Files::Folder(folder) => {
+                let key = key.to_owned();
+                in_folder(folder, move |folder| folder.replace(&key, &bytes)).await
+            }
+            Files::Bucket(bucket) => bucket.replace(key, bytes.into()).await,
+        }
+    }
+
+    /// Aborts uploads in parts that dead processes of this machine have left, and, where the server lists them, old ones
+    /// of anybody. Gives how many.
+    pub async fn abort_uploads(&self, scratch: &Scratch) -> Result<usize> {
+        let Files::Bucket(bucket) = &self.files else { return Ok(0) };
+        let abandoned = scratch.abandoned_uploads();
+        let records: Vec<UploadRecord> = abandoned.iter().map(|(_, record)| record.clone()).collect();
+        let (aborted, settled) = bucket.abort_uploads(&records).await;
+        for ((path, _), settled) in abandoned.iter().zip(settled) {
+            if settled {
+                scratch.forget_upload(path);
+            }
+        }
+        Ok(aborted)
     }
 }
 
-fn read_marker(root: &Path) -> Result<Option<Marker>> {
-    let path = root.join(Archive::MARKER);
-    let text = match std::fs::read(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
-            return Err(StoreError::NotAFolder { path: root.to_owned() });
+/// Makes a folder an archive.
+fn make_folder_archive(root: &Path, marker: &[u8]) -> Result<()> {
+    std::fs::create_dir_all(root).map_err(StoreError::io("make the folder", root))?;
+    let entries = std::fs::read_dir(root).map_err(StoreError::io("read the folder", root))?;
+    for entry in entries {
+        let entry = entry.map_err(StoreError::io("read the folder", root))?;
+        let name = entry.file_name();
+        if name != Scratch::HOME && name != Archive::MARKER && name != "lost+found" {
+            return Err(StoreError::NotAnArchive { place: root.display().to_string() });
         }
-        Err(error) => return Err(StoreError::io("read", &path)(error)),
+    }
+    let folder = Folder::open(root)?;
+    if let Some(parent) = root.parent() {
+        Folder::sync_folder(if parent.as_os_str().is_empty() { Path::new(".") } else { parent })?;
+    }
+    folder.put_if_absent(Archive::MARKER, marker).map(|_| ())
+}
+
+/// A file's bytes from its beginning.
+fn file_stream(file: tokio::fs::File, path: PathBuf) -> ByteStream {
+    futures::stream::unfold(Some((file, path)), |state| async {
+        let (mut file, path) = state?;
+        let mut buffer = bytes::BytesMut::with_capacity(READ_BYTES);
+        match tokio::io::AsyncReadExt::read_buf(&mut file, &mut buffer).await {
+            Ok(0) => None,
+            Ok(_) => Some((Ok(buffer.freeze()), Some((file, path)))),
+            Err(error) => Some((Err(StoreError::io("read", &path)(error)), None)),
+        }
+    })
+    .boxed()
+}
+
+/// What is read of a file at once, in bytes.
+const READ_BYTES: usize = 256 << 10;
+
+async fn read_marker(place: &Place) -> Result<Option<Marker>> {
+    let text = match place {
+        Place::Folder(root) => {
+            let path = root.join(Archive::MARKER);
+            match tokio::fs::read(&path).await {
+                Ok(text) => text.into(),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+                Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+                    return Err(StoreError::NotAFolder { path: root.clone() });
+                }
+                Err(error) => return Err(StoreError::io("read", &path)(error)),
+            }
+        }
+        Place::Bucket(bucket) => match bucket.read(Archive::MARKER).await? {
+            Some(text) => text,
+            None => return Ok(None),
+        },
     };
     #[derive(Deserialize)]
     struct Version {
@@ -223,7 +450,7 @@ fn read_marker(root: &Path) -> Result<Option<Marker>> {
     let version: Version = serde_json::from_slice(&text).map_err(damaged)?;
     if version.format_version > FORMAT_VERSION {
         let source = UnsupportedVersion(version.format_version);
-        return Err(StoreError::Unsupported { path: root.to_owned(), source });
+        return Err(StoreError::Unsupported { place: place.to_string(), source });
     }
     serde_json::from_slice(&text).map(Some).map_err(damaged)
 }

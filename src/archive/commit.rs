@@ -19,7 +19,7 @@ use crate::digest::Digest;
 use crate::fetch::sniff;
 use crate::model::{FORMAT_VERSION, OutcomeKind, OutcomeLine, Stream, TeamKey};
 use crate::spool::{SpoolHold, SpooledBytes};
-use crate::store::{Archive, JournalWriter, Put, PutBytes, StoreError, Stored};
+use crate::store::{Archive, JournalWriter, Put, StoreError, Stored};
 
 /// What can go wrong while a batch is made durable. Nothing of the batch is lost: its leases end, and the work is
 /// done again.
@@ -31,9 +31,6 @@ pub enum CommitError {
     /// The archive failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The thread that writes ended early.
-    #[error("the writing thread ended early")]
-    Writer,
 }
 
 /// What this process has done so far.
@@ -89,7 +86,7 @@ struct Blob {
     size_bytes: u64,
     bytes: SpooledBytes,
     quarantine: bool,
-    _hold: SpoolHold,
+    hold: SpoolHold,
 }
 
 /// What is written down of one lease: its outcome line, if it has one, and its completion. Made only after the bytes
@@ -133,7 +130,7 @@ impl Committer {
                         size_bytes,
                         bytes,
                         quarantine: in_quarantine,
-                        _hold: hold,
+                        hold,
                     });
                     fetched.push(Fetched { lease, team, digest, size_bytes, sniffed_type, quarantine });
                 }
@@ -203,54 +200,50 @@ impl Committer {
         blobs: HashMap<(Digest, bool), Blob>,
         durable: HashSet<Digest>,
     ) -> Result<(HashMap<Digest, bool>, HashMap<Digest, String>), CommitError> {
-        let archive = Arc::clone(&self.archive);
-        let scratch = self.scratch.clone();
-        let tally = Arc::clone(&self.tally);
-        let work = move || {
-            let mut outcome = HashMap::with_capacity(blobs.len());
-            let mut blocked = HashMap::new();
-            let mut missing = Vec::new();
-            for blob in blobs.into_values() {
-                // The row says that the bytes were synced here; the size says that the file is still there.
-                let there = !blob.quarantine
-                    && durable.contains(&blob.digest)
-                    && archive.blob_size(blob.digest)? == Some(blob.size_bytes);
-                if there {
-                    outcome.insert(blob.digest, false);
-                } else {
-                    missing.push(blob);
-                }
+        let mut outcome = HashMap::with_capacity(blobs.len());
+        let mut blocked = HashMap::new();
+        let known: Vec<(Digest, u64)> = blobs
+            .values()
+            .filter(|blob| !blob.quarantine && durable.contains(&blob.digest))
+            .map(|blob| (blob.digest, blob.size_bytes))
+            .collect();
+        // The row says that the bytes were made durable here; whether they are still there is looked at.
+        let there: HashSet<Digest> = known
+            .iter()
+            .zip(self.archive.still_there(known.clone()).await?)
+            .filter_map(|((digest, _), there)| there.then_some(*digest))
+            .collect();
+        let (mut puts, mut placed) = (Vec::new(), Vec::new());
+        // Their room in the spool is given back when all of them are stored.
+        let mut holds = Vec::new();
+        for blob in blobs.into_values() {
+            if !blob.quarantine && there.contains(&blob.digest) {
+                outcome.insert(blob.digest, false);
+                continue;
             }
-            let puts: Vec<Put<'_>> = missing
-                .iter()
-                .map(|blob| Put {
-                    digest: blob.digest,
-                    bytes: match &blob.bytes {
-                        SpooledBytes::Memory(bytes) => PutBytes::Memory(bytes),
-                        SpooledBytes::File(file) => PutBytes::File { path: file.path(), file: file.file() },
-                    },
-                    quarantine: blob.quarantine,
-                })
-                .collect();
-            let stored = archive.put(&scratch, &puts)?;
-            for (blob, stored) in missing.iter().zip(stored) {
-                if let Stored::Blocked(reason) = stored {
-                    warn!(blob = %blob.digest, error = %reason, "cannot be stored");
-                    blocked.insert(blob.digest, reason);
-                    continue;
-                }
-                if stored == Stored::Replaced {
-                    warn!(blob = %blob.digest, "damaged bytes in the archive were replaced by right ones");
-                }
-                let new = stored != Stored::AlreadyThere;
-                if new && !blob.quarantine {
-                    add(&tally.bytes_stored, blob.size_bytes);
-                }
-                outcome.insert(blob.digest, new);
+            let Blob { digest, size_bytes, bytes, quarantine, hold } = blob;
+            placed.push((digest, size_bytes, quarantine));
+            holds.push(hold);
+            puts.push(Put { digest, size_bytes, bytes, quarantine });
+        }
+        let stored = self.archive.put(&self.scratch, puts).await?;
+        drop(holds);
+        for ((digest, size_bytes, quarantine), stored) in placed.into_iter().zip(stored) {
+            if let Stored::Blocked(reason) = stored {
+                warn!(blob = %digest, error = %reason, "cannot be stored");
+                blocked.insert(digest, reason);
+                continue;
             }
-            Ok::<_, StoreError>((outcome, blocked))
-        };
-        Ok(tokio::task::spawn_blocking(work).await.map_err(|_| CommitError::Writer)??)
+            if stored == Stored::Replaced {
+                warn!(blob = %digest, "damaged bytes in the archive were replaced by right ones");
+            }
+            let new = stored != Stored::AlreadyThere;
+            if new && !quarantine {
+                add(&self.tally.bytes_stored, size_bytes);
+            }
+            outcome.insert(digest, new);
+        }
+        Ok((outcome, blocked))
     }
 
     fn line(&self, lease: &Lease<Job>, team: &TeamKey, kind: OutcomeKind) -> OutcomeLine {

@@ -39,20 +39,15 @@ async fn accept_batch(subject: &Subject, batch: Vec<AttachmentRow>, done: &mut A
         batch.iter().filter_map(|row| Some((row.sha256?, row.size_bytes.unwrap_or(0)))).collect();
     // The blobs are named in the catalog before they are there, as for any other.
     subject.catalog.intend(subject.archive_row, &[], &intents).await?;
-    let archive = std::sync::Arc::clone(&subject.archive);
-    let digests: Vec<Option<Digest>> = batch.iter().map(|row| row.sha256).collect();
-    let moved = tokio::task::spawn_blocking(move || {
-        digests
-            .into_iter()
-            .map(|sha256| match sha256 {
-                // Moved already: by an accept that died, or for another attachment with the same bytes.
-                Some(sha256) => Ok(archive.accept_quarantined(sha256)?.is_some() || archive.settle_blob(sha256)?),
-                None => Ok(false),
-            })
-            .collect::<Result<Vec<bool>, AuditError>>()
-    })
-    .await
-    .map_err(|_| AuditError::Reader)??;
+    let archive = &subject.archive;
+    let mut moved = Vec::with_capacity(batch.len());
+    for row in &batch {
+        moved.push(match row.sha256 {
+            // Moved already: by an accept that died, or for another attachment with the same bytes.
+            Some(sha256) => archive.accept_quarantined(sha256).await?.is_some() || archive.settle_blob(sha256).await?,
+            None => false,
+        });
+    }
 
     let mut lines = Vec::new();
     let mut accepted = Vec::new();

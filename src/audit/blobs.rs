@@ -12,7 +12,7 @@ use super::verify::Checked;
 use super::{AuditError, Subject};
 use crate::catalog::{BlobState, CitedBytes, State};
 use crate::digest::Digest;
-use crate::store::{Archive, BlobFile, blob_key, quarantine_key};
+use crate::store::{Archive, BlobFile, StoreError, blob_key, quarantine_key};
 
 /// Files that one thread hashes in one go: at most this many, or so many bytes.
 const TASK_FILES: usize = 64;
@@ -41,14 +41,14 @@ pub(super) async fn audit_blobs(
     checked: &Checked,
     report: &mut Report,
 ) -> Result<(), AuditError> {
-    let threads = std::thread::available_parallelism().map_or(2, usize::from).max(2);
-    let mut tasks: JoinSet<Vec<(Digest, Entry, Read)>> = JoinSet::new();
-    for stranger in subject.archive.blob_strangers()? {
+    let threads = subject.archive.reads_at_once();
+    let mut tasks: JoinSet<Result<Vec<(Digest, Entry, Read)>, StoreError>> = JoinSet::new();
+    for stranger in subject.archive.blob_strangers().await? {
         stranger_note(report, stranger);
     }
     for prefix in 0..=u8::MAX {
         let (low, high) = folder_range(prefix);
-        let folder = subject.archive.blob_folder(prefix)?;
+        let folder = subject.archive.blob_folder(prefix).await?;
         for stranger in folder.strangers {
             stranger_note(report, stranger);
         }
@@ -97,7 +97,7 @@ async fn start(
     subject: &Subject,
     batch: Vec<(Digest, Entry)>,
     threads: usize,
-    tasks: &mut JoinSet<Vec<(Digest, Entry, Read)>>,
+    tasks: &mut JoinSet<Result<Vec<(Digest, Entry, Read)>, StoreError>>,
     checked: &Checked,
     since_ms: i64,
     report: &mut Report,
@@ -109,8 +109,12 @@ async fn start(
         add(checked, entry.file.map_or(0, |file| file.size_bytes));
     }
     let archive = Arc::clone(&subject.archive);
-    tasks.spawn_blocking(move || {
-        batch.into_iter().map(|(digest, entry)| (digest, entry, read(&archive, digest, false))).collect()
+    tasks.spawn(async move {
+        let mut done = Vec::with_capacity(batch.len());
+        for (digest, entry) in batch {
+            done.push((digest, entry, read(&archive, digest, false).await?));
+        }
+        Ok(done)
     });
     Ok(())
 }
@@ -118,20 +122,25 @@ async fn start(
 /// Takes the result of one thread; `false` when none is at work.
 async fn finish_one(
     subject: &Subject,
-    tasks: &mut JoinSet<Vec<(Digest, Entry, Read)>>,
+    tasks: &mut JoinSet<Result<Vec<(Digest, Entry, Read)>, StoreError>>,
     since_ms: i64,
     report: &mut Report,
 ) -> Result<bool, AuditError> {
     let Some(joined) = tasks.join_next().await else { return Ok(false) };
-    for (digest, entry, read) in joined.map_err(|_| AuditError::Reader)? {
+    for (digest, entry, read) in joined.map_err(|_| AuditError::Reader)?? {
         judge(subject, digest, &entry, &read, since_ms, report).await?;
     }
     Ok(true)
 }
 
-fn read(archive: &Archive, digest: Digest, quarantine: bool) -> Read {
-    let read = if quarantine { archive.quarantined_digest(digest) } else { archive.blob_digest(digest) };
-    read.map_err(|error| causes(&error))
+/// Reads a file. One that cannot be read is damaged; a bucket that cannot be reached says nothing of its files.
+async fn read(archive: &Archive, digest: Digest, quarantine: bool) -> Result<Read, StoreError> {
+    let read =
+        if quarantine { archive.quarantined_digest(digest).await } else { archive.blob_digest(digest).await };
+    match read {
+        Err(error @ StoreError::Bucket(_)) => Err(error),
+        read => Ok(read.map_err(|error| causes(&error))),
+    }
 }
 
 fn add(checked: &Checked, bytes: u64) {
@@ -209,7 +218,7 @@ async fn audit_quarantine(
     since_ms: i64,
     report: &mut Report,
 ) -> Result<(), AuditError> {
-    let folder = subject.archive.quarantine_folder()?;
+    let folder = subject.archive.quarantine_folder().await?;
     for stranger in folder.strangers {
         stranger_note(report, stranger);
     }
@@ -218,18 +227,14 @@ async fn audit_quarantine(
     let (low, high) = (Digest::from_bytes([0; 32]), Digest::from_bytes([0xff; 32]));
     for cited in subject.catalog.audit_cited(State::Quarantined, low, high).await? {
         let file = files.remove(&cited.sha256);
-        let (archive, digest) = (Arc::clone(&subject.archive), cited.sha256);
-        let read = tokio::task::spawn_blocking(move || match file {
+        let (archive, digest) = (&subject.archive, cited.sha256);
+        let read = match file {
             Some(file) if quick => Ok(Some((digest, file.size_bytes))),
-            Some(_) => read(&archive, digest, true),
+            Some(_) => read(archive, digest, true).await?,
             // Accepted for another attachment with the same bytes.
-            None if quick => {
-                archive.blob_size(digest).map(|size| size.map(|size| (digest, size))).map_err(|error| causes(&error))
-            }
-            None => read(&archive, digest, false),
-        })
-        .await
-        .map_err(|_| AuditError::Reader)?;
+            None if quick => Ok(archive.blob_size(digest).await?.map(|size| (digest, size))),
+            None => read(archive, digest, false).await?,
+        };
         if let Some((kind, detail)) = fault(digest, Some(&cited), &read) {
             let broken = BrokenBytes { sha256: digest, size_bytes: cited.max_size, quarantine: true };
             let detail = format!("{detail}; {} attachments have it, one is {}", cited.attachments, cited.key);

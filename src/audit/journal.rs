@@ -42,10 +42,10 @@ impl<'a> JournalAudit<'a> {
         let archive = std::sync::Arc::clone(&self.subject.archive);
         // In the order that a writer beside us makes harmless: a record never says more than the segments hold, a
         // catalog never knows segments that are not there, an outcome never comes before its message.
-        let records = archive.writer_records()?;
+        let records = archive.writer_records().await?;
         let seen = self.subject.catalog.segments(self.subject.archive_row).await?;
-        let outcomes = archive.segments(Stream::Outcomes)?;
-        let messages = archive.segments(Stream::Messages)?;
+        let outcomes = archive.segments(Stream::Outcomes).await?;
+        let messages = archive.segments(Stream::Messages).await?;
 
         let mut known = Vec::new();
         for (key, record) in records {
@@ -69,7 +69,7 @@ impl<'a> JournalAudit<'a> {
             present.extend(keys);
             let ends: Ends =
                 known.iter().map(|record| (record.writer_id.clone(), chain::end_of(record, stream))).collect();
-            self.judge_chains(stream, walked.links, &ends, &walked.superseded, &present, report)?;
+            self.judge_chains(stream, walked.links, &ends, &walked.superseded, &present, report).await?;
             superseded_keys.extend(walked.superseded_keys);
         }
         let mut vanished: Vec<&String> = seen
@@ -89,7 +89,7 @@ impl<'a> JournalAudit<'a> {
         Ok(())
     }
 
-    fn judge_chains(
+    async fn judge_chains(
         &self,
         stream: Stream,
         links: Vec<Link>,
@@ -103,15 +103,15 @@ impl<'a> JournalAudit<'a> {
         if faults.iter().any(is_gap) {
             // A listing beside a writer is no snapshot: what it missed is there now.
             let mut links = links;
-            for key in self.subject.archive.segments(stream)? {
+            for key in self.subject.archive.segments(stream).await? {
                 if !present.contains(&key)
-                    && let Some(link) = read_link(&self.subject.archive, &key)
+                    && let Some(link) = read_link(&self.subject.archive, &key).await
                 {
                     links.push(link);
                 }
             }
             let mut ends = ends.clone();
-            for (_, record) in self.subject.archive.writer_records()? {
+            for (_, record) in self.subject.archive.writer_records().await? {
                 if let Ok(record) = record {
                     ends.entry(record.writer_id.clone()).or_insert(None);
                 }
@@ -168,14 +168,14 @@ impl<'a> JournalAudit<'a> {
         report: &mut Report,
     ) -> Result<(), AuditError> {
         report.looked.segments += 1;
-        let mut reader = match SegmentReader::open(&self.subject.archive, key) {
-            Ok(reader) => reader,
+        let mut reader = match SegmentReader::open(&self.subject.archive, key).await {
+            Ok(Some(reader)) => reader,
+            // Compaction may have removed it since it was listed; if not, its chain has a gap.
+            Ok(None) => return Ok(()),
             Err(StoreError::Damaged { key, reason }) => {
                 report.problem(FindingKind::SegmentDamaged, key, reason, RESTORE);
                 return Ok(());
             }
-            // Compaction may have removed it since it was listed; if not, its chain has a gap.
-            Err(StoreError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => return Ok(()),
             Err(error @ StoreError::Io { .. }) => {
                 report.problem(FindingKind::SegmentDamaged, key, causes(&error), "see why it cannot be read");
                 return Ok(());
@@ -228,7 +228,7 @@ impl<'a> JournalAudit<'a> {
         report: &mut Report,
     ) -> Result<bool, AuditError> {
         loop {
-            let Some((lines, at_end)) = batch::<MessageLine>(key, reader, report)? else { return Ok(false) };
+            let Some((lines, at_end)) = batch::<MessageLine>(key, reader, report).await? else { return Ok(false) };
             report.looked.message_lines += count(lines.len());
             let mut teams: HashMap<TeamKey, Vec<MessageLine>> = HashMap::new();
             for line in lines {
@@ -285,7 +285,7 @@ impl<'a> JournalAudit<'a> {
         report: &mut Report,
     ) -> Result<bool, AuditError> {
         loop {
-            let Some((lines, at_end)) = batch::<OutcomeLine>(key, reader, report)? else { return Ok(false) };
+            let Some((lines, at_end)) = batch::<OutcomeLine>(key, reader, report).await? else { return Ok(false) };
             report.looked.outcome_lines += count(lines.len());
             let mut teams: HashMap<TeamKey, Vec<OutcomeLine>> = HashMap::new();
             for line in lines {
@@ -313,14 +313,14 @@ impl<'a> JournalAudit<'a> {
 
 /// The next lines of a segment, and whether they are the last. Lines that cannot be read are reported and left out;
 /// `None` where the rest cannot be read at all.
-fn batch<T: for<'de> serde::Deserialize<'de> + Versioned>(
+async fn batch<T: for<'de> serde::Deserialize<'de> + Versioned>(
     key: &str,
     reader: &mut SegmentReader,
     report: &mut Report,
 ) -> Result<Option<(Vec<T>, bool)>, AuditError> {
     let mut lines = Vec::new();
     while lines.len() < BATCH_LINES {
-        match reader.next_line() {
+        match reader.next_line().await {
             Ok(Some(line)) => lines.push(line),
             Ok(None) => return Ok(Some((lines, true))),
             Err(StoreError::Damaged { reason, .. }) => {
@@ -337,7 +337,7 @@ fn batch<T: for<'de> serde::Deserialize<'de> + Versioned>(
 }
 
 /// The place of one segment in its chain; `None` where it cannot be read.
-fn read_link(archive: &Archive, key: &str) -> Option<Link> {
+async fn read_link(archive: &Archive, key: &str) -> Option<Link> {
     #[derive(serde::Deserialize)]
     struct AnyLine {
         v: u32,
@@ -347,9 +347,9 @@ fn read_link(archive: &Archive, key: &str) -> Option<Link> {
             self.v
         }
     }
-    let Ok(mut reader) = SegmentReader::open(archive, key) else { return None };
+    let Ok(Some(mut reader)) = SegmentReader::open(archive, key).await else { return None };
     loop {
-        match reader.next_line::<AnyLine>() {
+        match reader.next_line::<AnyLine>().await {
             Ok(Some(_)) => {}
             Ok(None) => break,
             Err(_) => return None,
@@ -366,19 +366,19 @@ fn read_link(archive: &Archive, key: &str) -> Option<Link> {
 }
 
 /// The segments that cannot be read to their end, and why.
-pub(super) fn unreadable(archive: &Archive) -> Result<Vec<(String, String)>, AuditError> {
+pub(super) async fn unreadable(archive: &Archive) -> Result<Vec<(String, String)>, AuditError> {
     let mut found = Vec::new();
     for stream in Stream::ALL {
-        for key in archive.segments(stream)? {
-            let whole = || -> Result<(), StoreError> {
-                let mut reader = SegmentReader::open(archive, &key)?;
+        for key in archive.segments(stream).await? {
+            let whole = async {
+                let Some(mut reader) = SegmentReader::open(archive, &key).await? else { return Ok(()) };
                 match stream {
-                    Stream::Messages => while reader.next_line::<MessageLine>()?.is_some() {},
-                    Stream::Outcomes => while reader.next_line::<OutcomeLine>()?.is_some() {},
+                    Stream::Messages => while reader.next_line::<MessageLine>().await?.is_some() {},
+                    Stream::Outcomes => while reader.next_line::<OutcomeLine>().await?.is_some() {},
                 }
-                Ok(())
+                Ok::<_, StoreError>(())
             };
-            match whole() {
+            match whole.await {
                 Ok(()) => {}
                 Err(StoreError::Damaged { reason, .. }) => found.push((key, reason)),
                 Err(error @ StoreError::Io { .. }) => found.push((key, causes(&error))),

@@ -27,8 +27,7 @@ pub async fn rebuild(
     lock: &WorkerLock,
     rules: &(dyn Fn(&TeamKey) -> Team + Send + Sync),
 ) -> Result<Rebuilt, AuditError> {
-    let archive = std::sync::Arc::clone(&subject.archive);
-    let bad = tokio::task::spawn_blocking(move || unreadable(&archive)).await.map_err(|_| AuditError::Reader)??;
+    let bad = unreadable(&subject.archive).await?;
     if let Some((key, reason)) = bad.first() {
         return Err(AuditError::Unreadable { count: bad.len(), first: format!("{key}: {reason}") });
     }

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -17,8 +16,8 @@ use crate::digest::Digest;
 use crate::fetch::{Declared, FetchError, fetch};
 use crate::http::Decision;
 use crate::model::AttachmentId;
-use crate::spool::{Spooled, SpooledBytes};
-use crate::store::{Put, PutBytes, StoreError, Stored, blob_key};
+use crate::spool::Spooled;
+use crate::store::{Put, StoreError, Stored, blob_key};
 
 /// The way to Jelly, for a repair.
 #[derive(Debug)]
@@ -230,23 +229,10 @@ async fn store(
     broken: BrokenBytes,
     spooled: Spooled,
 ) -> Result<(), AuditError> {
-    let (archive, scratch) = (Arc::clone(&subject.archive), access.scratch.clone());
-    let stored = tokio::task::spawn_blocking(move || {
-        let (bytes, digest, _, hold) = spooled.into_parts();
-        let put = Put {
-            digest,
-            bytes: match &bytes {
-                SpooledBytes::Memory(bytes) => PutBytes::Memory(bytes),
-                SpooledBytes::File(file) => PutBytes::File { path: file.path(), file: file.file() },
-            },
-            quarantine: broken.quarantine,
-        };
-        let stored = archive.put(&scratch, std::slice::from_ref(&put));
-        drop(hold);
-        stored
-    })
-    .await
-    .map_err(|_| AuditError::Reader)??;
+    let (bytes, digest, size_bytes, hold) = spooled.into_parts();
+    let put = Put { digest, size_bytes, bytes, quarantine: broken.quarantine };
+    let stored = subject.archive.put(&access.scratch, vec![put]).await?;
+    drop(hold);
     match stored.into_iter().next() {
         Some(Stored::AlreadyThere) => info!(blob = %broken.sha256, "somebody else has put it right meanwhile"),
         Some(Stored::Blocked(reason)) => {

@@ -38,7 +38,7 @@ pub async fn verify(subject: &Subject, options: VerifyOptions, checked: &Checked
     // What claims to be of the future is judged: its clock is wrong.
     let moving = (since, started_ms + 24 * 3_600_000);
     let mut report = Report { hashed: !options.quick, ..Report::default() };
-    check_marker(subject, &mut report);
+    check_marker(subject, &mut report).await;
     subject.catalog.begin_audit().await?;
     JournalAudit::new(subject, moving).run(&mut report).await?;
     subject.catalog.index_audit().await?;
@@ -49,8 +49,8 @@ pub async fn verify(subject: &Subject, options: VerifyOptions, checked: &Checked
     Ok(report)
 }
 
-fn check_marker(subject: &Subject, report: &mut Report) {
-    let found = Archive::open(subject.archive.root()).map(|archive| archive.uuid().to_owned());
+async fn check_marker(subject: &Subject, report: &mut Report) {
+    let found = Archive::open(&subject.archive.place()).await.map(|archive| archive.uuid().to_owned());
     if found.as_deref().ok() != Some(subject.archive.uuid()) {
         report.problem(
             FindingKind::Marker,

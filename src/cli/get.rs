@@ -84,9 +84,9 @@ pub(super) async fn run(args: GetArgs, global: &Global) -> anyhow::Result<ExitCo
     look.warn();
     let session = look.session;
     let (sha256, quarantined) = choose(&args, &session).await?;
-    let bytes = match session.archive.open_bytes(sha256, quarantined)? {
+    let bytes = match session.archive.open_bytes(sha256, quarantined).await? {
         // Accepted for another attachment with the same bytes.
-        None if quarantined => session.archive.open_bytes(sha256, false)?,
+        None if quarantined => session.archive.open_bytes(sha256, false).await?,
         bytes => bytes,
     };
     let Some(bytes) = bytes else {
@@ -127,7 +127,7 @@ async fn choose(args: &GetArgs, session: &Session) -> anyhow::Result<(Digest, bo
         ([one], _) if !others_differ => Ok((*one, args.quarantined)),
         (_, []) => match args.id.trim().parse::<Digest>() {
             // A whole digest needs no catalog.
-            Ok(digest) if session.archive.open_bytes(digest, args.quarantined)?.is_some() => {
+            Ok(digest) if session.archive.open_bytes(digest, args.quarantined).await?.is_some() => {
                 Ok((digest, args.quarantined))
             }
             _ => Err(nothing(&args.id).into()),
@@ -157,20 +157,15 @@ fn not_there(row: &AttachmentRow) -> anyhow::Error {
 }
 
 /// Copies and hashes. Gives the size, once the bytes are proven.
-fn copy(mut from: File, wanted: Digest, to: &mut dyn Write) -> anyhow::Result<u64> {
+fn copy(mut from: ByteStream, wanted: Digest, to: &mut dyn Write) -> anyhow::Result<u64> {
+    let runtime = tokio::runtime::Handle::current();
     let mut hasher = Hasher::default();
-    let mut buffer = vec![0; 256 << 10];
     let mut size = 0u64;
-    loop {
-        let length = match from.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(length) => length,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(anyhow::Error::new(error).context("cannot read the archive's copy")),
-        };
-        hasher.update(&buffer[..length]);
-        to.write_all(&buffer[..length])?;
-        size += length as u64;
+    while let Some(chunk) = runtime.block_on(from.next()) {
+        let chunk = chunk.context("cannot read the archive's copy")?;
+        hasher.update(&chunk);
+        to.write_all(&chunk)?;
+        size += chunk.len() as u64;
     }
     let found = hasher.finish();
     if found != wanted {
@@ -179,7 +174,7 @@ fn copy(mut from: File, wanted: Digest, to: &mut dyn Write) -> anyhow::Result<u6
     Ok(size)
 }
 
-fn to_stdout(bytes: File, wanted: Digest) -> anyhow::Result<Option<(u64, PathBuf)>> {
+fn to_stdout(bytes: ByteStream, wanted: Digest) -> anyhow::Result<Option<(u64, PathBuf)>> {
     let mut out = io::stdout().lock();
     let copied = copy(bytes, wanted, &mut out).and_then(|size| Ok(out.flush().map(|()| size)?));
     match copied {
@@ -193,7 +188,7 @@ fn to_stdout(bytes: File, wanted: Digest) -> anyhow::Result<Option<(u64, PathBuf
 }
 
 /// Writes a temporary file beside `path` and gives it the name when its bytes are proven and synced.
-fn to_file(bytes: File, wanted: Digest, path: &Path, force: bool) -> anyhow::Result<u64> {
+fn to_file(bytes: ByteStream, wanted: Digest, path: &Path, force: bool) -> anyhow::Result<u64> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let name = path.file_name().with_context(|| format!("{} names no file", path.display()))?;
     let mut part = std::ffi::OsString::from(".");

@@ -53,9 +53,9 @@ pub(super) async fn run(args: QuarantinedArgs, global: &Global) -> anyhow::Resul
     for attachment in rows {
         let at = output::time(attachment.updated_at_ms);
         let bytes_at = match attachment.sha256 {
-            Some(sha256) if session.archive.open_bytes(sha256, true)?.is_some() => Some(quarantine_key(sha256)),
+            Some(sha256) if session.archive.open_bytes(sha256, true).await?.is_some() => Some(quarantine_key(sha256)),
             // Another attachment with the same bytes was accepted.
-            Some(sha256) if session.archive.open_bytes(sha256, false)?.is_some() => Some(blob_key(sha256)),
+            Some(sha256) if session.archive.open_bytes(sha256, false).await?.is_some() => Some(blob_key(sha256)),
             _ => None,
         };
         quarantined.push(Quarantined { attachment, at, bytes_at });

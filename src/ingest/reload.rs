@@ -55,7 +55,7 @@ impl Intake {
         // All keys first, then the lines: an outcome's message is listed with it or before it.
         let mut unseen = Vec::new();
         for stream in Stream::ALL {
-            for key in self.archive.segments(stream)? {
+            for key in self.archive.segments(stream).await? {
                 vanished.remove(&key);
                 if !seen.contains_key(&key) {
                     unseen.push((stream, key));
@@ -63,15 +63,12 @@ impl Intake {
             }
         }
         // Before anything is built upon them.
-        self.archive.sync_segments(unseen.iter().map(|(_, key)| key.as_str()))?;
+        self.archive.sync_segments(unseen.iter().map(|(_, key)| key.clone()).collect()).await?;
         let mut superseded = Vec::new();
         let mut loaded_messages = Vec::new();
         for (stream, key) in unseen {
-            let mut reader = match SegmentReader::open(&self.archive, &key) {
-                // Compaction may have removed it since it was listed.
-                Err(StoreError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => continue,
-                other => other?,
-            };
+            // Compaction may have removed it since it was listed.
+            let Some(mut reader) = SegmentReader::open(&self.archive, &key).await? else { continue };
             if reader.header().writer_id == *self.journal.writer_id() {
                 // Our own: it is being taken in, and is remembered when that is done.
                 continue;
@@ -115,7 +112,7 @@ impl Intake {
         let mut count = 0;
         let mut teams: HashMap<TeamKey, (Team, Vec<IngestMessage>)> = HashMap::new();
         loop {
-            let line: Option<MessageLine> = reader.next_line()?;
+            let line: Option<MessageLine> = reader.next_line().await?;
             let at_end = line.is_none();
             if let Some(line) = line {
                 count += 1;
@@ -146,7 +143,7 @@ impl Intake {
         let mut count = 0;
         let mut teams: HashMap<TeamKey, Vec<OutcomeLine>> = HashMap::new();
         loop {
-            let line: Option<OutcomeLine> = reader.next_line()?;
+            let line: Option<OutcomeLine> = reader.next_line().await?;
             let at_end = line.is_none();
             if let Some(line) = line {
                 count += 1;

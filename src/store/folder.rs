@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::put::SINGLE_SYNCS;
 use super::{Result, Scratch, StoreError};
 use crate::digest::{Digest, Hasher};
 
@@ -140,6 +141,15 @@ impl Folder {
         }
         #[cfg(not(target_os = "linux"))]
         Ok(false)
+    }
+
+    /// Makes the names of the files `keys` durable.
+    pub(super) fn sync_parents_of(&self, keys: &[String]) -> Result<()> {
+        let folders: BTreeSet<&str> = keys.iter().filter_map(|key| Some(key.rsplit_once('/')?.0)).collect();
+        if folders.len() > SINGLE_SYNCS && self.sync_all()? {
+            return Ok(());
+        }
+        folders.into_iter().try_for_each(|folder| Self::sync_folder(&self.path(folder)))
     }
 
     /// The size of the file `key`; `None` where there is none.

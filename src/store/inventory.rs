@@ -3,7 +3,10 @@
 use std::io;
 use std::time::UNIX_EPOCH;
 
-use super::{Archive, Result, StoreError, WriterRecord};
+use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
+
+use super::folder::Folder;
+use super::{Archive, Files, Result, StoreError, WriterRecord, in_folder};
 use crate::digest::Digest;
 
 /// One file that has a blob's name.
@@ -28,22 +31,22 @@ pub struct BlobFolder {
 
 impl Archive {
     /// The files of `blobs/sha256/<prefix>/`.
-    pub fn blob_folder(&self, prefix: u8) -> Result<BlobFolder> {
-        self.digest_folder(&format!("blobs/sha256/{prefix:02x}"), |digest| digest.as_bytes()[0] == prefix)
+    pub async fn blob_folder(&self, prefix: u8) -> Result<BlobFolder> {
+        self.digest_folder(format!("blobs/sha256/{prefix:02x}"), Some(prefix)).await
     }
 
     /// The files of `quarantine/`.
-    pub fn quarantine_folder(&self) -> Result<BlobFolder> {
-        self.digest_folder("quarantine", |_| true)
+    pub async fn quarantine_folder(&self) -> Result<BlobFolder> {
+        self.digest_folder("quarantine".into(), None).await
     }
 
     /// What lies in `blobs/` beside the 256 folders.
-    pub fn blob_strangers(&self) -> Result<Vec<String>> {
+    pub async fn blob_strangers(&self) -> Result<Vec<String>> {
         let mut strangers = Vec::new();
         let is_prefix =
             |name: &str| name.len() == 2 && name.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
         for folder in ["blobs", "blobs/sha256"] {
-            for (name, is_folder) in self.entries(folder)? {
+            for (name, is_folder) in self.entries(folder).await? {
                 let ours = is_folder && if folder == "blobs" { name == "sha256" } else { is_prefix(&name) };
                 if !ours {
                     strangers.push(format!("{folder}/{name}"));
@@ -54,60 +57,103 @@ impl Archive {
     }
 
     /// The writers' records, by key: what they say, or why that cannot be read.
-    pub fn writer_records(&self) -> Result<Vec<(String, std::result::Result<WriterRecord, String>)>> {
-        let mut records = Vec::new();
-        for (name, is_folder) in self.entries("writers")? {
-            let key = format!("writers/{name}");
-            if is_folder || name.strip_suffix(".json").is_none() {
-                continue;
+    pub async fn writer_records(&self) -> Result<Vec<(String, std::result::Result<WriterRecord, String>)>> {
+        let names = self.entries("writers").await?;
+        let keys = names.into_iter().filter(|(name, is_folder)| !is_folder && name.ends_with(".json"));
+        let read = |key: String| {
+            async move {
+                let text = self.read_key(&key).await?;
+                let record = text.map(|text| serde_json::from_slice(&text).map_err(|error| error.to_string()));
+                Ok::<_, StoreError>((key, record))
             }
-            let path = self.folder.path(&key);
-            let text = std::fs::read(&path).map_err(StoreError::io("read", &path))?;
-            records.push((key, serde_json::from_slice(&text).map_err(|error| error.to_string())));
-        }
-        Ok(records)
+            .boxed()
+        };
+        let records: Vec<_> = futures::stream::iter(keys.map(|(name, _)| read(format!("writers/{name}"))))
+            .buffered(self.reads_at_once())
+            .try_collect()
+            .await?;
+        Ok(records.into_iter().filter_map(|(key, record)| Some((key, record?))).collect())
     }
 
-    fn digest_folder(&self, folder: &str, belongs: impl Fn(Digest) -> bool) -> Result<BlobFolder> {
+    async fn digest_folder(&self, folder: String, prefix: Option<u8>) -> Result<BlobFolder> {
+        let bucket = match &self.files {
+            Files::Folder(files) => {
+                return in_folder(files, move |files| digest_folder(files, &folder, prefix)).await;
+            }
+            Files::Bucket(bucket) => bucket,
+        };
         let mut found = BlobFolder::default();
-        for (name, is_folder) in self.entries(folder)? {
-            let key = format!("{folder}/{name}");
-            let digest = name.parse::<Digest>().ok().filter(|digest| digest.to_hex() == name && belongs(*digest));
-            let Some(digest) = digest.filter(|_| !is_folder) else {
-                found.strangers.push(key);
-                continue;
-            };
-            let path = self.folder.path(&key);
-            match std::fs::metadata(&path) {
-                Ok(metadata) if metadata.is_file() => {
-                    let modified = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-                    let modified_ms = modified.map_or(0, |age| i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
-                    found.blobs.push(BlobFile { digest, size_bytes: metadata.len(), modified_ms });
+        for (key, meta) in bucket.list(&folder).await? {
+            let name = key.strip_prefix(&folder).and_then(|rest| rest.strip_prefix('/')).unwrap_or(&key);
+            match blob_name(name, prefix) {
+                Some(digest) => {
+                    let modified_ms = meta.last_modified.timestamp_millis();
+                    found.blobs.push(BlobFile { digest, size_bytes: meta.size, modified_ms });
                 }
-                Ok(_) => found.strangers.push(key),
-                // Moved or deleted since it was listed.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(StoreError::io("look at", &path)(error)),
+                None => found.strangers.push(key),
             }
         }
         Ok(found)
     }
 
     /// The names in a folder, in order, and whether each is a folder; none where the folder is missing.
-    fn entries(&self, folder: &str) -> Result<Vec<(String, bool)>> {
-        let path = self.folder.path(folder);
-        let entries = match std::fs::read_dir(&path) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(StoreError::io("list", &path)(error)),
-        };
-        let mut names = Vec::new();
-        for entry in entries {
-            let entry = entry.map_err(StoreError::io("list", &path))?;
-            let is_folder = entry.file_type().map_err(StoreError::io("look at", &path))?.is_dir();
-            names.push((entry.file_name().to_string_lossy().into_owned(), is_folder));
+    async fn entries(&self, folder: &'static str) -> Result<Vec<(String, bool)>> {
+        match &self.files {
+            Files::Folder(files) => in_folder(files, move |files| entries(files, folder)).await,
+            Files::Bucket(bucket) => {
+                let (objects, prefixes) = bucket.list_names(folder).await?;
+                let mut names: Vec<(String, bool)> = objects.into_iter().map(|name| (name, false)).collect();
+                names.extend(prefixes.into_iter().map(|name| (name, true)));
+                names.sort_unstable();
+                Ok(names)
+            }
         }
-        names.sort_unstable();
-        Ok(names)
     }
+}
+
+/// The digest that a name stands for, if it is one and belongs below `prefix`.
+fn blob_name(name: &str, prefix: Option<u8>) -> Option<Digest> {
+    let digest = name.parse::<Digest>().ok().filter(|digest| digest.to_hex() == name)?;
+    prefix.is_none_or(|prefix| digest.as_bytes()[0] == prefix).then_some(digest)
+}
+
+fn digest_folder(files: &Folder, folder: &str, prefix: Option<u8>) -> Result<BlobFolder> {
+    let mut found = BlobFolder::default();
+    for (name, is_folder) in entries(files, folder)? {
+        let key = format!("{folder}/{name}");
+        let Some(digest) = blob_name(&name, prefix).filter(|_| !is_folder) else {
+            found.strangers.push(key);
+            continue;
+        };
+        let path = files.path(&key);
+        match std::fs::metadata(&path) {
+            Ok(metadata) if metadata.is_file() => {
+                let modified = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+                let modified_ms = modified.map_or(0, |age| i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
+                found.blobs.push(BlobFile { digest, size_bytes: metadata.len(), modified_ms });
+            }
+            Ok(_) => found.strangers.push(key),
+            // Moved or deleted since it was listed.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(StoreError::io("look at", &path)(error)),
+        }
+    }
+    Ok(found)
+}
+
+fn entries(files: &Folder, folder: &str) -> Result<Vec<(String, bool)>> {
+    let path = files.path(folder);
+    let entries = match std::fs::read_dir(&path) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(StoreError::io("list", &path)(error)),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(StoreError::io("list", &path))?;
+        let is_folder = entry.file_type().map_err(StoreError::io("look at", &path))?.is_dir();
+        names.push((entry.file_name().to_string_lossy().into_owned(), is_folder));
+    }
+    names.sort_unstable();
+    Ok(names)
 }

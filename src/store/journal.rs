@@ -1,17 +1,16 @@
 //! Segments of the journal: how they are written, chained and read.
 
-use std::fs::File;
-use std::io::{BufRead as _, BufReader, Read};
-use std::path::Path;
 use std::sync::Arc;
 
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt as _;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Map;
 use tokio::sync::Mutex;
 
 use super::keys::{segment_key, writer_key};
-use super::{Archive, Result, StoreError};
+use super::{Archive, ByteStream, Result, StoreError};
 use crate::clock::Clock;
 use crate::digest::{Digest, Hasher};
 use crate::model::{FORMAT_VERSION, SegmentHeader, Stream, UnsupportedVersion, Versioned, WriterId};
@@ -113,12 +112,7 @@ impl JournalWriter {
         let digest = Digest::of(&bytes);
         let key = segment_key(stream, self.clock.now(), &ulid(&self.clock)?);
         chain.broken = true;
-        let archive = Arc::clone(&self.archive);
-        let stored_key = key.clone();
-        let stored = tokio::task::spawn_blocking(move || archive.folder().put_if_absent(&stored_key, &bytes))
-            .await
-            .map_err(|_| StoreError::Broken)??;
-        if !stored {
+        if !self.archive.put_segment(stream, &key, bytes).await? {
             return Err(StoreError::Damaged { key, reason: "its random name is taken".into() });
         }
         chain.broken = false;
@@ -155,11 +149,7 @@ impl JournalWriter {
         };
         let mut text = serde_json::to_vec(&record).expect("a struct of text and numbers always serialises");
         text.push(b'\n');
-        let archive = Arc::clone(&self.archive);
-        let key = writer_key(&self.writer_id);
-        tokio::task::spawn_blocking(move || archive.folder().replace(&key, &text))
-            .await
-            .map_err(|_| StoreError::Broken)?
+        self.archive.replace(&writer_key(&self.writer_id), text).await
     }
 }
 
@@ -189,50 +179,67 @@ struct Version {
     v: u32,
 }
 
+/// The longest line of a segment, in bytes: a message with very many attachments.
+const MAX_LINE_BYTES: usize = 1 << 30;
+
 /// Reads one segment line by line, hashing as it goes.
-#[derive(Debug)]
 pub struct SegmentReader {
     key: String,
     header: SegmentHeader,
-    lines: BufReader<HashingReader>,
-    line: Vec<u8>,
+    lines: Lines,
     number: u64,
 }
 
-#[derive(Debug)]
-struct HashingReader {
-    file: File,
+/// Cuts a stream of bytes into lines.
+struct Lines {
+    stream: ByteStream,
     hasher: Hasher,
+    /// What was read and not yet given out.
+    buffer: BytesMut,
 }
 
-impl Read for HashingReader {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let length = self.file.read(buffer)?;
-        self.hasher.update(&buffer[..length]);
-        Ok(length)
+impl Lines {
+    /// The next line with its newline; the rest where there is none; empty at the end.
+    async fn next(&mut self, key: &str) -> Result<Bytes> {
+        let mut searched = 0;
+        loop {
+            if let Some(end) = memchr::memchr(b'\n', &self.buffer[searched..]) {
+                return Ok(self.buffer.split_to(searched + end + 1).freeze());
+            }
+            searched = self.buffer.len();
+            if searched > MAX_LINE_BYTES {
+                return Err(StoreError::Damaged { key: key.to_owned(), reason: "a line of it has no end".into() });
+            }
+            match self.stream.next().await {
+                Some(chunk) => {
+                    let chunk = chunk?;
+                    self.hasher.update(&chunk);
+                    self.buffer.extend_from_slice(&chunk);
+                }
+                None => return Ok(std::mem::take(&mut self.buffer).freeze()),
+            }
+        }
     }
 }
 
 impl SegmentReader {
-    /// Opens a segment and reads its header.
-    pub fn open(archive: &Archive, key: &str) -> Result<Self> {
-        let path = archive.folder().path(key);
-        let file = File::open(&path).map_err(StoreError::io("open", &path))?;
-        let mut lines = BufReader::with_capacity(256 << 10, HashingReader { file, hasher: Hasher::default() });
-        let mut line = Vec::new();
-        lines.read_until(b'\n', &mut line).map_err(StoreError::io("read", &path))?;
+    /// Opens a segment and reads its header; `None` where there is no such segment.
+    pub async fn open(archive: &Archive, key: &str) -> Result<Option<Self>> {
+        let Some(stream) = archive.open_key(key).await? else { return Ok(None) };
+        let mut lines = Lines { stream, hasher: Hasher::default(), buffer: BytesMut::new() };
+        let line = lines.next(key).await?;
         let damaged = |reason: String| StoreError::Damaged { key: key.to_owned(), reason };
         let version: Version =
             serde_json::from_slice(&line).map_err(|error| damaged(format!("line 1 is no header: {error}")))?;
         if version.v > FORMAT_VERSION {
-            return Err(StoreError::Unsupported { path, source: UnsupportedVersion(version.v) });
+            return Err(StoreError::Unsupported { place: key.to_owned(), source: UnsupportedVersion(version.v) });
         }
         let header: SegmentHeader =
             serde_json::from_slice(&line).map_err(|error| damaged(format!("line 1 is no header: {error}")))?;
         if header.kind != "segment" || line.last() != Some(&b'\n') {
             return Err(damaged("line 1 is no whole header".into()));
         }
-        Ok(Self { key: key.to_owned(), header, lines, line, number: 1 })
+        Ok(Some(Self { key: key.to_owned(), header, lines, number: 1 }))
     }
 
     /// Its header.
@@ -241,26 +248,22 @@ impl SegmentReader {
     }
 
     /// The next line; `None` at the end.
-    pub fn next_line<T: for<'de> Deserialize<'de> + Versioned>(&mut self) -> Result<Option<T>> {
-        self.line.clear();
-        let read = self.lines.read_until(b'\n', &mut self.line);
-        read.map_err(StoreError::io("read", Path::new(&self.key)))?;
-        if self.line.is_empty() {
+    pub async fn next_line<T: for<'de> Deserialize<'de> + Versioned>(&mut self) -> Result<Option<T>> {
+        let line = self.lines.next(&self.key).await?;
+        if line.is_empty() {
             return Ok(None);
         }
         self.number += 1;
         let damaged = |reason: String| StoreError::Damaged { key: self.key.clone(), reason };
-        if self.line.last() != Some(&b'\n') {
+        if line.last() != Some(&b'\n') {
             return Err(damaged(format!("line {} is cut off", self.number)));
         }
-        let unsupported = |version| {
-            let path = self.key.clone().into();
-            StoreError::Unsupported { path, source: UnsupportedVersion(version) }
-        };
-        match serde_json::from_slice::<T>(&self.line) {
+        let unsupported =
+            |version| StoreError::Unsupported { place: self.key.clone(), source: UnsupportedVersion(version) };
+        match serde_json::from_slice::<T>(&line) {
             Ok(line) if line.version() > FORMAT_VERSION => Err(unsupported(line.version())),
             Ok(line) => Ok(Some(line)),
-            Err(error) => match serde_json::from_slice::<Version>(&self.line) {
+            Err(error) => match serde_json::from_slice::<Version>(&line) {
                 Ok(Version { v }) if v > FORMAT_VERSION => Err(unsupported(v)),
                 _ => Err(damaged(format!("line {}: {error}", self.number))),
             },
@@ -269,6 +272,12 @@ impl SegmentReader {
 
     /// The digest of the whole segment, once every line is read.
     pub fn finish(self) -> Digest {
-        self.lines.into_inner().hasher.finish()
+        self.lines.hasher.finish()
+    }
+}
+
+impl std::fmt::Debug for SegmentReader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SegmentReader").field("key", &self.key).field("line", &self.number).finish_non_exhaustive()
     }
 }

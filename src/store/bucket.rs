@@ -1,0 +1,480 @@
+//! A prefix of a bucket as an object store: keys are relative paths, writes are put-if-absent, and an answer that leaves
+//! open what happened is settled by reading what is there. An object is durable when the server has said that it stored
+//! it.
+
+mod connect;
+mod error;
+mod multipart;
+#[cfg(test)]
+mod suite;
+mod uploads;
+
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
+use md5::{Digest as _, Md5};
+use object_store::path::Path;
+use object_store::{
+    Attribute, Attributes, Error, GetOptions, ObjectMeta, ObjectStoreExt as _, PutMode, PutOptions, PutResult, TagSet,
+};
+use tokio::sync::Semaphore;
+
+use super::{ByteStream, Result, StoreError, Stored, blob_key, quarantine_key};
+use crate::clock::Clock;
+use crate::config::{BucketSettings, HttpConfig, ReadBack};
+use crate::digest::{Digest, Hasher};
+use crate::model::{BucketLocation, Provider};
+
+pub use error::{BucketError, Fault};
+pub use multipart::UploadRecord;
+
+use connect::{Connection, Objects};
+
+/// What an object is for: it decides how long it is locked, and where it is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// The bytes of an attachment.
+    Blob,
+    /// What became of attachments.
+    Outcomes,
+    /// Messages: personal data, which stays erasable unless told otherwise.
+    Messages,
+    /// Everything else; it is replaced or deleted in its time.
+    Record,
+}
+
+/// What a put-if-absent found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Created {
+    /// Nothing: the bytes are stored now.
+    New,
+    /// The same bytes.
+    Same,
+    /// Other bytes, which stay.
+    Other,
+}
+
+/// How often an unclear answer is settled by looking, before it counts as an error.
+const SETTLE_TRIES: u32 = 8;
+/// The largest record that is read whole into memory, in bytes.
+const MAX_RECORD_BYTES: u64 = 64 << 20;
+/// What memory for uploads is counted in, in bytes.
+const ADMISSION_UNIT: u64 = 64 << 10;
+
+const UNKNOWN: u8 = 0;
+const CONDITIONAL: u8 = 1;
+const UNCONDITIONAL: u8 = 2;
+
+/// A prefix of a bucket.
+pub struct Bucket {
+    location: BucketLocation,
+    connection: Connection,
+    /// The client whose objects are locked, with the day it is for.
+    locking: Mutex<Option<(String, Arc<dyn Objects>)>>,
+    settings: BucketSettings,
+    clock: Clock,
+    /// Memory for uploads, in [`ADMISSION_UNIT`]s.
+    admission: Arc<Semaphore>,
+    admission_units: u32,
+    /// Whether the server keeps `PutMode::Create`.
+    conditional: AtomicU8,
+}
+
+impl Bucket {
+    /// Makes the clients for a bucket; nothing is sent yet.
+    pub fn connect(
+        location: &BucketLocation,
+        settings: &BucketSettings,
+        http: &HttpConfig,
+        clock: Clock,
+    ) -> Result<Self> {
+        let connection = connect::connect(location, settings, http)?;
+        Ok(Self::with(location.clone(), connection, settings.clone(), clock))
+    }
+
+    fn with(location: BucketLocation, connection: Connection, settings: BucketSettings, clock: Clock) -> Self {
+        let memory = settings.common.max_upload_memory_bytes.max(settings.common.part_bytes);
+        let admission_units = u32::try_from(memory.div_ceil(ADMISSION_UNIT)).unwrap_or(u32::MAX >> 4).min(u32::MAX >> 4);
+        Self {
+            location,
+            connection,
+            locking: Mutex::new(None),
+            settings,
+            clock,
+            admission: Arc::new(Semaphore::new(admission_units as usize)),
+            admission_units,
+            conditional: AtomicU8::new(UNKNOWN),
+        }
+    }
+
+    /// Where it is.
+    pub fn location(&self) -> &BucketLocation {
+        &self.location
+    }
+
+    /// Objects that are stored at once.
+    pub(super) fn concurrency(&self) -> usize {
+        self.settings.common.concurrency
+    }
+
+    /// Whether the server keeps a put-if-absent; `None` while that is not known.
+    pub(super) fn is_conditional(&self) -> Option<bool> {
+        match self.conditional.load(Ordering::Relaxed) {
+            UNKNOWN => None,
+            known => Some(known == CONDITIONAL),
+        }
+    }
+
+    /// The path of a key in the bucket.
+    fn path(&self, key: &str) -> Path {
+        if self.location.prefix.is_empty() { Path::from(key) } else { Path::from(format!("{}/{key}", self.location.prefix)) }
+    }
+
+    /// The key of a path in the bucket.
+    fn key(&self, path: &Path) -> String {
+        let text = path.as_ref();
+        let prefix = &self.location.prefix;
+        match text.strip_prefix(prefix.as_str()).and_then(|rest| rest.strip_prefix('/')) {
+            Some(key) if !prefix.is_empty() => key.to_owned(),
+            _ => text.to_owned(),
+        }
+    }
+
+    fn place(&self, key: &str) -> String {
+        if key.is_empty() { self.location.to_string() } else { format!("{}/{key}", self.location) }
+    }
+
+    fn failed(&self, doing: &'static str, key: &str, error: &Error) -> StoreError {
+        BucketError::new(doing, self.place(key), error).into()
+    }
+
+    /// Reads a record; `None` where there is none.
+    pub(super) async fn read(&self, key: &str) -> Result<Option<Bytes>> {
+        let result = match self.connection.objects.get_opts(&self.path(key), GetOptions::default()).await {
+            Ok(result) => result,
+            // A missing bucket is no missing object.
+            Err(error @ Error::NotFound { .. }) => return self.absent(key, &error).map(|()| None),
+            Err(error) => return Err(self.failed("read", key, &error)),
+        };
+        if result.meta.size > MAX_RECORD_BYTES {
+            let reason = format!("it has {} bytes, far more than any such record", result.meta.size);
+            return Err(StoreError::Damaged { key: key.to_owned(), reason });
+        }
+        result.bytes().await.map(Some).map_err(|error| self.failed("read", key, &error))
+    }
+
+    /// Tells a missing object from a missing bucket.
+    fn absent(&self, key: &str, error: &Error) -> Result<()> {
+        let explained = BucketError::new("read", self.place(key), error);
+        if explained.fault == Fault::NoBucket { Err(explained.into()) } else { Ok(()) }
+    }
+
+    /// Opens an object to be read; `None` where there is none. What comes out of it is unproven until it is hashed.
+    pub(super) async fn open(self: &Arc<Self>, key: &str) -> Result<Option<ByteStream>> {
+        match self.connection.objects.get(&self.path(key)).await {
+            Ok(result) => {
+                let (bucket, key) = (Arc::clone(self), key.to_owned());
+                let stream = result.into_stream();
+                Ok(Some(stream.map_err(move |error| bucket.failed("read", &key, &error)).boxed()))
+            }
+            Err(error @ Error::NotFound { .. }) => self.absent(key, &error).map(|()| None),
+            Err(error) => Err(self.failed("read", key, &error)),
+        }
+    }
+
+    /// Reads and hashes an object; `None` where there is none.
+    pub(super) async fn digest(&self, key: &str) -> Result<Option<(Digest, u64)>> {
+        let result = match self.connection.objects.get(&self.path(key)).await {
+            Ok(result) => result,
+            Err(error @ Error::NotFound { .. }) => return self.absent(key, &error).map(|()| None),
+            Err(error) => return Err(self.failed("read", key, &error)),
+        };
+        let mut stream = result.into_stream();
+        let mut hasher = Hasher::default();
+        let mut size = 0;
+        while let Some(chunk) = stream.next().await {
+            let chunk = chunk.map_err(|error| self.failed("read", key, &error))?;
+            hasher.update(&chunk);
+            size += chunk.len() as u64;
+        }
+        Ok(Some((hasher.finish(), size)))
+    }
+
+    /// The size of an object in bytes; `None` where there is none. A size says nothing of the content.
+    pub(super) async fn size(&self, key: &str) -> Result<Option<u64>> {
+        match self.connection.objects.head(&self.path(key)).await {
+            Ok(meta) => Ok(Some(meta.size)),
+            Err(Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(self.failed("look at", key, &error)),
+        }
+    }
+
+    /// The keys below `prefix`, with what the server says of each, in order.
+    pub(super) async fn list(&self, prefix: &str) -> Result<Vec<(String, ObjectMeta)>> {
+        let mut found = Vec::new();
+        let path = self.path(prefix);
+        let mut stream = self.connection.objects.list((!path.as_ref().is_empty()).then_some(&path));
+        while let Some(meta) = stream.next().await {
+            let meta = meta.map_err(|error| self.failed("list", prefix, &error))?;
+            found.push((self.key(&meta.location), meta));
+        }
+        found.sort_unstable_by(|(left, _), (right, _)| left.cmp(right));
+        Ok(found)
+    }
+
+    /// The names right below `prefix`: objects, then prefixes.
+    pub(super) async fn list_names(&self, prefix: &str) -> Result<(Vec<String>, Vec<String>)> {
+        let path = self.path(prefix);
+        let listed = self
+            .connection
+            .objects
+            .list_with_delimiter((!path.as_ref().is_empty()).then_some(&path))
+            .await
+            .map_err(|error| self.failed("list", prefix, &error))?;
+        let name = |path: &Path| path.filename().unwrap_or_default().to_owned();
+        Ok((
+            listed.objects.iter().map(|meta| name(&meta.location)).collect(),
+            listed.common_prefixes.iter().map(name).collect(),
+        ))
+    }
+
+    /// Stores a record, replacing what is there.
+    pub(super) async fn replace(&self, key: &str, bytes: Bytes) -> Result<()> {
+        let options = self.options(PutMode::Overwrite, Purpose::Record);
+        let put = self.connection.objects.put_opts(&self.path(key), bytes.into(), options).await;
+        put.map(|_| ()).map_err(|error| self.failed("write", key, &error))
+    }
+
+    /// Deletes objects; those that are not there are no error.
+    pub(super) async fn delete(&self, keys: &[String]) -> Result<()> {
+        let delete = |key: String| {
+            async move {
+                match self.connection.objects.delete(&self.path(&key)).await {
+                    Ok(()) | Err(Error::NotFound { .. }) => Ok(()),
+                    Err(error) => Err(self.failed("delete", &key, &error)),
+                }
+            }
+            .boxed()
+        };
+        futures::stream::iter(keys.iter().cloned())
+            .map(delete)
+            .buffer_unordered(self.concurrency())
+            .try_collect::<Vec<()>>()
+            .await?;
+        Ok(())
+    }
+
+    /// Stores `bytes` under `key` unless something is there. On a server without such a condition it is looked first;
+    /// then, of two that store at the same moment, the last one wins.
+    pub(super) async fn put_if_absent(&self, key: &str, bytes: Bytes, purpose: Purpose) -> Result<Created> {
+        let digest = Digest::of(&bytes);
+        let objects = self.objects_for(purpose)?;
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let conditional = self.is_conditional() != Some(false);
+            if !conditional && let Some(found) = self.found(key, digest).await? {
+                return Ok(found);
+            }
+            let mode = if conditional { PutMode::Create } else { PutMode::Overwrite };
+            let options = self.options(mode, purpose);
+            let error = match objects.put_opts(&self.path(key), bytes.clone().into(), options).await {
+                Ok(result) => {
+                    self.check(key, &result, &bytes, digest).await?;
+                    return Ok(Created::New);
+                }
+                Err(Error::NotImplemented { .. } | Error::NotSupported { .. }) if conditional => {
+                    self.conditional.store(UNCONDITIONAL, Ordering::Relaxed);
+                    continue;
+                }
+                Err(error) => error,
+            };
+            // S3 answers 409 where another request was at work, though nothing may have been stored; and a connection
+            // that breaks after the server was done looks like a failure. What is there tells.
+            let taken = matches!(error, Error::AlreadyExists { .. } | Error::Precondition { .. });
+            if !taken && is_final(&error) {
+                return Err(self.failed("write", key, &error));
+            }
+            match self.found(key, digest).await {
+                Ok(Some(found)) => return Ok(found),
+                Ok(None) if tries < SETTLE_TRIES => {}
+                Ok(None) => return Err(self.failed("write", key, &error)),
+                Err(_) if !taken => return Err(self.failed("write", key, &error)),
+                Err(look) => return Err(look),
+            }
+            tokio::time::sleep(pause_before(tries)).await;
+        }
+    }
+
+    /// Whether something stands under `key`, and whether it is what it should be.
+    async fn found(&self, key: &str, digest: Digest) -> Result<Option<Created>> {
+        Ok(self.digest(key).await?.map(|(found, _)| if found == digest { Created::Same } else { Created::Other }))
+    }
+
+    /// Stores `bytes` under `key`, whatever is there: right bytes in place of damaged ones.
+    async fn overwrite(&self, key: &str, bytes: Bytes, purpose: Purpose) -> Result<()> {
+        let digest = Digest::of(&bytes);
+        let options = self.options(PutMode::Overwrite, purpose);
+        let result = self
+            .objects_for(purpose)?
+            .put_opts(&self.path(key), bytes.clone().into(), options)
+            .await
+            .map_err(|error| self.failed("write", key, &error))?;
+        self.check(key, &result, &bytes, digest).await
+    }
+
+    /// Makes sure that the server has what it was sent.
+    async fn check(&self, key: &str, result: &PutResult, bytes: &[u8], digest: Digest) -> Result<()> {
+        if !self.vouches(result, bytes) {
+            self.read_back(key, digest).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether the server has checked the bytes: by the SHA-256 that S3 is sent, or with an `ETag` that is their MD5.
+    fn vouches(&self, result: &PutResult, bytes: &[u8]) -> bool {
+        if self.settings.common.read_back == ReadBack::Always {
+            return false;
+        }
+        let by_checksum = self.location.provider == Provider::S3;
+        by_checksum
+            || result.e_tag.as_ref().is_some_and(|tag| {
+                let tag = tag.trim_matches('"');
+                tag.len() == 32 && tag.eq_ignore_ascii_case(&data_encoding::HEXLOWER.encode(&Md5::digest(bytes)))
+            })
+    }
+
+    async fn read_back(&self, key: &str, digest: Digest) -> Result<()> {
+        match self.digest(key).await? {
+            Some((found, _)) if found == digest => Ok(()),
+            found => {
+                let reason = match found {
+                    Some((found, _)) => format!("it gave back bytes that hash to {found}"),
+                    None => "it did not keep what it had accepted".into(),
+                };
+                let advice = "the server is not to be trusted with an archive; try another";
+                Err(BucketError::because("store", self.place(key), &reason, advice).into())
+            }
+        }
+    }
+
+    /// Copies quarantined bytes to the blobs, if they still are what their name says, and takes them out of quarantine.
+    pub(super) async fn accept_quarantined(&self, digest: Digest) -> Result<Option<Stored>> {
+        let (from, to) = (quarantine_key(digest), blob_key(digest));
+        if !matches!(self.found(&from, digest).await?, Some(Created::Same)) {
+            return Ok(None);
+        }
+        let stored = match self.found(&to, digest).await? {
+            Some(Created::Same) => Stored::AlreadyThere,
+            found => {
+                self.objects_for(Purpose::Blob)?
+                    .copy(&self.path(&from), &self.path(&to))
+                    .await
+                    .map_err(|error| self.failed("write", &to, &error))?;
+                self.read_back(&to, digest).await?;
+                if found.is_some() { Stored::Replaced } else { Stored::New }
+            }
+        };
+        self.delete(&[from]).await?;
+        Ok(Some(stored))
+    }
+
+    /// The client for objects of a purpose. Locked ones have their date in a header of the client.
+    fn objects_for(&self, purpose: Purpose) -> Result<Arc<dyn Objects>> {
+        let s3 = &self.settings.s3;
+        let locked = match purpose {
+            Purpose::Blob | Purpose::Outcomes => true,
+            Purpose::Messages => s3.object_lock_messages,
+            Purpose::Record => false,
+        };
+        let (true, Some(make), Some(days)) = (locked, &self.connection.locking, s3.object_lock_days) else {
+            return Ok(Arc::clone(&self.connection.objects));
+        };
+        // A day more, so that it is never short of what was asked for.
+        let hours = i64::try_from(days + 1).unwrap_or(i64::MAX).saturating_mul(24);
+        let until = self.clock.now().checked_add(jiff::SignedDuration::from_hours(hours)).unwrap_or(jiff::Timestamp::MAX);
+        let day = until.to_zoned(jiff::tz::TimeZone::UTC).strftime("%Y-%m-%d").to_string();
+        let mut locking = self.locking.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*locking {
+            Some((known, objects)) if *known == day => Ok(Arc::clone(objects)),
+            _ => {
+                let objects = make(&day)?;
+                *locking = Some((day, Arc::clone(&objects)));
+                Ok(objects)
+            }
+        }
+    }
+
+    fn options(&self, mode: PutMode, purpose: Purpose) -> PutOptions {
+        let (tags, attributes) = self.labels(purpose);
+        PutOptions { mode, tags, attributes, ..PutOptions::default() }
+    }
+
+    /// The tags and the storage class of objects of a purpose.
+    fn labels(&self, purpose: Purpose) -> (TagSet, Attributes) {
+        let (mut tags, mut attributes) = (TagSet::default(), Attributes::new());
+        if self.location.provider == Provider::S3 {
+            if matches!(purpose, Purpose::Blob | Purpose::Outcomes) {
+                for (key, value) in &self.settings.s3.tags {
+                    tags.push(key, value);
+                }
+            }
+            if let Some(class) = self.settings.s3.storage_class.as_ref().filter(|_| purpose == Purpose::Blob) {
+                attributes.insert(Attribute::StorageClass, class.clone().into());
+            }
+        }
+        (tags, attributes)
+    }
+
+    /// Finds out whether the server keeps a put-if-absent, by a record of this writer that is written twice; and with
+    /// that, whether it lets us write at all.
+    pub(super) async fn probe(&self, key: &str, bytes: Bytes) -> Result<()> {
+        let path = self.path(key);
+        let mut known = CONDITIONAL;
+        for time in 0..2 {
+            let options = self.options(PutMode::Create, Purpose::Record);
+            match self.connection.objects.put_opts(&path, bytes.clone().into(), options).await {
+                // Stored although something was there: the condition was not looked at.
+                Ok(_) if time == 1 => known = UNCONDITIONAL,
+                Ok(_) | Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => {}
+                Err(Error::NotImplemented { .. } | Error::NotSupported { .. }) => {
+                    known = UNCONDITIONAL;
+                    self.replace(key, bytes.clone()).await?;
+                }
+                Err(error) if !is_final(&error) && time == 0 => {
+                    // Whether it was stored or not: a plain put tells whether we may.
+                    self.replace(key, bytes.clone()).await?;
+                }
+                Err(error) => return Err(self.failed("write", key, &error)),
+            }
+        }
+        self.conditional.store(known, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+/// Whether looking, or another try, would not help.
+fn is_final(error: &Error) -> bool {
+    match error {
+        Error::PermissionDenied { .. }
+        | Error::Unauthenticated { .. }
+        | Error::NotFound { .. }
+        | Error::InvalidPath { .. }
+        | Error::UnknownConfigurationKey { .. } => true,
+        error => !matches!(BucketError::new("write", String::new(), error).fault, Fault::Unreachable | Fault::Refused),
+    }
+}
+
+/// 50 ms, doubled with every try, up to 3 s.
+fn pause_before(tries: u32) -> Duration {
+    Duration::from_millis(25u64 << tries.min(7)).min(Duration::from_secs(3))
+}
+
+impl std::fmt::Debug for Bucket {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Bucket").field("location", &self.location).finish_non_exhaustive()
+    }
+}
