@@ -22,6 +22,7 @@ pub mod sim;
 mod status;
 mod verify;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -72,9 +73,9 @@ pub(crate) struct Global {
     /// The configuration file [default: ./jellyjar.toml or the user's configuration folder, if there]
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// The archive's folder [env: JELLYJAR_ARCHIVE]
-    #[arg(long, global = true, value_name = "DIR")]
-    archive: Option<PathBuf>,
+    /// The archive: a folder, or s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX [env: JELLYJAR_ARCHIVE]
+    #[arg(long, global = true, value_name = "PLACE")]
+    archive: Option<OsString>,
     /// The catalog's folder, on a local disk [env: JELLYJAR_CATALOG] [default: .jellyjar in the archive]
     #[arg(long, global = true, value_name = "DIR")]
     catalog: Option<PathBuf>,

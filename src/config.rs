@@ -11,7 +11,7 @@ mod token;
 pub mod values;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -24,15 +24,15 @@ pub use error::ConfigError;
 pub use load::{DEFAULT_TEAM, Loaded, Overrides, load};
 pub use origin::{Origin, Sources};
 
-use crate::model::{InvalidId, TeamKey};
+use crate::model::{InvalidId, Location, TeamKey};
 use crate::secret::Secret;
 
 /// Everything that can be set, resolved: flag over environment over file over default.
 #[derive(Debug, Clone, Default)]
 pub struct Config {
-    /// Where attachments are kept, unless a team has its own: a folder.
-    pub archive: Option<PathBuf>,
-    /// The catalog's folder; by default `.jellyjar` inside the archive.
+    /// Where attachments are kept, unless a team has its own: a folder or a bucket.
+    pub archive: Option<Location>,
+    /// The catalog's folder; by default `.jellyjar` inside an archive that is a folder.
     pub catalog: Option<PathBuf>,
     /// How to reach Jelly.
     pub api: ApiConfig,
@@ -78,8 +78,8 @@ impl Config {
     }
 
     /// The archive of a team: its own where it has one, else the common one.
-    pub fn archive_for(&self, team: &str) -> Option<&Path> {
-        self.teams.get(team).and_then(|team| team.archive.as_deref()).or(self.archive.as_deref())
+    pub fn archive_for(&self, team: &str) -> Option<&Location> {
+        self.teams.get(team).and_then(|team| team.archive.as_ref()).or(self.archive.as_ref())
     }
 
     /// The name of a team in keys and journal lines: its `archive_key`, else its name.
@@ -101,7 +101,7 @@ pub struct TeamConfig {
     /// The file that the token came from, or would come from where tokens are not read.
     pub token_file: Option<PathBuf>,
     /// Its own archive.
-    pub archive: Option<PathBuf>,
+    pub archive: Option<Location>,
     /// Its immutable name in keys and journal lines; by default its name.
     pub archive_key: Option<String>,
     /// The group of teams that share one address and so one 5-minute window.

@@ -50,7 +50,7 @@ pub(super) async fn run(args: DemoArgs, global: &Global) -> anyhow::Result<ExitC
 
     // The simulator's address and token stand in for a person's environment; nothing of the real one is used.
     let environment = Environment::from_pairs([("JELLY_API_URL", sim.base_url()), ("JELLY_API_TOKEN", token)]);
-    let overrides = Overrides { archive: Some(archive.clone()), ..Overrides::default() };
+    let overrides = Overrides { archive: Some(archive.clone().into_os_string()), ..Overrides::default() };
     let loaded = load(&overrides, &environment)?;
     let inputs = source::resolve(&[dumps.to_string_lossy().into_owned()])?;
     let nobody = Global { config: None, archive: None, catalog: None, team: None, token_file: None, ..global.clone() };

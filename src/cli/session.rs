@@ -16,7 +16,7 @@ use crate::filter::Filter;
 use crate::http::{BaseUrl, HttpClients};
 use crate::ingest::{Intake, Team};
 use crate::jelly::{EgressWindow, JellyClient, Quota, QuotaLimits, QuotaState};
-use crate::model::TeamKey;
+use crate::model::{Location, TeamKey};
 use crate::spool::Spool;
 use crate::store::{Archive, JournalWriter, Scratch};
 
@@ -69,7 +69,7 @@ impl Session {
         ));
         let mut teams = BTreeMap::new();
         for name in config.teams.keys() {
-            if config.archive_for(name) != Some(root.as_path()) {
+            if config.archive_for(name).and_then(Location::folder) != Some(root.as_path()) {
                 continue;
             }
             let key = config.team_key(name).map_err(|error| UsageError(format!("teams.{name}: {error}")))?;
@@ -113,11 +113,17 @@ impl Session {
 }
 
 fn root_of(config: &Config, team_name: &str) -> anyhow::Result<PathBuf> {
-    let root = config.archive_for(team_name).map(PathBuf::from);
-    root.ok_or_else(|| {
-        let text = "no archive is named; add --archive DIR, or set JELLYJAR_ARCHIVE or `archive` in the configuration";
-        UsageError(text.into()).into()
-    })
+    match config.archive_for(team_name) {
+        Some(Location::Folder(root)) => Ok(root.clone()),
+        Some(Location::Bucket(bucket)) => {
+            Err(UsageError(format!("{bucket}: archives in buckets cannot be opened yet; name a folder")).into())
+        }
+        None => {
+            let text =
+                "no archive is named; add --archive PLACE, or set JELLYJAR_ARCHIVE or `archive` in the configuration";
+            Err(UsageError(text.into()).into())
+        }
+    }
 }
 
 fn catalog_folder_of(config: &Config, root: &Path) -> PathBuf {
@@ -147,7 +153,10 @@ impl View {
     /// has not seen are loaded into it; else nothing is known.
     pub(super) async fn open(global: &Global, loaded: Loaded) -> anyhow::Result<Self> {
         let team_name = choose_team(&loaded.config, global.team.as_deref())?;
-        let root = loaded.config.archive_for(&team_name).map(PathBuf::from);
+        let root = match loaded.config.archive_for(&team_name) {
+            Some(_) => Some(root_of(&loaded.config, &team_name)?),
+            None => None,
+        };
         if root.is_some_and(|root| root.join(Archive::MARKER).exists()) {
             let session = Session::open(global, loaded, false).await?;
             session.reload().await?;

@@ -1,13 +1,13 @@
 //! Checks settings against each other, once all are known.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 
 use url::Url;
 
 use super::{
     ConfigError, FilterConfig, LIVE_REQUESTS_PER_DAY, LIVE_REQUESTS_PER_WINDOW, Loaded, Origin, Sources, values,
 };
+use crate::model::Location;
 
 /// Refuses what cannot work, and warns of what is probably not meant.
 pub(super) fn check(loaded: &mut Loaded) -> Result<(), ConfigError> {
@@ -155,7 +155,7 @@ fn check_filter(sources: &Sources, prefix: &str, filter: &FilterConfig) -> Resul
 
 /// Two teams under one name in one archive would be taken for each other.
 fn check_teams(loaded: &Loaded) -> Result<(), ConfigError> {
-    let mut seen: BTreeMap<(Option<PathBuf>, String), &str> = BTreeMap::new();
+    let mut seen: BTreeMap<(Option<Location>, String), &str> = BTreeMap::new();
     for name in loaded.config.teams.keys() {
         let team_key = loaded
             .config
@@ -174,7 +174,12 @@ fn check_teams(loaded: &Loaded) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// What a folder is recognised by: its real path where it exists, else its absolute one.
-fn identity(path: &Path) -> PathBuf {
-    path.canonicalize().or_else(|_| std::path::absolute(path)).unwrap_or_else(|_| path.to_owned())
+/// What an archive is recognised by: a folder's real path where it exists, else its absolute one; a bucket's URL.
+fn identity(archive: &Location) -> Location {
+    match archive {
+        Location::Folder(path) => Location::Folder(
+            path.canonicalize().or_else(|_| std::path::absolute(path)).unwrap_or_else(|_| path.clone()),
+        ),
+        Location::Bucket(bucket) => Location::Bucket(bucket.clone()),
+    }
 }

@@ -10,9 +10,10 @@ use serde::Deserialize;
 use toml::de::{DeTable, DeValue};
 
 use super::{
-    ApiConfig, ConfigError, FilterConfig, HttpConfig, QuotaConfig, RetryConfig, SourceConfig, SpoolConfig,
-    WorkerConfig, token, values,
+    ApiConfig, AzureConfig, BucketConfig, ConfigError, FilterConfig, GcsConfig, HttpConfig, QuotaConfig, RetryConfig,
+    S3Config, SourceConfig, SpoolConfig, WorkerConfig, token, values,
 };
+use crate::model::Location;
 use crate::secret::Secret;
 
 /// The most that a configuration file may hold, in bytes.
@@ -22,8 +23,8 @@ const MAX_FILE_BYTES: u64 = 4 << 20;
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct ConfigFile {
-    #[serde(deserialize_with = "values::optional_path")]
-    pub(super) archive: Option<PathBuf>,
+    #[serde(deserialize_with = "values::optional_location")]
+    pub(super) archive: Option<Location>,
     #[serde(deserialize_with = "values::optional_path")]
     pub(super) catalog: Option<PathBuf>,
     pub(super) api: ApiConfig,
@@ -32,6 +33,10 @@ pub(super) struct ConfigFile {
     pub(super) worker: WorkerConfig,
     pub(super) retry: RetryConfig,
     pub(super) spool: SpoolConfig,
+    pub(super) bucket: BucketConfig,
+    pub(super) s3: S3Config,
+    pub(super) gcs: GcsConfig,
+    pub(super) azure: AzureConfig,
     pub(super) source: SourceConfig,
     pub(super) filter: FilterConfig,
     pub(super) teams: BTreeMap<String, TeamFile>,
@@ -45,8 +50,8 @@ pub(super) struct TeamFile {
     pub(super) token: Option<Secret>,
     #[serde(deserialize_with = "values::optional_path")]
     pub(super) token_file: Option<PathBuf>,
-    #[serde(deserialize_with = "values::optional_path")]
-    pub(super) archive: Option<PathBuf>,
+    #[serde(deserialize_with = "values::optional_location")]
+    pub(super) archive: Option<Location>,
     #[serde(deserialize_with = "values::optional_name")]
     pub(super) archive_key: Option<String>,
     #[serde(deserialize_with = "values::optional_name")]
@@ -197,7 +202,8 @@ mod tests {
                 "jellyjar.toml:2: `http.conect_timeout`: there is no setting `conect_timeout`",
             ),
             ("archive = \"\"\n", "jellyjar.toml:1: `archive`: "),
-            ("archive = \"s3://bucket\"\n", "jellyjar.toml:1: `archive`: "),
+            ("archive = \"ftp://bucket\"\n", "jellyjar.toml:1: `archive`: \"ftp\" is no kind of place"),
+            ("archive = \"s3://key:hush@bucket\"\n", "jellyjar.toml:1: `archive`: a bucket's place is written"),
             ("[http\n", "jellyjar.toml:1: "),
             ("token = \"x\"\n", "jellyjar.toml:1: `token`: a token belongs to a team"),
         ] {

@@ -1,10 +1,12 @@
 //! Puts the settings together: flag over environment over file over default, with the origin of each.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::file::{self, TeamFile};
 use super::{Config, ConfigError, Environment, Origin, Sources, TeamConfig, check, token, values};
+use crate::model::Location;
 use crate::secret::Secret;
 
 /// The team that flags and environment describe.
@@ -15,8 +17,8 @@ pub const DEFAULT_TEAM: &str = "default";
 pub struct Overrides {
     /// `--config`: the configuration file.
     pub config: Option<PathBuf>,
-    /// `--archive`.
-    pub archive: Option<PathBuf>,
+    /// `--archive`: a folder's path or a bucket's URL.
+    pub archive: Option<OsString>,
     /// `--catalog`.
     pub catalog: Option<PathBuf>,
     /// `--api-url`.
@@ -97,9 +99,9 @@ impl Loaded {
         let file::Parsed { file, lines } = file::read(path)?;
         let mut teams = file.teams;
         let folder = path.parent().unwrap_or(Path::new(""));
-        let resolve = |key: &str, value: &mut Option<PathBuf>| -> Result<(), ConfigError> {
+        let resolve = |key: &str, value: Option<&mut PathBuf>| -> Result<(), ConfigError> {
             let Some(given) = value else { return Ok(()) };
-            let resolved = match given.strip_prefix("~") {
+            *given = match given.strip_prefix("~") {
                 Ok(rest) => environment.path("HOME").map(|home| home.join(rest)).ok_or_else(|| ConfigError::File {
                     path: path.to_owned(),
                     line: lines.get(key).copied(),
@@ -108,18 +110,19 @@ impl Loaded {
                 })?,
                 Err(_) => folder.join(&*given),
             };
-            *value = Some(resolved);
             Ok(())
         };
         let config = &mut self.config;
         (config.archive, config.catalog) = (file.archive, file.catalog);
         config.http = file.http;
-        resolve("archive", &mut config.archive)?;
-        resolve("catalog", &mut config.catalog)?;
-        resolve("http.ca_file", &mut config.http.ca_file)?;
+        resolve("archive", config.archive.as_mut().and_then(Location::folder_mut))?;
+        resolve("catalog", config.catalog.as_mut())?;
+        resolve("http.ca_file", config.http.ca_file.as_mut())?;
+        config.spool = file.spool;
+        resolve("spool.folder", config.spool.folder.as_mut())?;
         for (name, team) in &mut teams {
-            resolve(&format!("teams.{name}.archive"), &mut team.archive)?;
-            resolve(&format!("teams.{name}.token_file"), &mut team.token_file)?;
+            resolve(&format!("teams.{name}.archive"), team.archive.as_mut().and_then(Location::folder_mut))?;
+            resolve(&format!("teams.{name}.token_file"), team.token_file.as_mut())?;
             let blame = |message| ConfigError::File {
                 path: path.to_owned(),
                 line: lines.get(&format!("teams.{name}")).copied(),
@@ -135,7 +138,8 @@ impl Loaded {
         config.quota = file.quota;
         config.worker = file.worker;
         config.retry = file.retry;
-        config.spool = file.spool;
+        let buckets = &mut config.buckets;
+        (buckets.common, buckets.s3, buckets.gcs, buckets.azure) = (file.bucket, file.s3, file.gcs, file.azure);
         config.source = file.source;
         config.filter = file.filter;
         if let Some(mode) = token::open_mode(path).filter(|_| teams.values().any(|team| team.token.is_some())) {
@@ -151,7 +155,7 @@ impl Loaded {
         Ok(teams)
     }
 
-    /// Takes over the paths that flags and environment give. The archive is also that of the team `default`.
+    /// Takes over the places that flags and environment give. The archive is also that of the team `default`.
     fn take_paths(
         &mut self,
         overrides: &Overrides,
@@ -167,8 +171,22 @@ impl Loaded {
             values::check_path(&path).map_err(|message| ConfigError::environment(variable, message))?;
             Ok::<_, ConfigError>(Some((path, Origin::Environment(variable))))
         };
-        if let Some((path, origin)) = pick("--archive", &overrides.archive, "JELLYJAR_ARCHIVE")? {
-            self.config.archive = Some(path);
+        let archive = match (&overrides.archive, environment.path("JELLYJAR_ARCHIVE")) {
+            (Some(text), _) => {
+                let place = values::location_of(text);
+                let flag = "--archive";
+                Some((place.map_err(|message| ConfigError::Flag { name: flag, message })?, Origin::Flag(flag)))
+            }
+            (None, Some(text)) => {
+                let place = values::location_of(text.as_os_str());
+                let variable = "JELLYJAR_ARCHIVE";
+                let place = place.map_err(|message| ConfigError::environment(variable, message))?;
+                Some((place, Origin::Environment(variable)))
+            }
+            (None, None) => None,
+        };
+        if let Some((place, origin)) = archive {
+            self.config.archive = Some(place);
             self.sources.set("archive", origin);
             for (name, team) in teams {
                 if name == DEFAULT_TEAM && team.archive.take().is_some() {

@@ -1,5 +1,6 @@
 //! Values as people write them: durations ("30s"), sizes ("64 MiB"), counts and dates, each within bounds.
 
+use std::ffi::OsStr;
 use std::fmt::{Display, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,7 +11,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use toml::Value;
 
-use crate::model::TeamKey;
+use crate::model::{InvalidLocation, Location, TeamKey};
 
 /// Reads a duration: a number and a unit (`250ms`, `30s`, `5m`, `1h 30m`).
 ///
@@ -199,6 +200,22 @@ pub(super) fn optional_path<'de, D: Deserializer<'de>>(deserializer: D) -> Resul
         Value::String(text) => check_path(Path::new(text)).map(|()| Some(PathBuf::from(text))),
         other => Err(format!("a path is a text in quotes, not {}", kind(other))),
     })
+}
+
+/// Reads the place of an archive: a folder's path or a bucket's URL.
+pub(super) fn optional_location<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Location>, D::Error> {
+    read(deserializer, |value| match value {
+        Value::String(text) => location_of(OsStr::new(text)).map(Some),
+        other => Err(format!("an archive's place is a text in quotes, not {}", kind(other))),
+    })
+}
+
+/// The place of an archive that a text names. What is not UTF-8 can only be a folder.
+pub(super) fn location_of(text: &OsStr) -> Result<Location, String> {
+    match text.to_str() {
+        Some(text) => text.parse().map_err(|error: InvalidLocation| error.to_string()),
+        None => Ok(Location::Folder(PathBuf::from(text))),
+    }
 }
 
 /// Refuses what cannot be meant as a path in this machine's file system.

@@ -61,6 +61,14 @@ impl Location {
             Self::Bucket(_) => None,
         }
     }
+
+    /// The folder, if it is one, to be changed.
+    pub fn folder_mut(&mut self) -> Option<&mut PathBuf> {
+        match self {
+            Self::Folder(path) => Some(path),
+            Self::Bucket(_) => None,
+        }
+    }
 }
 
 impl fmt::Display for Location {

@@ -11,7 +11,13 @@ fn spool(config: &SpoolConfig) -> (tempfile::TempDir, Spool) {
 }
 
 fn small() -> SpoolConfig {
-    SpoolConfig { max_bytes: 64 << 20, max_memory_bytes: 64 << 10, memory_threshold_bytes: 16 << 10, min_free_bytes: 0 }
+    SpoolConfig {
+        max_bytes: 64 << 20,
+        max_memory_bytes: 64 << 10,
+        memory_threshold_bytes: 16 << 10,
+        min_free_bytes: 0,
+        ..SpoolConfig::default()
+    }
 }
 
 /// Bytes that differ from place to place.

@@ -21,7 +21,7 @@ pub(super) fn as_text(loaded: &Loaded) -> String {
     });
     say(config.archive.as_ref().map_or_else(
         || "No common archive is set; name one with --archive, JELLYJAR_ARCHIVE or `archive`.".into(),
-        |archive| format!("The archive is {} ({}).", archive.display(), sources.of("archive")),
+        |archive| format!("The archive is {archive} ({}).", sources.of("archive")),
     ));
     if let Some(catalog) = &config.catalog {
         say(format!("The catalog is in {} ({}).", catalog.display(), sources.of("catalog")));
@@ -38,7 +38,7 @@ pub(super) fn as_text(loaded: &Loaded) -> String {
         say(format!("Team `{name}`:"));
         say(format!("  {}", token(loaded, name, team)));
         if let Some(archive) = &team.archive {
-            say(format!("  It has an archive of its own: {}.", archive.display()));
+            say(format!("  It has an archive of its own: {archive}."));
         }
         if let Some(key) = team.archive_key.as_ref().filter(|key| *key != name) {
             say(format!("  In the archive its name is `{key}`."));
@@ -87,7 +87,7 @@ pub(super) fn as_json(loaded: &Loaded) -> Value {
                 "name": name,
                 "token": team.token.as_ref().map(|_| "set"),
                 "token_origin": team.token.as_ref().map(|_| token_origin(loaded, name, team).to_string()),
-                "archive": config.archive_for(name).map(|archive| archive.display().to_string()),
+                "archive": config.archive_for(name).map(ToString::to_string),
                 "archive_key": team.archive_key.as_ref().unwrap_or(name),
                 "egress_group": config.egress_group(name),
                 "rules": rules(config.filter_for(name)),
@@ -97,7 +97,7 @@ pub(super) fn as_json(loaded: &Loaded) -> Value {
     json!({
         "ok": true,
         "file": sources.file.as_ref().map(|file| file.display().to_string()),
-        "archive": config.archive.as_ref().map(|archive| archive.display().to_string()),
+        "archive": config.archive.as_ref().map(ToString::to_string),
         "catalog": config.catalog.as_ref().map(|catalog| catalog.display().to_string()),
         "base_url": config.api.base_url,
         "quota": { "requests_per_window": per_window, "requests_per_day": per_day, "explanation": quota(loaded) },

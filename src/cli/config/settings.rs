@@ -6,17 +6,19 @@ use std::path::PathBuf;
 use serde_json::{Map, Value, json};
 
 use crate::config::{Config, FilterConfig, InlinePolicy, Loaded, values};
-use crate::model::Direction;
+use crate::model::{Direction, Location};
 
 /// The settings by dotted key, in the order of the reference file; `null` where nothing is set.
 fn settings(config: &Config) -> Vec<(String, Value)> {
     let path = |path: &Option<PathBuf>| json!(path.as_ref().map(|path| path.display().to_string()));
+    let place = |place: &Option<Location>| json!(place.as_ref().map(ToString::to_string));
     let duration = |duration| json!(values::format_duration(duration));
     let size = |bytes: u64| json!(values::format_size(bytes));
     let (per_window, per_day) = config.quota_limits(config.api.is_loopback());
-    let Config { archive, catalog, api, http, quota: _, worker, retry, spool, source, filter, teams, buckets: _ } = config;
+    let Config { archive, catalog, api, http, quota: _, worker, retry, spool, source, filter, teams, buckets: _ } =
+        config;
     let mut all: Vec<(String, Value)> = vec![
-        ("archive".into(), path(archive)),
+        ("archive".into(), place(archive)),
         ("catalog".into(), path(catalog)),
         ("api.base_url".into(), json!(api.base_url)),
         ("http.connect_timeout".into(), duration(http.connect_timeout)),
@@ -49,7 +51,7 @@ fn settings(config: &Config) -> Vec<(String, Value)> {
         let key = team.archive_key.as_ref().unwrap_or(name);
         all.push((format!("{prefix}.token"), json!(team.token.as_ref().map(|_| "[set]"))));
         all.push((format!("{prefix}.token_file"), path(&team.token_file)));
-        all.push((format!("{prefix}.archive"), path(&team.archive)));
+        all.push((format!("{prefix}.archive"), place(&team.archive)));
         all.push((format!("{prefix}.archive_key"), json!(key)));
         all.push((format!("{prefix}.egress_group"), json!(config.egress_group(name))));
         if let Some(filter) = &team.filter {

@@ -30,6 +30,11 @@ impl Place {
     }
 }
 
+/// The common archive as it would be written.
+fn archive_of(loaded: &Loaded) -> String {
+    loaded.config.archive.as_ref().unwrap().to_string()
+}
+
 fn token_of(loaded: &Loaded, team: &str) -> String {
     loaded.config.teams[team].token.as_ref().unwrap().expose().to_owned()
 }
@@ -55,19 +60,19 @@ fn without_any_team_or_token_there_is_a_team_default_without_token() {
 fn a_flag_goes_over_the_environment_over_the_file_over_the_default() {
     let place = Place::new(&[("jellyjar.toml", "archive = \"in-file\"\n[worker]\nconcurrency = 3\n")]);
     let file = place.load(&Overrides::default(), &[]).unwrap();
-    assert_eq!(file.config.archive, Some(place.path("in-file")));
+    assert_eq!(archive_of(&file), place.path("in-file").to_str().unwrap());
     assert_eq!(file.sources.of("archive"), Origin::File { line: 1 });
     assert_eq!(file.config.worker.concurrency, 3);
     assert_eq!(file.sources.of("worker.concurrency"), Origin::File { line: 3 });
 
     let variables = [("JELLYJAR_ARCHIVE", "in-environment"), ("JELLYJAR_CONCURRENCY", "4")];
     let environment = place.load(&Overrides::default(), &variables).unwrap();
-    assert_eq!(environment.config.archive, Some("in-environment".into()));
+    assert_eq!(archive_of(&environment), "in-environment");
     assert_eq!(environment.config.worker.concurrency, 4);
 
     let flags = Overrides { archive: Some("in-flag".into()), concurrency: Some(5), ..Overrides::default() };
     let flag = place.load(&flags, &variables).unwrap();
-    assert_eq!(flag.config.archive, Some("in-flag".into()));
+    assert_eq!(archive_of(&flag), "in-flag");
     assert_eq!(flag.sources.of("archive"), Origin::Flag("--archive"));
     assert_eq!(flag.config.worker.concurrency, 5);
     assert_eq!(flag.config.worker.max_leases, 1024);
@@ -86,16 +91,15 @@ fn the_file_is_looked_for_in_order() {
     let path = |name| place.path(name).to_str().unwrap().to_owned();
     let (xdg, home, variable) = (path("xdg"), path("home"), path("variable.toml"));
     let variables = [("JELLYJAR_CONFIG", &*variable), ("XDG_CONFIG_HOME", &*xdg), ("HOME", &*home)];
-    let archive = |overrides: &Overrides, variables: &[(&str, &str)]| {
-        place.load(overrides, variables).unwrap().config.archive.unwrap()
-    };
+    let archive =
+        |overrides: &Overrides, variables: &[(&str, &str)]| archive_of(&place.load(overrides, variables).unwrap());
     let flag = Overrides { config: Some(place.path("flag.toml")), ..Overrides::default() };
-    assert_eq!(archive(&flag, &variables), Path::new("/flag"));
-    assert_eq!(archive(&Overrides::default(), &variables), Path::new("/variable"));
-    assert_eq!(archive(&Overrides::default(), &variables[1..]), Path::new("/here"));
+    assert_eq!(archive(&flag, &variables), "/flag");
+    assert_eq!(archive(&Overrides::default(), &variables), "/variable");
+    assert_eq!(archive(&Overrides::default(), &variables[1..]), "/here");
     fs::remove_file(place.path("jellyjar.toml")).unwrap();
-    assert_eq!(archive(&Overrides::default(), &variables[1..]), Path::new("/xdg"));
-    assert_eq!(archive(&Overrides::default(), &variables[2..]), Path::new("/home"));
+    assert_eq!(archive(&Overrides::default(), &variables[1..]), "/xdg");
+    assert_eq!(archive(&Overrides::default(), &variables[2..]), "/home");
     assert_eq!(place.load(&Overrides::default(), &[]).unwrap().sources.file, None);
 }
 
@@ -111,7 +115,7 @@ fn paths_in_the_file_are_taken_from_its_folder_and_from_home() {
     let place = Place::new(&[("etc/jellyjar.toml", text), ("etc/secrets/a", "abc\n")]);
     let overrides = Overrides { config: Some(place.path("etc/jellyjar.toml")), ..Overrides::default() };
     let loaded = place.load(&overrides, &[("HOME", "/home/ann")]).unwrap();
-    assert_eq!(loaded.config.archive, Some("/home/ann/archive".into()));
+    assert_eq!(archive_of(&loaded), "/home/ann/archive");
     assert_eq!(token_of(&loaded, "a"), "abc");
     let error = place.load(&overrides, &[]).unwrap_err().to_string();
     assert!(error.contains("jellyjar.toml:1: `archive`: `~`"), "{error}");
