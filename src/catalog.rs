@@ -79,6 +79,20 @@ pub enum CatalogError {
         /// What SQLite says.
         source: sqlx::Error,
     },
+    /// It is the catalog of another archive.
+    #[error(
+        "the catalog in {path} is that of another archive, {location}, to which team {team} belongs there; give \
+         --catalog another folder, or --archive that place",
+        path = path.display()
+    )]
+    OtherArchive {
+        /// The catalog's folder.
+        path: PathBuf,
+        /// The team.
+        team: String,
+        /// Where that archive was last seen.
+        location: String,
+    },
     /// SQLite's locks do not hold there.
     #[error(
         "the catalog cannot be kept on a network file system ({kind}) at {path}: its locks do not hold there; \
@@ -253,6 +267,33 @@ impl Catalog {
         .await
         .map_err(at("bind_archive"))?;
         Ok(ArchiveRow(row))
+    }
+
+    /// Refuses a catalog in which one of these teams belongs to another archive: its rows would never meet that team's
+    /// attachments again, and all of them would be fetched anew.
+    pub async fn refuse_teams_of_others(&self, uuid: &str, teams: &[TeamKey]) -> Result<()> {
+        let mut connection = self.connection().await;
+        let keys: Vec<&str> = teams.iter().map(TeamKey::as_str).collect();
+        let found = sqlx::query(
+            "-- name: refuse_teams_of_others
+            SELECT teams.archive_key, archives.location FROM teams JOIN archives ON archives.id = teams.archive_id
+            WHERE archives.uuid <> $1 AND teams.archive_key IN (SELECT value FROM json_each($2))
+              AND NOT EXISTS (
+                SELECT 1 FROM teams AS ours JOIN archives AS here ON here.id = ours.archive_id
+                WHERE here.uuid = $1 AND ours.archive_key = teams.archive_key)
+            LIMIT 1",
+        )
+        .bind(uuid)
+        .bind(json(&keys))
+        .fetch_optional(&mut *connection)
+        .await
+        .map_err(at("refuse_teams_of_others"))?;
+        match found {
+            None => Ok(()),
+            Some(row) => {
+                Err(CatalogError::OtherArchive { path: self.folder.clone(), team: row.get(0), location: row.get(1) })
+            }
+        }
     }
 
     /// The team of this key in that archive, remembered at first sight.

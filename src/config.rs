@@ -34,6 +34,8 @@ pub struct Config {
     pub archive: Option<Location>,
     /// The catalog's folder; by default `.jellyjar` inside an archive that is a folder.
     pub catalog: Option<PathBuf>,
+    /// The user's folder for state, where catalogs of buckets are by default.
+    pub state_home: Option<PathBuf>,
     /// How to reach Jelly.
     pub api: ApiConfig,
     /// Both HTTP clients.

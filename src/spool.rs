@@ -114,6 +114,24 @@ impl Spool {
         Ok(Self(Arc::new(Inner { folder, threshold_bytes, space, next: AtomicU64::new(0) })))
     }
 
+    /// Whether a folder's file system is in memory.
+    pub fn is_in_memory(folder: &Path) -> bool {
+        #[cfg(target_os = "linux")]
+        {
+            const TMPFS_MAGIC: u32 = 0x0102_1994; // statfs(2)
+            const RAMFS_MAGIC: u32 = 0x8584_58f6;
+            rustix::fs::statfs(folder).is_ok_and(|found| {
+                let kind = u32::try_from(found.f_type).unwrap_or_default();
+                kind == TMPFS_MAGIC || kind == RAMFS_MAGIC
+            })
+        }
+        #[cfg(not(target_os = "linux"))]
+        {
+            let _ = folder;
+            false
+        }
+    }
+
     /// Waits for room for a download of `declared` bytes (1 MiB where unknown), in order of asking, and checks the
     /// free space. One larger than the whole spool waits until it is alone. Safe to drop while it waits.
     ///

@@ -52,7 +52,9 @@ pub enum StoreError {
         source: io::Error,
     },
     /// A folder or prefix that holds other things.
-    #[error("{place} is not empty and is no jellyjar archive; give --archive an empty or new place, such as one below it")]
+    #[error(
+        "{place} is not empty and is no jellyjar archive; give --archive an empty or new place, such as one below it"
+    )]
     NotAnArchive {
         /// The folder or prefix.
         place: String,
@@ -132,9 +134,7 @@ impl Place {
     pub fn of(location: &Location, buckets: &BucketSettings, http: &HttpConfig, clock: &Clock) -> Result<Self> {
         Ok(match location {
             Location::Folder(path) => Self::Folder(path.clone()),
-            Location::Bucket(bucket) => {
-                Self::Bucket(Arc::new(Bucket::connect(bucket, buckets, http, clock.clone())?))
-            }
+            Location::Bucket(bucket) => Self::Bucket(Arc::new(Bucket::connect(bucket, buckets, http, clock.clone())?)),
         })
     }
 }
@@ -229,6 +229,14 @@ impl Archive {
         match &self.files {
             Files::Folder(folder) => Some(folder),
             Files::Bucket(_) => None,
+        }
+    }
+
+    /// Its bucket; `None` for a folder.
+    fn bucket(&self) -> Option<&Bucket> {
+        match &self.files {
+            Files::Folder(_) => None,
+            Files::Bucket(bucket) => Some(bucket),
         }
     }
 

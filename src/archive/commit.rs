@@ -208,11 +208,9 @@ impl Committer {
             .map(|blob| (blob.digest, blob.size_bytes))
             .collect();
         // The row says that the bytes were made durable here; whether they are still there is looked at.
-        let there: HashSet<Digest> = known
-            .iter()
-            .zip(self.archive.still_there(known.clone()).await?)
-            .filter_map(|((digest, _), there)| there.then_some(*digest))
-            .collect();
+        let there = self.archive.still_there(known.clone()).await?;
+        let there: HashSet<Digest> =
+            known.into_iter().zip(there).filter_map(|((digest, _), there)| there.then_some(digest)).collect();
         let (mut puts, mut placed) = (Vec::new(), Vec::new());
         // Their room in the spool is given back when all of them are stored.
         let mut holds = Vec::new();

@@ -135,8 +135,7 @@ async fn finish_one(
 
 /// Reads a file. One that cannot be read is damaged; a bucket that cannot be reached says nothing of its files.
 async fn read(archive: &Archive, digest: Digest, quarantine: bool) -> Result<Read, StoreError> {
-    let read =
-        if quarantine { archive.quarantined_digest(digest).await } else { archive.blob_digest(digest).await };
+    let read = if quarantine { archive.quarantined_digest(digest).await } else { archive.blob_digest(digest).await };
     match read {
         Err(error @ StoreError::Bucket(_)) => Err(error),
         read => Ok(read.map_err(|error| causes(&error))),

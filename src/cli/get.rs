@@ -1,12 +1,13 @@
 //! `jellyjar get`: an attachment's bytes, to a file or to standard output, proven while they stream.
 
 use std::fs::File;
-use std::io::{self, IsTerminal as _, Read as _, Write};
+use std::io::{self, IsTerminal as _, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Args;
+use futures::StreamExt as _;
 use serde::Serialize;
 
 use super::look::{Look, ambiguous, find, nothing};
@@ -15,6 +16,7 @@ use super::session::Session;
 use super::{DONE, Global, INCOMPLETE, UsageError, output};
 use crate::catalog::{AttachmentRow, State};
 use crate::digest::{Digest, Hasher};
+use crate::store::ByteStream;
 
 /// The arguments of `jellyjar get`.
 #[derive(Debug, Clone, Args)]

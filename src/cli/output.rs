@@ -10,7 +10,7 @@ use super::{INCOMPLETE, USAGE, UsageError};
 use crate::catalog::CatalogError;
 use crate::config::ConfigError;
 use crate::http::HttpError;
-use crate::store::StoreError;
+use crate::store::{BucketError, Fault, StoreError};
 
 /// Whether a result could not be printed.
 static UNPRINTED: AtomicBool = AtomicBool::new(false);
@@ -69,10 +69,15 @@ pub(super) fn is_usage(error: &anyhow::Error) -> bool {
                 Some(
                     CatalogError::Newer { .. }
                         | CatalogError::Foreign { .. }
+                        | CatalogError::OtherArchive { .. }
                         | CatalogError::ReadOnly { .. }
                         | CatalogError::NetworkFileSystem { .. }
                         | CatalogError::Open { .. }
                 )
+            )
+            || matches!(
+                cause.downcast_ref::<BucketError>(),
+                Some(error) if !matches!(error.fault, Fault::Unreachable | Fault::Refused)
             )
             || matches!(
                 cause.downcast_ref::<StoreError>(),

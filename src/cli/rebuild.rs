@@ -39,7 +39,7 @@ struct Answer {
 /// Runs the command.
 pub(super) async fn run(_args: RebuildArgs, global: &Global) -> anyhow::Result<ExitCode> {
     let loaded = settings(&global.overrides(true))?;
-    let folder = catalog_folder(global, &loaded.config)?;
+    let folder = catalog_folder(global, &loaded.config).await?;
     let Some(lock) = Catalog::worker_lock_in(&folder)? else {
         return Err(UsageError(
             "another jellyjar works with this catalog; stop it, or wait until it is done, then run this again".into(),

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use futures::FutureExt as _;
 
 use super::output;
 use super::progress::{Expected, Progress};
@@ -116,6 +117,7 @@ impl Run {
                 committer.commit(batch.into_iter().flatten().collect()).await?;
                 keep_quotas(&session, &access).await
             }
+            .boxed()
         };
         let refreshing = self.refresh();
         let driving =

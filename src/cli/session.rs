@@ -1,7 +1,7 @@
 //! Wiring: from settings to an open archive, its catalog, its teams and, where asked, the way to Jelly.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::ingest::{Intake, Team};
 use crate::jelly::{EgressWindow, JellyClient, Quota, QuotaLimits, QuotaState};
 use crate::model::{Location, TeamKey};
 use crate::spool::Spool;
-use crate::store::{Archive, JournalWriter, Scratch};
+use crate::store::{Archive, JournalWriter, Place, Scratch};
 
 /// An archive that is open for a command.
 pub(super) struct Session {
@@ -53,12 +53,23 @@ impl Session {
     async fn open_with(global: &Global, loaded: Loaded, create: bool, clock: Clock) -> anyhow::Result<Self> {
         let config = loaded.config;
         let team_name = choose_team(&config, global.team.as_deref())?;
-        let root = root_of(&config, &team_name)?;
-        let archive = Arc::new(if create { Archive::open_or_create(&root, &clock)? } else { Archive::open(&root)? });
-        let folder = catalog_folder_of(&config, &root);
+        let location = location_of(&config, &team_name)?.clone();
+        let place = Place::of(&location, &config.buckets, &config.http, &clock)?;
+        let archive =
+            if create { Archive::open_or_create(&place, &clock).await? } else { Archive::open(&place).await? };
+        let archive = Arc::new(archive);
+        let folder = catalog_folder_of(&config, &location, archive.uuid())?;
         let catalog = Arc::new(Catalog::open(&folder, clock.clone()).await?);
-        let location = root.canonicalize().unwrap_or_else(|_| root.clone());
-        let archive_row = catalog.bind_archive(archive.uuid(), &location.to_string_lossy()).await?;
+        let name = match &location {
+            Location::Folder(root) => root.canonicalize().unwrap_or_else(|_| root.clone()).display().to_string(),
+            Location::Bucket(bucket) => bucket.to_string(),
+        };
+        let mut keys = Vec::new();
+        for name in config.teams.keys().filter(|name| config.archive_for(name) == Some(&location)) {
+            keys.push(config.team_key(name).map_err(|error| UsageError(format!("teams.{name}: {error}")))?);
+        }
+        catalog.refuse_teams_of_others(archive.uuid(), &keys).await?;
+        let archive_row = catalog.bind_archive(archive.uuid(), &name).await?;
         let journal = Arc::new(JournalWriter::new(Arc::clone(&archive), clock.clone())?);
         let intake = Arc::new(Intake::new(
             Arc::clone(&catalog),
@@ -69,7 +80,7 @@ impl Session {
         ));
         let mut teams = BTreeMap::new();
         for name in config.teams.keys() {
-            if config.archive_for(name).and_then(Location::folder) != Some(root.as_path()) {
+            if config.archive_for(name) != Some(&location) {
                 continue;
             }
             let key = config.team_key(name).map_err(|error| UsageError(format!("teams.{name}: {error}")))?;
@@ -112,30 +123,56 @@ impl Session {
     }
 }
 
-fn root_of(config: &Config, team_name: &str) -> anyhow::Result<PathBuf> {
-    match config.archive_for(team_name) {
-        Some(Location::Folder(root)) => Ok(root.clone()),
-        Some(Location::Bucket(bucket)) => {
-            Err(UsageError(format!("{bucket}: archives in buckets cannot be opened yet; name a folder")).into())
-        }
-        None => {
-            let text =
-                "no archive is named; add --archive PLACE, or set JELLYJAR_ARCHIVE or `archive` in the configuration";
-            Err(UsageError(text.into()).into())
+fn location_of<'a>(config: &'a Config, team_name: &str) -> anyhow::Result<&'a Location> {
+    config.archive_for(team_name).ok_or_else(|| {
+        let text =
+            "no archive is named; add --archive PLACE, or set JELLYJAR_ARCHIVE or `archive` in the configuration";
+        UsageError(text.into()).into()
+    })
+}
+
+/// Where the catalog is: as configured; else inside a folder archive; for a bucket in the user's state folder, under the
+/// archive's UUID.
+fn catalog_folder_of(config: &Config, location: &Location, uuid: &str) -> anyhow::Result<PathBuf> {
+    match (&config.catalog, location) {
+        (Some(folder), _) => Ok(folder.clone()),
+        (None, Location::Folder(root)) => Ok(root.join(Scratch::HOME)),
+        (None, Location::Bucket(_)) => {
+            let home = config.state_home.as_ref().ok_or_else(|| {
+                UsageError("HOME is not set, so there is no usual place for the catalog; give --catalog DIR".into())
+            })?;
+            Ok(home.join("jellyjar").join(uuid))
         }
     }
 }
 
-fn catalog_folder_of(config: &Config, root: &Path) -> PathBuf {
-    config.catalog.clone().unwrap_or_else(|| root.join(Scratch::HOME))
+/// Where downloads are until they are stored: in the file system of a folder archive; for a bucket beside the catalog,
+/// unless configured.
+fn spool_home(session: &Session) -> anyhow::Result<PathBuf> {
+    if let Some(folder) = session.archive.folder() {
+        return Ok(folder.root().join(Scratch::HOME));
+    }
+    let spool = &session.config.spool;
+    let home = spool.folder.clone().unwrap_or_else(|| session.catalog.folder().to_owned());
+    std::fs::create_dir_all(&home).with_context(|| format!("cannot make {}", home.display()))?;
+    if !spool.allow_tmpfs && Spool::is_in_memory(&home) {
+        let text = format!(
+            "{} is in memory (tmpfs), which large downloads would fill; set `folder` under [spool] to a folder on a disk, or \
+             `allow_tmpfs = true`",
+            home.display()
+        );
+        return Err(UsageError(text).into());
+    }
+    Ok(home)
 }
 
 /// Where the catalog of the chosen team's archive is, for a command that must not open it yet. The archive must be
 /// there.
-pub(super) fn catalog_folder(global: &Global, config: &Config) -> anyhow::Result<PathBuf> {
-    let root = root_of(config, &choose_team(config, global.team.as_deref())?)?;
-    Archive::open(&root)?;
-    let folder = catalog_folder_of(config, &root);
+pub(super) async fn catalog_folder(global: &Global, config: &Config) -> anyhow::Result<PathBuf> {
+    let location = location_of(config, &choose_team(config, global.team.as_deref())?)?;
+    let place = Place::of(location, &config.buckets, &config.http, &Clock::system())?;
+    let archive = Archive::open(&place).await?;
+    let folder = catalog_folder_of(config, location, archive.uuid())?;
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     Ok(folder)
 }
@@ -153,11 +190,14 @@ impl View {
     /// has not seen are loaded into it; else nothing is known.
     pub(super) async fn open(global: &Global, loaded: Loaded) -> anyhow::Result<Self> {
         let team_name = choose_team(&loaded.config, global.team.as_deref())?;
-        let root = match loaded.config.archive_for(&team_name) {
-            Some(_) => Some(root_of(&loaded.config, &team_name)?),
+        let archive = match loaded.config.archive_for(&team_name) {
+            Some(location) => {
+                let place = Place::of(location, &loaded.config.buckets, &loaded.config.http, &Clock::system())?;
+                Archive::find(&place).await?
+            }
             None => None,
         };
-        if root.is_some_and(|root| root.join(Archive::MARKER).exists()) {
+        if archive.is_some() {
             let session = Session::open(global, loaded, false).await?;
             session.reload().await?;
             let Session { config, catalog, teams, team_name, intake, .. } = session;
@@ -249,7 +289,13 @@ impl Access {
         for pause in session.catalog.pauses().await? {
             holds.hold(pause);
         }
-        let scratch = Scratch::open(session.archive.root(), session.journal.writer_id())?;
+        let scratch = Scratch::open(&spool_home(session)?, session.journal.writer_id())?;
+        // Before any request is spent: whether this archive can be written at all.
+        session.journal.announce().await?;
+        let aborted = session.archive.abort_uploads(&scratch).await?;
+        if aborted > 0 {
+            tracing::info!(aborted, "uploads that were never finished are aborted");
+        }
         let spool = Spool::open(scratch.path().join("downloads"), &config.spool).context("cannot open the spool")?;
         let fetcher = Fetcher {
             clients,

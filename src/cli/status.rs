@@ -122,7 +122,7 @@ async fn gather(look: Look) -> anyhow::Result<Status> {
     let last_activity = catalog.last_activity_ms(archive_row).await?.map(output::time);
     let total = sum(&teams);
     let archive = Place {
-        path: session.archive.root().display().to_string(),
+        path: session.archive.place().to_string(),
         uuid: session.archive.uuid().to_owned(),
         catalog: catalog.folder().join(Catalog::FILE_NAME).display().to_string(),
     };

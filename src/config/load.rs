@@ -61,6 +61,10 @@ fn load_in(directory: &Path, overrides: &Overrides, environment: &Environment) -
         loaded.sources.file = Some(path);
         loaded.sources.file_found_by = Some(found_by);
     }
+    // The XDG Base Directory Specification: relative paths are invalid and ignored.
+    let state_home = environment.path("XDG_STATE_HOME").filter(|path| path.is_absolute());
+    loaded.config.state_home =
+        state_home.or_else(|| environment.path("HOME").map(|home| home.join(".local").join("state")));
     loaded.take_paths(overrides, environment, &mut teams)?;
     loaded.take_others(overrides, environment)?;
     loaded.take_teams(teams, overrides, environment)?;

@@ -97,7 +97,8 @@ impl Bucket {
 
     fn with(location: BucketLocation, connection: Connection, settings: BucketSettings, clock: Clock) -> Self {
         let memory = settings.common.max_upload_memory_bytes.max(settings.common.part_bytes);
-        let admission_units = u32::try_from(memory.div_ceil(ADMISSION_UNIT)).unwrap_or(u32::MAX >> 4).min(u32::MAX >> 4);
+        let admission_units =
+            u32::try_from(memory.div_ceil(ADMISSION_UNIT)).unwrap_or(u32::MAX >> 4).min(u32::MAX >> 4);
         Self {
             location,
             connection,
@@ -130,7 +131,11 @@ impl Bucket {
 
     /// The path of a key in the bucket.
     fn path(&self, key: &str) -> Path {
-        if self.location.prefix.is_empty() { Path::from(key) } else { Path::from(format!("{}/{key}", self.location.prefix)) }
+        if self.location.prefix.is_empty() {
+            Path::from(key)
+        } else {
+            Path::from(format!("{}/{key}", self.location.prefix))
+        }
     }
 
     /// The key of a path in the bucket.
@@ -395,7 +400,8 @@ impl Bucket {
         };
         // A day more, so that it is never short of what was asked for.
         let hours = i64::try_from(days + 1).unwrap_or(i64::MAX).saturating_mul(24);
-        let until = self.clock.now().checked_add(jiff::SignedDuration::from_hours(hours)).unwrap_or(jiff::Timestamp::MAX);
+        let until =
+            self.clock.now().checked_add(jiff::SignedDuration::from_hours(hours)).unwrap_or(jiff::Timestamp::MAX);
         let day = until.to_zoned(jiff::tz::TimeZone::UTC).strftime("%Y-%m-%d").to_string();
         let mut locking = self.locking.lock().unwrap_or_else(PoisonError::into_inner);
         match &*locking {

@@ -1,6 +1,7 @@
 //! Segments of the journal: how they are written, chained and read.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt as _;
@@ -60,6 +61,8 @@ pub struct JournalWriter {
     started_at: Timestamp,
     messages: Mutex<Chain>,
     outcomes: Mutex<Chain>,
+    /// Whether the record was written before any segment.
+    announced: AtomicBool,
 }
 
 impl JournalWriter {
@@ -67,7 +70,15 @@ impl JournalWriter {
     pub fn new(archive: Arc<Archive>, clock: Clock) -> Result<Self> {
         let writer_id = WriterId(ulid(&clock)?);
         let started_at = clock.now();
-        Ok(Self { archive, clock, writer_id, started_at, messages: Mutex::default(), outcomes: Mutex::default() })
+        Ok(Self {
+            archive,
+            clock,
+            writer_id,
+            started_at,
+            messages: Mutex::default(),
+            outcomes: Mutex::default(),
+            announced: AtomicBool::new(false),
+        })
     }
 
     /// Who writes.
@@ -120,13 +131,32 @@ impl JournalWriter {
         Ok((key, digest))
     }
 
+    /// Writes this writer's record into a bucket before anything else, so that one that cannot be written is known before
+    /// a request is spent; and finds out whether it keeps a put-if-absent. A folder is told with the first segment.
+    pub async fn announce(&self) -> Result<()> {
+        let Some(bucket) = self.archive.bucket() else { return Ok(()) };
+        let text = self.record_text(None, None, None);
+        bucket.probe(&writer_key(&self.writer_id), text.into()).await?;
+        self.announced.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
     /// Tells the archive that this writer lives, and how far its chains reach. Nothing is written before the first
     /// segment is.
     pub async fn heartbeat(&self, ended: bool) -> Result<()> {
         let messages = self.messages.lock().await.end;
         let outcomes = self.outcomes.lock().await.end;
         if messages.is_none() && outcomes.is_none() {
-            return Ok(());
+            return match self.archive.bucket() {
+                // It has written nothing, so nobody needs to know of it.
+                Some(bucket) if ended && self.announced.swap(false, Ordering::Relaxed) => {
+                    bucket.delete(&[writer_key(&self.writer_id)]).await.or_else(|error| {
+                        tracing::debug!(error = %error, "the record of a writer that wrote nothing stays");
+                        Ok(())
+                    })
+                }
+                _ => Ok(()),
+            };
         }
         self.heartbeat_with(messages, outcomes, ended.then(|| self.clock.now())).await
     }
@@ -137,6 +167,16 @@ impl JournalWriter {
         outcomes: Option<ChainEnd>,
         ended_at: Option<Timestamp>,
     ) -> Result<()> {
+        let text = self.record_text(messages, outcomes, ended_at);
+        self.archive.replace(&writer_key(&self.writer_id), text).await
+    }
+
+    fn record_text(
+        &self,
+        messages: Option<ChainEnd>,
+        outcomes: Option<ChainEnd>,
+        ended_at: Option<Timestamp>,
+    ) -> Vec<u8> {
         let record = WriterRecord {
             v: FORMAT_VERSION,
             writer_id: self.writer_id.clone(),
@@ -149,7 +189,7 @@ impl JournalWriter {
         };
         let mut text = serde_json::to_vec(&record).expect("a struct of text and numbers always serialises");
         text.push(b'\n');
-        self.archive.replace(&writer_key(&self.writer_id), text).await
+        text
     }
 }
 

@@ -15,8 +15,21 @@ fn settings(config: &Config) -> Vec<(String, Value)> {
     let duration = |duration| json!(values::format_duration(duration));
     let size = |bytes: u64| json!(values::format_size(bytes));
     let (per_window, per_day) = config.quota_limits(config.api.is_loopback());
-    let Config { archive, catalog, api, http, quota: _, worker, retry, spool, source, filter, teams, buckets: _ } =
-        config;
+    let Config {
+        archive,
+        catalog,
+        state_home: _,
+        api,
+        http,
+        quota: _,
+        worker,
+        retry,
+        spool,
+        source,
+        filter,
+        teams,
+        buckets: _,
+    } = config;
     let mut all: Vec<(String, Value)> = vec![
         ("archive".into(), place(archive)),
         ("catalog".into(), path(catalog)),

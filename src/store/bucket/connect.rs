@@ -53,8 +53,7 @@ pub(super) fn connect(
                 let make = move |day: &str| {
                     let headers = lock_headers(mode, day);
                     let builder = builder.clone().with_client_options(client.clone().with_default_headers(headers));
-                    let store =
-                        builder.build().map_err(|error| BucketError::new("open", place.clone(), &error))?;
+                    let store = builder.build().map_err(|error| BucketError::new("open", place.clone(), &error))?;
                     Ok(Arc::new(store) as Arc<dyn Objects>)
                 };
                 Box::new(make) as Box<dyn Fn(&str) -> _ + Send + Sync>
@@ -72,7 +71,8 @@ pub(super) fn connect(
             if let Some(endpoint) = &settings.gcs.endpoint {
                 builder = builder.with_base_url(endpoint.trim_end_matches('/'));
             }
-            let store = builder.with_client_options(client).with_retry(retry).build().map_err(|error| failed(&error))?;
+            let store =
+                builder.with_client_options(client).with_retry(retry).build().map_err(|error| failed(&error))?;
             Ok(Connection { objects: Arc::new(store), locking: None, uploads: None })
         }
         Provider::Azure => {
@@ -88,7 +88,8 @@ pub(super) fn connect(
             if let Some(endpoint) = &settings.azure.endpoint {
                 builder = builder.with_endpoint(endpoint.clone());
             }
-            let store = builder.with_client_options(client).with_retry(retry).build().map_err(|error| failed(&error))?;
+            let store =
+                builder.with_client_options(client).with_retry(retry).build().map_err(|error| failed(&error))?;
             Ok(Connection { objects: Arc::new(store), locking: None, uploads: None })
         }
     }
@@ -107,11 +108,9 @@ pub(super) fn endpoint(provider: Provider, settings: &BucketSettings) -> Option<
             .or_else(|| from_environment(&["aws_endpoint_url_s3", "aws_endpoint_url", "aws_endpoint"]))
             .or_else(|| settings.profile.as_ref()?.endpoint.clone()),
         Provider::Gcs => settings.gcs.endpoint.clone().or_else(|| from_environment(&["google_base_url"])),
-        Provider::Azure => settings
-            .azure
-            .endpoint
-            .clone()
-            .or_else(|| from_environment(&["azure_storage_endpoint", "azure_endpoint"])),
+        Provider::Azure => {
+            settings.azure.endpoint.clone().or_else(|| from_environment(&["azure_storage_endpoint", "azure_endpoint"]))
+        }
     }
 }
 

@@ -98,7 +98,10 @@ fn classify(error: &Error, code: Option<&str>, text: &str) -> (Fault, String) {
         "NoSuchBucket" | "ContainerNotFound" | "InvalidBucketName" | "ContainerBeingDeleted" => {
             return (Fault::NoBucket, said("there is no such bucket"));
         }
-        "PermanentRedirect" | "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException" | "TemporaryRedirect" => {
+        "PermanentRedirect"
+        | "AuthorizationHeaderMalformed"
+        | "IllegalLocationConstraintException"
+        | "TemporaryRedirect" => {
             return (Fault::Region, said("the bucket is in another region"));
         }
         "ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired" | "RequestExpired" => {
@@ -107,10 +110,17 @@ fn classify(error: &Error, code: Option<&str>, text: &str) -> (Fault, String) {
         "RequestTimeTooSkewed" | "RequestTimeSkewed" => {
             return (Fault::Clock, said("the server's clock and this machine's differ too much"));
         }
-        "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "InvalidToken" | "InvalidClientTokenId" | "InvalidSecurity"
-        | "AuthenticationFailed" | "NoAuthenticationInformation" | "AuthenticationRequired" => {
+        "InvalidAccessKeyId"
+        | "SignatureDoesNotMatch"
+        | "InvalidToken"
+        | "InvalidClientTokenId"
+        | "InvalidSecurity"
+        | "AuthenticationFailed"
+        | "NoAuthenticationInformation"
+        | "AuthenticationRequired" => {
             // The message may repeat what was signed.
-            let reason = format!("the server does not accept the credentials ({})", printable(code.unwrap_or_default(), 60));
+            let reason =
+                format!("the server does not accept the credentials ({})", printable(code.unwrap_or_default(), 60));
             return (Fault::Credentials, reason);
         }
         _ => {}
@@ -120,13 +130,18 @@ fn classify(error: &Error, code: Option<&str>, text: &str) -> (Fault, String) {
     }
     match error {
         Error::PermissionDenied { .. } => return (Fault::Permission, said("the credentials may not do this")),
-        Error::Unauthenticated { .. } => return (Fault::Credentials, said("the server does not accept the credentials")),
+        Error::Unauthenticated { .. } => {
+            return (Fault::Credentials, said("the server does not accept the credentials"));
+        }
         Error::NotFound { .. } => return (Fault::Refused, said("it is not there")),
         _ => {}
     }
     let lower = text.to_lowercase();
     if status(text).is_none() {
-        if lower.contains("metadata") || lower.contains("169.254.169.254") || lower.contains("missing") && lower.contains("key") {
+        if lower.contains("metadata")
+            || lower.contains("169.254.169.254")
+            || lower.contains("missing") && lower.contains("key")
+        {
             return (Fault::Credentials, "no credentials were found".into());
         }
         if lower.contains("certificate") {
@@ -145,7 +160,10 @@ fn classify(error: &Error, code: Option<&str>, text: &str) -> (Fault, String) {
             return (Fault::Unreachable, "the connection broke".into());
         }
     }
-    (Fault::Refused, said(if status(text).is_some_and(|status| status >= 500) { "the server failed" } else { "the server refused" }))
+    (
+        Fault::Refused,
+        said(if status(text).is_some_and(|status| status >= 500) { "the server failed" } else { "the server refused" }),
+    )
 }
 
 fn advice(fault: Fault, doing: &str, text: &str) -> String {
@@ -155,7 +173,8 @@ fn advice(fault: Fault, doing: &str, text: &str) -> String {
             Some(region) => format!("set AWS_REGION, or `region` under [s3], to {:?}", printable(region, 40)),
             None => match between(text, "<Endpoint>", "</Endpoint>") {
                 Some(endpoint) => format!("it is at {:?}: set its region or endpoint", printable(endpoint, 120)),
-                None => "set AWS_REGION (or `region` under [s3]) to the bucket's region, or the endpoint to its server".into(),
+                None => "set AWS_REGION (or `region` under [s3]) to the bucket's region, or the endpoint to its server"
+                    .into(),
             },
         },
         Fault::Credentials => {
@@ -193,7 +212,12 @@ mod tests {
     fn refusals_name_their_cause_and_the_way_out() {
         let denied = || Error::PermissionDenied { path: "k".into(), source: "x".into() };
         for (error, doing, fault, way_out) in [
-            (generic("status code: 404 Not Found: <Error><Code>NoSuchBucket</Code>"), "list", Fault::NoBucket, "--archive"),
+            (
+                generic("status code: 404 Not Found: <Error><Code>NoSuchBucket</Code>"),
+                "list",
+                Fault::NoBucket,
+                "--archive",
+            ),
             (
                 generic("status code: 400: <Code>AuthorizationHeaderMalformed</Code><Region>eu-central-1</Region>"),
                 "list",

@@ -6,8 +6,10 @@ use std::path::Path as FilePath;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use jiff::Timestamp;
+use object_store::multipart::PartId;
 use object_store::path::Path;
 use object_store::{Error, MultipartId, PutMultipartOptions};
 use serde::{Deserialize, Serialize};
@@ -41,11 +43,12 @@ pub struct UploadRecord {
 impl Bucket {
     /// Stores a batch of blobs. When this returns, the server has all of them. `scratch` is a local folder.
     pub(in crate::store) async fn put_blobs(&self, scratch: &FilePath, batch: &[Put]) -> Result<Vec<Stored>> {
-        let mut stored: Vec<(usize, Result<Stored>)> = futures::stream::iter(batch.iter().enumerate())
-            .map(|(place, put)| async move { (place, self.put_blob(scratch, put).await) }.boxed())
-            .buffer_unordered(self.concurrency())
-            .collect()
-            .await;
+        let mut puts: Vec<BoxFuture<'_, (usize, Result<Stored>)>> = Vec::with_capacity(batch.len());
+        for (place, put) in batch.iter().enumerate() {
+            puts.push(async move { (place, self.put_blob(scratch, put).await) }.boxed());
+        }
+        let mut stored: Vec<(usize, Result<Stored>)> =
+            futures::stream::iter(puts).buffer_unordered(self.concurrency()).collect().await;
         stored.sort_unstable_by_key(|(place, _)| *place);
         stored.into_iter().map(|(_, stored)| stored).collect()
     }
@@ -142,22 +145,21 @@ impl Bucket {
     ) -> Result<()> {
         let part_bytes = self.settings.common.part_bytes.max(size_bytes.div_ceil(MAX_PARTS).next_multiple_of(1 << 20));
         let objects = &self.connection.objects;
-        let parts: Vec<_> = futures::stream::iter(0..size_bytes.div_ceil(part_bytes))
-            .map(|number| {
-                async move {
+        let mut parts: Vec<BoxFuture<'_, Result<PartId>>> = Vec::new();
+        for number in 0..size_bytes.div_ceil(part_bytes) {
+            let send = async move {
                 let offset = number * part_bytes;
                 let length = part_bytes.min(size_bytes - offset);
                 let _admitted = self.admit(length).await;
-                let bytes = read_part(file, offset, length).await.map_err(StoreError::io("read", FilePath::new(key)))?;
+                let bytes =
+                    read_part(file, offset, length).await.map_err(StoreError::io("read", FilePath::new(key)))?;
                 let number = usize::try_from(number).expect("at most 9,000 parts");
                 let sent = objects.put_part(path, id, number, bytes.into()).await;
                 sent.map_err(|error| self.failed("write", key, &error))
-                }
-                .boxed()
-            })
-            .buffered(PARTS_AT_ONCE)
-            .try_collect()
-            .await?;
+            };
+            parts.push(send.boxed());
+        }
+        let parts: Vec<PartId> = futures::stream::iter(parts).buffered(PARTS_AT_ONCE).try_collect().await?;
         match objects.complete_multipart(path, id, parts).await {
             Ok(_) => Ok(()),
             // It was completed, and the answer was lost: the id is gone, and the object is there.
