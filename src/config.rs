@@ -1,7 +1,9 @@
 //! Settings: what each means, its default and its bounds. The one reader of the configuration file and environment.
 
+mod aws_profile;
 mod bucket;
 mod check;
+mod credentials;
 mod environment;
 mod error;
 mod file;
@@ -129,15 +131,20 @@ impl Default for ApiConfig {
 impl ApiConfig {
     /// Whether the base URL names this machine: `localhost`, a name under it, or a loopback address.
     pub fn is_loopback(&self) -> bool {
-        url::Url::parse(&self.base_url).is_ok_and(|url| match url.host() {
-            Some(url::Host::Domain(name)) => {
-                let name = name.trim_end_matches('.').to_ascii_lowercase();
-                name == "localhost" || name.ends_with(".localhost")
-            }
-            Some(url::Host::Ipv4(address)) => address.is_loopback(),
-            Some(url::Host::Ipv6(address)) => address.to_canonical().is_loopback(),
-            None => false,
-        })
+        url::Url::parse(&self.base_url).is_ok_and(|url| names_loopback(&url))
+    }
+}
+
+/// Whether a URL names this machine: `localhost`, a name under it, or a loopback address.
+fn names_loopback(url: &url::Url) -> bool {
+    match url.host() {
+        Some(url::Host::Domain(name)) => {
+            let name = name.trim_end_matches('.').to_ascii_lowercase();
+            name == "localhost" || name.ends_with(".localhost")
+        }
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.to_canonical().is_loopback(),
+        None => false,
     }
 }
 

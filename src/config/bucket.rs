@@ -1,6 +1,9 @@
 //! How buckets are reached, and what is asked of them for every object.
 
+mod options;
+
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -123,9 +126,10 @@ pub struct BucketSettings {
     pub gcs: GcsConfig,
     /// Azure.
     pub azure: AzureConfig,
-    /// The providers' own variables (`AWS_…`, `GOOGLE_…`, `AZURE_…`) by lower-case name: what their tools read.
+    /// The providers' own variables for credentials (`AWS_…`, `GOOGLE_…`, `AZURE_…`) by lower-case name, as far as they
+    /// are to be used.
     pub environment: BTreeMap<String, Secret>,
-    /// The credentials of an AWS profile, where one is used.
+    /// The AWS profile, if there is one; its keys only where they are to be used.
     pub profile: Option<AwsProfile>,
 }
 
@@ -134,6 +138,8 @@ pub struct BucketSettings {
 pub struct AwsProfile {
     /// Its name.
     pub name: String,
+    /// The files it stands in.
+    pub files: Vec<PathBuf>,
     /// The access key's id.
     pub access_key_id: Option<Secret>,
     /// The secret access key.
@@ -144,4 +150,6 @@ pub struct AwsProfile {
     pub region: Option<String>,
     /// The server's URL.
     pub endpoint: Option<String>,
+    /// A setting by which the AWS tools would get credentials and jellyjar does not, with its file.
+    pub other_way: Option<(&'static str, PathBuf)>,
 }

@@ -1,5 +1,7 @@
 //! Checks settings against each other, once all are known.
 
+mod buckets;
+
 use std::collections::BTreeMap;
 
 use url::Url;
@@ -15,6 +17,7 @@ pub(super) fn check(loaded: &mut Loaded) -> Result<(), ConfigError> {
     check_worker(loaded);
     check_sizes(loaded)?;
     check_quota(loaded);
+    buckets::check(loaded)?;
     check_filter(&loaded.sources, "filter", &loaded.config.filter)?;
     for (name, team) in &loaded.config.teams {
         if let Some(filter) = &team.filter {
@@ -33,7 +36,10 @@ fn blame(sources: &Sources, key: &str, message: impl Into<String>) -> ConfigErro
         (Origin::File { line }, Some(path)) => {
             ConfigError::File { path: path.clone(), line: Some(line), key: Some(key.to_owned()), message }
         }
-        (Origin::Default | Origin::File { .. }, _) => ConfigError::Conflict(format!("`{key}`: {message}")),
+        (Origin::Default | Origin::Profile | Origin::File { .. }, _) => {
+            let place = sources.locate(key).map(|place| format!("{place}: ")).unwrap_or_default();
+            ConfigError::Conflict(format!("{place}`{key}`: {message}"))
+        }
     }
 }
 

@@ -42,6 +42,14 @@ pub enum ConfigError {
         /// What is wrong and what to write instead.
         message: String,
     },
+    /// A file of AWS profiles is there and cannot be read.
+    #[error("cannot read the file of AWS profiles {path}; check that you may read it", path = path.display())]
+    ReadProfiles {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// A token file cannot be read.
     #[error("cannot read the token file {path} of team `{team}`; check that it exists and that you may read it", path = shown(path))]
     ReadToken {

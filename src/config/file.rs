@@ -137,6 +137,16 @@ fn key_at(spans: &[Span], span: &Range<usize>) -> Option<String> {
         .map(|candidate| candidate.key.clone())
 }
 
+/// Whether a key that is no setting of a bucket's is meant for a secret.
+fn is_credential(key: &str) -> bool {
+    let words =
+        ["access_key", "key_id", "account_key", "secret", "token", "password", "sas", "service_account", "credential"];
+    ["bucket.", "s3.", "gcs.", "azure."]
+        .into_iter()
+        .find_map(|section| key.strip_prefix(section))
+        .is_some_and(|name| words.iter().any(|word| name.to_ascii_lowercase().contains(word)))
+}
+
 /// Words an error for people. A value that serde repeats is cut: it may be a token in the wrong place.
 fn explain(message: &str, key: Option<&str>) -> String {
     let message = message.trim().replace('\n', "; ");
@@ -150,6 +160,11 @@ fn explain(message: &str, key: Option<&str>) -> String {
     if top_level && (message.starts_with("unknown field `token`") || message.starts_with("unknown field `token_file`"))
     {
         return "a token belongs to a team; write it under [teams.default]".into();
+    }
+    if message.starts_with("unknown field ") && key.is_some_and(is_credential) {
+        return "credentials are not kept in this file; they come from the provider's own environment variables (like \
+                AWS_ACCESS_KEY_ID), from an AWS profile (`s3.profile`), or from the machine's role"
+            .into();
     }
     if message.starts_with("unknown field ") {
         return message.replacen("unknown field", "there is no setting", 1).replacen(

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::file::{self, TeamFile};
-use super::{Config, ConfigError, Environment, Origin, Sources, TeamConfig, check, token, values};
+use super::{Config, ConfigError, Environment, Origin, Sources, TeamConfig, check, credentials, token, values};
 use crate::model::Location;
 use crate::secret::Secret;
 
@@ -68,6 +68,7 @@ fn load_in(directory: &Path, overrides: &Overrides, environment: &Environment) -
     loaded.take_paths(overrides, environment, &mut teams)?;
     loaded.take_others(overrides, environment)?;
     loaded.take_teams(teams, overrides, environment)?;
+    credentials::take(&mut loaded, environment)?;
     for name in environment.unknown() {
         loaded.warnings.push(format!("the environment variable {name} is none that jellyjar knows; is it misspelt?"));
     }

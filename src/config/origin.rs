@@ -16,6 +16,8 @@ pub enum Origin {
         /// Counted from 1.
         line: usize,
     },
+    /// A profile of the AWS tools.
+    Profile,
     /// Built in.
     Default,
 }
@@ -26,6 +28,7 @@ impl fmt::Display for Origin {
             Self::Flag(name) => write!(f, "flag {name}"),
             Self::Environment(name) => write!(f, "environment {name}"),
             Self::File { line } => write!(f, "file, line {line}"),
+            Self::Profile => f.write_str("AWS profile"),
             Self::Default => f.write_str("default"),
         }
     }
@@ -38,6 +41,8 @@ pub struct Sources {
     pub file: Option<PathBuf>,
     /// How the file was found: `--config`, `JELLYJAR_CONFIG`, or its usual place.
     pub file_found_by: Option<&'static str>,
+    /// The AWS profile from which some values came, and its files, in words.
+    pub(super) profile: Option<String>,
     origins: BTreeMap<String, Origin>,
 }
 
@@ -52,6 +57,12 @@ impl Sources {
         self.origins.contains_key(key)
     }
 
+    /// The first setting in a section that somebody wrote down for jellyjar itself: in the file, or as a flag.
+    pub(super) fn first_under(&self, section: &str) -> Option<&str> {
+        let within = |key: &str| key.strip_prefix(section).is_some_and(|rest| rest.starts_with('.'));
+        self.origins.keys().map(String::as_str).find(|key| within(key))
+    }
+
     /// Records where a setting came from, in place of what was known.
     pub fn set(&mut self, key: impl Into<String>, origin: Origin) {
         self.origins.insert(key.into(), origin);
@@ -61,6 +72,7 @@ impl Sources {
     pub fn locate(&self, key: &str) -> Option<String> {
         match (self.of(key), &self.file) {
             (Origin::File { line }, Some(file)) => Some(format!("{}:{line}", file.display())),
+            (Origin::Profile, _) => self.profile.clone(),
             (Origin::Default | Origin::File { .. }, _) => None,
             (Origin::Flag(name) | Origin::Environment(name), _) => Some(name.to_owned()),
         }

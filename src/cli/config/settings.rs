@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde_json::{Map, Value, json};
 
-use crate::config::{Config, FilterConfig, InlinePolicy, Loaded, values};
+use crate::config::{BucketSettings, Config, FilterConfig, InlinePolicy, Loaded, ObjectLockMode, ReadBack, values};
 use crate::model::{Direction, Location};
 
 /// The settings by dotted key, in the order of the reference file; `null` where nothing is set.
@@ -28,7 +28,7 @@ fn settings(config: &Config) -> Vec<(String, Value)> {
         source,
         filter,
         teams,
-        buckets: _,
+        buckets,
     } = config;
     let mut all: Vec<(String, Value)> = vec![
         ("archive".into(), place(archive)),
@@ -56,8 +56,11 @@ fn settings(config: &Config) -> Vec<(String, Value)> {
         ("spool.max_memory".into(), size(spool.max_memory_bytes)),
         ("spool.memory_threshold".into(), size(spool.memory_threshold_bytes)),
         ("spool.min_free".into(), size(spool.min_free_bytes)),
+        ("spool.folder".into(), path(&spool.folder)),
+        ("spool.allow_tmpfs".into(), json!(spool.allow_tmpfs)),
         ("source.max_payload_bytes".into(), size(source.max_payload_bytes as u64)),
     ];
+    push_buckets(&mut all, buckets);
     push_filter(&mut all, "filter", filter);
     for (name, team) in teams {
         let prefix = format!("teams.{name}");
@@ -72,6 +75,41 @@ fn settings(config: &Config) -> Vec<(String, Value)> {
         }
     }
     all
+}
+
+fn push_buckets(all: &mut Vec<(String, Value)>, buckets: &BucketSettings) {
+    let BucketSettings { common, s3, gcs, azure, environment: _, profile: _ } = buckets;
+    let lock_mode = s3.object_lock_mode.map(|mode| match mode {
+        ObjectLockMode::Governance => "governance",
+        ObjectLockMode::Compliance => "compliance",
+    });
+    let read_back = match common.read_back {
+        ReadBack::Auto => "auto",
+        ReadBack::Always => "always",
+    };
+    for (key, value) in [
+        ("bucket.concurrency", json!(common.concurrency)),
+        ("bucket.part_size", json!(values::format_size(common.part_bytes))),
+        ("bucket.max_upload_memory", json!(values::format_size(common.max_upload_memory_bytes))),
+        ("bucket.request_timeout", json!(values::format_duration(common.request_timeout))),
+        ("bucket.max_retries", json!(common.max_retries)),
+        ("bucket.read_back", json!(read_back)),
+        ("s3.endpoint", json!(s3.endpoint)),
+        ("s3.region", json!(s3.region)),
+        ("s3.path_style", json!(s3.path_style)),
+        ("s3.profile", json!(s3.profile)),
+        ("s3.kms_key_id", json!(s3.kms_key_id)),
+        ("s3.tags", json!(s3.tags)),
+        ("s3.storage_class", json!(s3.storage_class)),
+        ("s3.object_lock_mode", json!(lock_mode)),
+        ("s3.object_lock_days", json!(s3.object_lock_days)),
+        ("s3.object_lock_messages", json!(s3.object_lock_messages)),
+        ("gcs.endpoint", json!(gcs.endpoint)),
+        ("azure.account", json!(azure.account)),
+        ("azure.endpoint", json!(azure.endpoint)),
+    ] {
+        all.push((key.into(), value));
+    }
 }
 
 fn push_filter(all: &mut Vec<(String, Value)>, prefix: &str, filter: &FilterConfig) {
@@ -132,6 +170,17 @@ pub(super) fn without_password(proxy: &str) -> String {
     url.as_str().trim_end_matches('/').replacen("://", &format!("://{login}"), 1)
 }
 
+/// A value as TOML writes it: like JSON but for tables.
+fn as_toml(value: &Value) -> String {
+    match value.as_object() {
+        Some(table) => {
+            let entries: Vec<_> = table.iter().map(|(key, value)| format!("{} = {value}", json!(key))).collect();
+            format!("{{ {} }}", entries.join(", "))
+        }
+        None => value.to_string(),
+    }
+}
+
 /// One line a setting: its key, its value as TOML writes it, and where that came from.
 pub(super) fn as_text(loaded: &Loaded) -> String {
     let mut text = String::new();
@@ -143,7 +192,7 @@ pub(super) fn as_text(loaded: &Loaded) -> String {
         _ = if value.is_null() {
             writeln!(text, "# {key} is not set")
         } else {
-            writeln!(text, "{key} = {value}  # {origin}")
+            writeln!(text, "{key} = {}  # {origin}", as_toml(&value))
         };
     }
     text
