@@ -219,3 +219,116 @@ fn header_name<'a>(header: &'a str, kind: &str) -> Option<&'a str> {
     let rest = header.strip_prefix(kind).filter(|rest| rest.starts_with(char::is_whitespace))?.trim();
     Some(['"', '\''].into_iter().find_map(|quote| rest.strip_prefix(quote)?.strip_suffix(quote)).unwrap_or(rest))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Reads a profile of two files; a missing text is a missing file.
+    fn read_from(
+        credentials: Option<&[u8]>,
+        config: Option<&[u8]>,
+        name: &str,
+        required: bool,
+    ) -> Result<Option<AwsProfile>, String> {
+        let home = tempfile::tempdir().unwrap();
+        let folder = home.path().join(".aws");
+        std::fs::create_dir(&folder).unwrap();
+        for (file, bytes) in [("credentials", credentials), ("config", config)] {
+            if let Some(bytes) = bytes {
+                std::fs::write(folder.join(file), bytes).unwrap();
+            }
+        }
+        let environment = Environment::from_pairs([("HOME", home.path())]);
+        read(name, required, &environment)
+            .map_err(|error| format!("{error} {error:?}").replace(&folder.display().to_string(), "AWS"))
+    }
+
+    fn keys(profile: &AwsProfile) -> [Option<&str>; 3] {
+        [&profile.access_key_id, &profile.secret_access_key, &profile.session_token]
+            .map(|value| value.as_ref().map(Secret::expose))
+    }
+
+    #[test]
+    fn a_profile_is_put_together_of_both_files() {
+        let credentials = b"\xef\xbb\xbf# keys\n[default]\naws_access_key_id = ID0\naws_secret_access_key = S0\n\n\
+            [work]\r\nAWS_Access_Key_Id=ID1 ; mine\r\naws_secret_access_key = a=b/c#d+e== # secret\r\naws_session_token=T1\r\n";
+        let config = b"[default]\nregion = eu-west-1\n[ profile work ] # [old]\nregion=eu-central-1\nservices = local\n\
+            s3 =\n    addressing_style = path\n    region = nowhere\nendpoint_url = http://localhost:1\n\
+            [services local]\ns3 =\n  endpoint_url = http://localhost:9000\ndynamodb =\n  endpoint_url = http://localhost:8\n";
+        let profile = read_from(Some(credentials), Some(config), "work", true).unwrap().unwrap();
+        assert_eq!(keys(&profile), [Some("ID1"), Some("a=b/c#d+e=="), Some("T1")]);
+        assert_eq!(profile.region.as_deref(), Some("eu-central-1"));
+        assert_eq!(profile.endpoint.as_deref(), Some("http://localhost:9000"));
+        assert_eq!(profile.files.len(), 2);
+        let profile = read_from(Some(credentials), Some(config), "default", false).unwrap().unwrap();
+        assert_eq!(keys(&profile), [Some("ID0"), Some("S0"), None]);
+        assert_eq!((profile.region.as_deref(), profile.endpoint), (Some("eu-west-1"), None));
+    }
+
+    #[test]
+    fn keys_may_stand_in_config_and_never_mix_with_those_of_credentials() {
+        let config = b"[profile \"two words\"]\n  aws_access_key_id = ID\n  aws_secret_access_key = S\n  aws_session_token = T\n";
+        let profile = read_from(None, Some(config), "two words", true).unwrap().unwrap();
+        assert_eq!(keys(&profile), [Some("ID"), Some("S"), Some("T")]);
+        let credentials = b"[two words]\naws_access_key_id = ID2\naws_secret_access_key = S2\n";
+        let profile = read_from(Some(credentials), Some(config), "two words", true).unwrap().unwrap();
+        assert_eq!(keys(&profile), [Some("ID2"), Some("S2"), None]);
+    }
+
+    #[test]
+    fn a_named_profile_that_is_missing_is_told_with_the_files() {
+        let error = read_from(None, Some(b"[work]\nregion = x\n"), "work", true).unwrap_err();
+        assert!(error.contains("AWS/credentials (not there)"), "{error}");
+        assert!(error.contains("AWS/config (where it must be headed `[profile work]`)"), "{error}");
+        let error = read_from(Some(b"[Work]\n"), None, "work", true).unwrap_err();
+        assert!(error.contains("looked in AWS/credentials and AWS/config (not there)"), "{error}");
+        assert!(read_from(Some(b"[other]\n"), None, "default", false).unwrap().is_none());
+        assert!(read("default", false, &Environment::default()).unwrap().is_none());
+        let error = read("work", true, &Environment::default()).unwrap_err().to_string();
+        assert!(error.contains("HOME is not set"), "{error}");
+    }
+
+    #[test]
+    fn what_gives_credentials_in_another_way_is_noted_with_its_file() {
+        for key in OTHER_WAYS {
+            let config = format!("[default]\nregion = x\n{key} = y\n");
+            let profile = read_from(None, Some(config.as_bytes()), "default", false).unwrap().unwrap();
+            assert_eq!(profile.other_way.map(|(key, _)| key), Some(key));
+        }
+    }
+
+    #[test]
+    fn files_that_cannot_be_used_are_refused_without_showing_them() {
+        let large = "hush".repeat(300_000);
+        for (text, expected) in [
+            (&b"[default]\naws_access_key_id = hush\n"[..], "without `aws_secret_access_key`"),
+            (b"[default]\naws_secret_access_key = hush\n", "without `aws_access_key_id`"),
+            (b"[default]\naws_access_key_id = hush hush\naws_secret_access_key = hush\n", "white space"),
+            (b"[default]\naws_access_key_id = x\naws_secret_access_key = hush\n  hush\n", "several lines"),
+            (b"[default\naws_secret_access_key = hush\n", "line 1"),
+            (b"[default]\n = hush\n", "line 2"),
+            (b"[default]\naws_secret_access_key = hush\xff\n", "UTF-8"),
+            (large.as_bytes(), "larger"),
+        ] {
+            let error = read_from(Some(text), None, "default", false).unwrap_err();
+            assert!(error.starts_with("AWS/credentials: ") && error.contains(expected), "{error}");
+            assert!(!error.contains("hush"), "{error}");
+        }
+    }
+
+    #[test]
+    fn variables_name_other_files() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("keys"), "[a]\naws_access_key_id=I\naws_secret_access_key=S\n").unwrap();
+        std::fs::write(folder.path().join("rest"), "[profile a]\nregion=r\n").unwrap();
+        let rest = folder.path().join("rest").display().to_string();
+        let home = folder.path().display().to_string();
+        let pairs = [("AWS_SHARED_CREDENTIALS_FILE", "~/keys"), ("AWS_CONFIG_FILE", &rest), ("HOME", &home)];
+        let profile = read("a", true, &Environment::from_pairs(pairs)).unwrap().unwrap();
+        assert_eq!((keys(&profile)[1], profile.region.as_deref()), (Some("S"), Some("r")));
+        let pairs = [("AWS_CONFIG_FILE", home.as_str())];
+        let error = read("a", true, &Environment::from_pairs(pairs)).unwrap_err();
+        assert!(matches!(error, ConfigError::ReadProfiles { .. }), "{error}");
+    }
+}

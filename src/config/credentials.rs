@@ -67,9 +67,8 @@ const AWS_IDENTITY: [&str; 6] = [
 
 /// Whether a team's archive is in a bucket of this kind.
 pub(super) fn uses(loaded: &Loaded, provider: Provider) -> bool {
-    loaded.config.teams.keys().any(
-        |team| matches!(loaded.config.archive_for(team), Some(Location::Bucket(bucket)) if bucket.provider == provider),
-    )
+    let archives = loaded.config.teams.keys().filter_map(|team| loaded.config.archive_for(team));
+    archives.filter_map(Location::bucket).any(|bucket| bucket.provider == provider)
 }
 
 /// Takes over what the providers' variables and profile files say.

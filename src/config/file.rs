@@ -220,6 +220,9 @@ mod tests {
             ("archive = \"ftp://bucket\"\n", "jellyjar.toml:1: `archive`: \"ftp\" is no kind of place"),
             ("archive = \"s3://key:hush@bucket\"\n", "jellyjar.toml:1: `archive`: a bucket's place is written"),
             ("[http\n", "jellyjar.toml:1: "),
+            ("[s3]\nendpoint = 9000\n", "jellyjar.toml:2: `s3.endpoint`: a integer stands here, expected a string"),
+            ("[bucket]\npart_size = \"1 MiB\"\n", "jellyjar.toml:2: `bucket.part_size`: 1 MiB is out of bounds"),
+            ("[s3]\nobject_lock_mode = \"soft\"\n", "jellyjar.toml:2: `s3.object_lock_mode`: unknown variant `soft`"),
             ("token = \"x\"\n", "jellyjar.toml:1: `token`: a token belongs to a team"),
         ] {
             let error = refusal(text);
@@ -247,6 +250,24 @@ mod tests {
             assert!(!error.to_string().contains("hush"), "{error}");
             assert!(!format!("{error:?}").contains("hush"), "{error:?}");
         }
+    }
+
+    #[test]
+    fn who_writes_credentials_of_buckets_into_the_file_is_told_where_they_belong() {
+        for text in [
+            "[s3]\naccess_key_id = \"hush\"\n",
+            "[s3]\n\nsecret_access_key = \"hush\"\n",
+            "[s3]\nsession_token = { a = \"hush\" }\n",
+            "[gcs]\nservice_account_key = \"hush\"\n",
+            "[azure]\nsas_token = \"hush\"\n",
+            "[bucket]\nAWS_SECRET_ACCESS_KEY = \"hush\"\n",
+        ] {
+            let error = parse(Path::new("f"), text).unwrap_err();
+            assert!(error.to_string().contains("credentials are not kept in this file"), "{error}");
+            assert!(!format!("{error} {error:?}").contains("hush"), "{error}");
+        }
+        let error = refusal("[s3]\nregoin = \"x\"\n");
+        assert!(error.contains("there is no setting `regoin`"), "{error}");
     }
 
     #[test]

@@ -320,4 +320,6 @@ fn given_token(overrides: &Overrides, environment: &Environment) -> Result<Optio
 }
 
 #[cfg(test)]
+mod bucket_tests;
+#[cfg(test)]
 mod tests;

@@ -62,6 +62,14 @@ impl Location {
         }
     }
 
+    /// The bucket, if it is one.
+    pub fn bucket(&self) -> Option<&BucketLocation> {
+        match self {
+            Self::Folder(_) => None,
+            Self::Bucket(bucket) => Some(bucket),
+        }
+    }
+
     /// The folder, if it is one, to be changed.
     pub fn folder_mut(&mut self) -> Option<&mut PathBuf> {
         match self {

@@ -1,11 +1,12 @@
 //! The configuration in sentences, for `config check`.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
 use crate::config::{Config, FilterConfig, InlinePolicy, Loaded, Origin, TeamConfig, values};
-use crate::model::Direction;
+use crate::model::{Direction, Location, Provider};
 
 use super::settings::without_password;
 
@@ -23,6 +24,9 @@ pub(super) fn as_text(loaded: &Loaded) -> String {
         || "No common archive is set; name one with --archive, JELLYJAR_ARCHIVE or `archive`.".into(),
         |archive| format!("The archive is {archive} ({}).", sources.of("archive")),
     ));
+    for provider in providers(config) {
+        say(bucket(loaded, provider));
+    }
     if let Some(catalog) = &config.catalog {
         say(format!("The catalog is in {} ({}).", catalog.display(), sources.of("catalog")));
     }
@@ -99,11 +103,45 @@ pub(super) fn as_json(loaded: &Loaded) -> Value {
         "file": sources.file.as_ref().map(|file| file.display().to_string()),
         "archive": config.archive.as_ref().map(ToString::to_string),
         "catalog": config.catalog.as_ref().map(|catalog| catalog.display().to_string()),
+        "buckets": providers(config).into_iter().map(|provider| json!({
+            "provider": provider.scheme(),
+            "endpoint": config.buckets.endpoint(provider),
+            "region": config.buckets.s3.region.as_ref().filter(|_| provider == Provider::S3),
+            "credentials": config.buckets.credentials(provider),
+        })).collect::<Vec<_>>(),
         "base_url": config.api.base_url,
         "quota": { "requests_per_window": per_window, "requests_per_day": per_day, "explanation": quota(loaded) },
         "teams": teams,
         "warnings": warnings,
     })
+}
+
+/// The kinds of buckets that archives are in.
+fn providers(config: &Config) -> BTreeSet<Provider> {
+    let archives = config.teams.keys().filter_map(|team| config.archive_for(team));
+    archives.filter_map(Location::bucket).map(|bucket| bucket.provider).collect()
+}
+
+/// How buckets of one kind are reached, in one sentence.
+fn bucket(loaded: &Loaded, provider: Provider) -> String {
+    let Loaded { config, sources, .. } = loaded;
+    let buckets = &config.buckets;
+    let (name, section) = match provider {
+        Provider::S3 => ("S3", "s3"),
+        Provider::Gcs => ("Google Cloud Storage", "gcs"),
+        Provider::Azure => ("Azure", "azure"),
+    };
+    let mut sentence = match buckets.endpoint(provider) {
+        Some(endpoint) => format!("{name} is asked at {endpoint} ({})", sources.of(&format!("{section}.endpoint"))),
+        None => format!("{name} is asked at its provider's own servers"),
+    };
+    if let Some(region) = buckets.s3.region.as_ref().filter(|_| provider == Provider::S3) {
+        sentence += &format!(", in the region {region} ({})", sources.of("s3.region"));
+    }
+    if let Some(account) = buckets.azure.account.as_ref().filter(|_| provider == Provider::Azure) {
+        sentence += &format!(", in the account {account} ({})", sources.of("azure.account"));
+    }
+    format!("{sentence}, with credentials of {}.", buckets.credentials(provider))
 }
 
 fn quota(loaded: &Loaded) -> [String; 2] {

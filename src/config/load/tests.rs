@@ -5,10 +5,10 @@ use std::fs;
 use super::*;
 
 /// A folder that plays the working directory.
-struct Place(tempfile::TempDir);
+pub(super) struct Place(tempfile::TempDir);
 
 impl Place {
-    fn new(files: &[(&str, &str)]) -> Self {
+    pub(super) fn new(files: &[(&str, &str)]) -> Self {
         let place = Self(tempfile::tempdir().unwrap());
         for (name, text) in files {
             fs::create_dir_all(place.path(name).parent().unwrap()).unwrap();
@@ -17,15 +17,15 @@ impl Place {
         place
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(super) fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
-    fn load(&self, overrides: &Overrides, variables: &[(&str, &str)]) -> Result<Loaded, ConfigError> {
+    pub(super) fn load(&self, overrides: &Overrides, variables: &[(&str, &str)]) -> Result<Loaded, ConfigError> {
         load_in(self.0.path(), overrides, &Environment::from_pairs(variables.iter().copied()))
     }
 
-    fn refusal(&self, variables: &[(&str, &str)]) -> String {
+    pub(super) fn refusal(&self, variables: &[(&str, &str)]) -> String {
         self.load(&Overrides::default(), variables).unwrap_err().to_string()
     }
 }
