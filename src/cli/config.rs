@@ -271,6 +271,40 @@ mod tests {
     }
 
     #[test]
+    fn buckets_are_explained_without_their_keys() {
+        let file = "archive = \"s3://mail/jelly\"\n[s3]\ntags = { team = \"a b\" }\n";
+        let variables = [
+            ("AWS_ACCESS_KEY_ID", "hush"),
+            ("AWS_SECRET_ACCESS_KEY", "hush"),
+            ("AWS_REGION", "eu-central-1"),
+            ("AWS_ENDPOINT_URL", "http://localhost:9000"),
+        ];
+        let text = execute_to_text(&ConfigCommand::Check, file, &variables, false).unwrap();
+        for line in [
+            "The archive is s3://mail/jelly (file, line 1).",
+            "S3 is asked at http://localhost:9000 (environment AWS_ENDPOINT_URL), in the region eu-central-1 (environment \
+             AWS_REGION), with credentials of the environment (AWS_ACCESS_KEY_ID).",
+        ] {
+            assert!(text.lines().any(|shown| shown == line), "{line} is not in\n{text}");
+        }
+        let json = execute_to_text(&ConfigCommand::Check, file, &variables, true).unwrap();
+        let object: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(object["archive"], "s3://mail/jelly");
+        assert_eq!(object["buckets"][0]["region"], "eu-central-1");
+        let shown = execute_to_text(&ConfigCommand::Show, file, &variables, false).unwrap();
+        for line in [
+            "archive = \"s3://mail/jelly\"  # file, line 1",
+            "bucket.part_size = \"8 MiB\"  # default",
+            "s3.endpoint = \"http://localhost:9000\"  # environment AWS_ENDPOINT_URL",
+            "s3.tags = { \"team\" = \"a b\" }  # file, line 3",
+            "# s3.profile is not set",
+        ] {
+            assert!(shown.lines().any(|found| found == line), "{line} is not in\n{shown}");
+        }
+        assert!(!text.contains("hush") && !json.contains("hush") && !shown.contains("hush"));
+    }
+
+    #[test]
     fn show_has_every_setting_of_the_reference_file() {
         let file = "[teams.default]\ntoken_file = \"x\"\n[teams.default.filter]\n";
         let text = execute_to_text(&ConfigCommand::Show, file, &[], true).unwrap();

@@ -244,7 +244,8 @@ fn every_option_is_one_that_the_client_knows() {
 #[test]
 fn settings_of_buckets_that_cannot_work_are_refused_where_they_stand() {
     let long = |key: usize, value: usize| format!("[s3.tags]\n{} = \"{}\"\n", "k".repeat(key), "v".repeat(value));
-    let many: String = (0..11).map(|i| format!("tags.k{i} = \"v\"\n")).collect();
+    let many =
+        ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k"].map(|key| format!("tags.{key} = \"v\"\n")).concat();
     for (text, expected) in [
         ("[s3]\nendpoint = \"s3.example:9000\"\n", "toml:2: `s3.endpoint`: only http and https"),
         ("[s3]\nendpoint = \"nonsense\"\n", "toml:2: `s3.endpoint`: this is no URL"),
