@@ -10,8 +10,8 @@ mod process;
 mod world;
 
 pub(crate) use bucket::Bucket;
-pub(crate) use dump::{attachments, events, ids, lines, write_lines};
-pub(crate) use gate::{Gate, Mishap, Refusal};
+pub(crate) use dump::{attachments, events, events_from, ids, lines, write_lines};
+pub(crate) use gate::{Mishap, Refusal};
 pub(crate) use jelly::Jelly;
 pub(crate) use ledger::Ledger;
 pub(crate) use process::{Ended, Process, Receipt, until};

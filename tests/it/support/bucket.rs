@@ -16,8 +16,8 @@ use s3s::service::S3ServiceBuilder;
 use s3s_fs::FileSystem;
 use tempfile::TempDir;
 
-use super::gate::{Behind, Gate};
 use super::Ledger;
+use super::gate::{Behind, Gate};
 
 /// The bucket, or container, of all servers.
 const BUCKET: &str = "test";

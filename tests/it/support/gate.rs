@@ -58,7 +58,9 @@ impl Refusal {
             Self::ConditionalRequestConflict => (409, "A conflicting operation occurred during processing."),
             Self::ExpiredToken => (400, "The provided token has expired."),
             Self::PermanentRedirect => (301, "The bucket must be addressed using the specified endpoint."),
-            Self::RequestTimeTooSkewed => (403, "The difference between the request time and the server's is too large."),
+            Self::RequestTimeTooSkewed => {
+                (403, "The difference between the request time and the server's is too large.")
+            }
             Self::SlowDown => (503, "Please reduce your request rate."),
         };
         let body = format!(
@@ -179,11 +181,7 @@ impl Book {
 #[error("lost")]
 struct Lost;
 
-async fn pass(
-    behind: &Behind,
-    book: &Mutex<Book>,
-    request: Request<Incoming>,
-) -> Result<Response<Full<Bytes>>, Lost> {
+async fn pass(behind: &Behind, book: &Mutex<Book>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Lost> {
     let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
     let mishap = book.lock().unwrap().enter(request.method(), path);
     // All of it is read first, so that what is cut is never the request.
@@ -213,9 +211,7 @@ async fn ask(behind: &Behind, mut request: Request<Bytes>) -> Result<Response<Fu
             // The host stays what the client has signed.
             whole(sender.send_request(request.map(Full::new)).await.map_err(|_| Lost)?).await
         }
-        Behind::S3(service) => {
-            whole(service.call(request.map(s3s::Body::from)).await.map_err(|_| Lost)?).await
-        }
+        Behind::S3(service) => whole(service.call(request.map(s3s::Body::from)).await.map_err(|_| Lost)?).await,
         Behind::GcsShaped(service) => {
             rename(request.headers_mut(), "x-goog-", "x-amz-");
             if request.headers_mut().remove("x-amz-if-generation-match").is_some_and(|generation| generation == "0") {
