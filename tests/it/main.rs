@@ -5,6 +5,7 @@
 
 mod audit;
 mod bad_input;
+mod bucket;
 mod command_line;
 mod demo;
 mod faults;

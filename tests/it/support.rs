@@ -1,13 +1,17 @@
 //! The harness: a simulated Jelly, the real binary in an environment of its own, dumps, and the oracle that reads
 //! archives without the program's own code.
 
+mod bucket;
 mod dump;
+mod gate;
 mod jelly;
 mod ledger;
 mod process;
 mod world;
 
-pub(crate) use dump::{attachments, events, ids, lines, write_lines};
+pub(crate) use bucket::Bucket;
+pub(crate) use dump::{attachments, events, events_from, ids, lines, write_lines};
+pub(crate) use gate::{Mishap, Refusal};
 pub(crate) use jelly::Jelly;
 pub(crate) use ledger::Ledger;
 pub(crate) use process::{Ended, Process, Receipt, until};

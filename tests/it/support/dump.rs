@@ -8,11 +8,17 @@ use serde_json::Value;
 
 /// Webhook events of `messages` messages with `each` attachments of `sizes` bytes, none of them inline.
 pub(crate) fn events(messages: u64, each: u64, sizes: (u64, u64)) -> Vec<Value> {
+    events_from(0, messages, each, sizes)
+}
+
+/// The same, with messages that are numbered from `first`: others than those of other numbers.
+pub(crate) fn events_from(first: u64, messages: u64, each: u64, sizes: (u64, u64)) -> Vec<Value> {
     let config = CorpusConfig {
         profile: Profile::Plain,
         messages,
         attachments_per_message: each,
         sizes,
+        first_message: first,
         ..CorpusConfig::default()
     };
     let mut text = Vec::new();
