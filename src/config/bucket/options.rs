@@ -71,7 +71,7 @@ impl BucketSettings {
 
     /// Whether the bucket's name stands in the path: where that is set, else on servers that are not Amazon's, and for
     /// names with a dot, which no certificate covers.
-    fn is_path_style(&self, bucket: &BucketLocation) -> bool {
+    pub fn is_path_style(&self, bucket: &BucketLocation) -> bool {
         self.s3.path_style.unwrap_or(self.s3.endpoint.is_some() || bucket.bucket.contains('.'))
     }
 

@@ -45,7 +45,7 @@ pub(super) fn connect(
     let failed = |error: &object_store::Error| BucketError::new("open", location.to_string(), error);
     match location.provider {
         Provider::S3 => {
-            let builder = s3_builder(location, settings, client.clone(), retry)?;
+            let builder = s3_builder(location, settings, client.clone(), retry);
             let store = builder.clone().build().map_err(|error| failed(&error))?;
             let uploads = S3Uploads::new(location, settings, &store, &client)?;
             let locking = settings.s3.object_lock_mode.map(|mode| {
@@ -61,55 +61,26 @@ pub(super) fn connect(
             Ok(Connection { objects: Arc::new(store), locking, uploads: Some(uploads) })
         }
         Provider::Gcs => {
-            let mut builder = GoogleCloudStorageBuilder::new().with_bucket_name(&location.bucket);
-            for (name, value) in &settings.environment {
-                let name = if name == "service_account" { "google_service_account" } else { name };
+            let mut builder = GoogleCloudStorageBuilder::new();
+            for (name, value) in settings.options(location) {
                 if let Ok(key) = name.parse::<GoogleConfigKey>() {
                     builder = builder.with_config(key, value.expose());
                 }
             }
-            if let Some(endpoint) = &settings.gcs.endpoint {
-                builder = builder.with_base_url(endpoint.trim_end_matches('/'));
-            }
             let store =
                 builder.with_client_options(client).with_retry(retry).build().map_err(|error| failed(&error))?;
             Ok(Connection { objects: Arc::new(store), locking: None, uploads: None })
         }
         Provider::Azure => {
-            let mut builder = MicrosoftAzureBuilder::new().with_container_name(&location.bucket);
-            for (name, value) in &settings.environment {
+            let mut builder = MicrosoftAzureBuilder::new();
+            for (name, value) in settings.options(location) {
                 if let Ok(key) = name.parse::<AzureConfigKey>() {
                     builder = builder.with_config(key, value.expose());
                 }
             }
-            if let Some(account) = &settings.azure.account {
-                builder = builder.with_account(account);
-            }
-            if let Some(endpoint) = &settings.azure.endpoint {
-                builder = builder.with_endpoint(endpoint.clone());
-            }
             let store =
                 builder.with_client_options(client).with_retry(retry).build().map_err(|error| failed(&error))?;
             Ok(Connection { objects: Arc::new(store), locking: None, uploads: None })
-        }
-    }
-}
-
-/// The endpoint in force, where it is not the provider's own.
-pub(super) fn endpoint(provider: Provider, settings: &BucketSettings) -> Option<String> {
-    let from_environment = |names: &[&str]| {
-        names.iter().find_map(|name| settings.environment.get(*name)).map(|value| value.expose().to_owned())
-    };
-    match provider {
-        Provider::S3 => settings
-            .s3
-            .endpoint
-            .clone()
-            .or_else(|| from_environment(&["aws_endpoint_url_s3", "aws_endpoint_url", "aws_endpoint"]))
-            .or_else(|| settings.profile.as_ref()?.endpoint.clone()),
-        Provider::Gcs => settings.gcs.endpoint.clone().or_else(|| from_environment(&["google_base_url"])),
-        Provider::Azure => {
-            settings.azure.endpoint.clone().or_else(|| from_environment(&["azure_storage_endpoint", "azure_endpoint"]))
         }
     }
 }
@@ -125,23 +96,7 @@ fn client_options(
         .with_pool_max_idle_per_host(settings.common.concurrency * 2)
         .with_user_agent(HeaderValue::from_static(concat!("jellyjar/", env!("CARGO_PKG_VERSION"))));
     let problem = |reason: &str, advice: &str| BucketError::because("open", location.to_string(), reason, advice);
-    if let Some(endpoint) = endpoint(location.provider, settings) {
-        let url = url::Url::parse(&endpoint)
-            .map_err(|_| problem("its endpoint is no URL", "write one like \"https://s3.example.com\""))?;
-        let loopback = match url.host() {
-            Some(url::Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
-            Some(url::Host::Ipv4(address)) => address.is_loopback(),
-            Some(url::Host::Ipv6(address)) => address.to_canonical().is_loopback(),
-            None => false,
-        };
-        if url.scheme() == "http" && !loopback {
-            return Err(problem(
-                "its endpoint is plain http, over which mail would travel in the clear",
-                "write https://…; http is for this machine alone",
-            ));
-        }
-        client = client.with_allow_http(url.scheme() == "http");
-    }
+    client = client.with_allow_http(settings.is_plain_http(location.provider));
     if let Some(path) = &http.ca_file {
         let pem = std::fs::read(path)
             .map_err(|error| problem(&format!("{} cannot be read: {error}", path.display()), "check `http.ca_file`"))?;
@@ -162,58 +117,15 @@ fn s3_builder(
     settings: &BucketSettings,
     client: ClientOptions,
     retry: RetryConfig,
-) -> Result<AmazonS3Builder, BucketError> {
+) -> AmazonS3Builder {
     let mut builder = AmazonS3Builder::new();
-    for (name, value) in s3_options(settings) {
+    for (name, value) in settings.options(location) {
         if let Ok(key) = name.parse::<AmazonS3ConfigKey>() {
-            builder = builder.with_config(key, value);
+            builder = builder.with_config(key, value.expose());
         }
     }
-    let path_style = settings.s3.path_style.unwrap_or(endpoint(Provider::S3, settings).is_some());
-    let virtual_hosted = !path_style;
-    if virtual_hosted {
-        // The client takes an endpoint with the bucket's name in it, or none.
-        if let Some(endpoint) = endpoint(Provider::S3, settings) {
-            let hosted = endpoint.replacen("://", &format!("://{}.", location.bucket), 1);
-            builder = builder.with_endpoint(hosted);
-        }
-    } else if let Some(endpoint) = endpoint(Provider::S3, settings) {
-        builder = builder.with_endpoint(endpoint);
-    }
-    if let Some(key) = &settings.s3.kms_key_id {
-        builder = builder.with_sse_kms_encryption(key);
-    }
-    Ok(builder
-        .with_bucket_name(&location.bucket)
-        .with_virtual_hosted_style_request(virtual_hosted)
-        .with_client_options(client)
-        .with_retry(retry)
-        // The server checks the bytes against their SHA-256 before it stores them.
-        .with_checksum_algorithm(Checksum::SHA256))
-}
-
-/// Credentials and region: the environment's, then the profile's; what is configured goes over both.
-pub(super) fn s3_options(settings: &BucketSettings) -> Vec<(String, String)> {
-    let mut options = Vec::new();
-    if let Some(profile) = &settings.profile {
-        let secrets = [
-            ("aws_access_key_id", &profile.access_key_id),
-            ("aws_secret_access_key", &profile.secret_access_key),
-            ("aws_session_token", &profile.session_token),
-        ];
-        for (name, value) in secrets {
-            options.extend(value.as_ref().map(|value| (name.to_owned(), value.expose().to_owned())));
-        }
-        options.extend(profile.region.as_ref().map(|region| ("aws_region".to_owned(), region.clone())));
-    }
-    let endpoints = ["aws_endpoint_url_s3", "aws_endpoint_url", "aws_endpoint"];
-    for (name, value) in &settings.environment {
-        if !endpoints.contains(&name.as_str()) {
-            options.push((name.clone(), value.expose().to_owned()));
-        }
-    }
-    options.extend(settings.s3.region.as_ref().map(|region| ("aws_region".to_owned(), region.clone())));
-    options
+    // The server checks the bytes against their SHA-256 before it stores them.
+    builder.with_client_options(client).with_retry(retry).with_checksum_algorithm(Checksum::SHA256)
 }
 
 fn lock_headers(mode: ObjectLockMode, day: &str) -> HeaderMap {

@@ -10,9 +10,8 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 
 use super::BucketError;
-use super::connect::{endpoint, s3_options};
 use crate::config::BucketSettings;
-use crate::model::{BucketLocation, Provider};
+use crate::model::BucketLocation;
 
 /// What a query may hold unescaped: RFC 3986's unreserved characters, as AWS signs them.
 const QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -68,14 +67,14 @@ impl S3Uploads {
         let client = ReqwestConnector::default()
             .connect(client)
             .map_err(|error| BucketError::new("open", location.to_string(), &error))?;
-        let options = s3_options(settings);
-        let region = options.iter().rev().find(|(name, _)| name == "aws_region" || name == "aws_default_region");
-        let region = region.map_or_else(|| "us-east-1".to_owned(), |(_, region)| region.clone());
+        let options = settings.options(location);
+        let option = |name: &str| options.iter().rev().find(|(known, _)| *known == name).map(|(_, value)| value.expose());
+        let region = option("aws_region").unwrap_or("us-east-1").to_owned();
         let bucket = &location.bucket;
-        let path_style = settings.s3.path_style.unwrap_or(endpoint(Provider::S3, settings).is_some());
-        let bucket_url = match (endpoint(Provider::S3, settings), path_style) {
+        // With the bucket's name in the host, an endpoint has it already.
+        let bucket_url = match (option("aws_endpoint"), settings.is_path_style(location)) {
             (Some(endpoint), true) => format!("{}/{bucket}", endpoint.trim_end_matches('/')),
-            (Some(endpoint), false) => endpoint.trim_end_matches('/').replacen("://", &format!("://{bucket}."), 1),
+            (Some(endpoint), false) => endpoint.trim_end_matches('/').to_owned(),
             (None, true) => format!("https://s3.{region}.amazonaws.com/{bucket}"),
             (None, false) => format!("https://{bucket}.s3.{region}.amazonaws.com"),
         };
