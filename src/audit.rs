@@ -3,6 +3,7 @@
 mod accept;
 mod blobs;
 mod chain;
+mod compact;
 mod journal;
 mod rebuild;
 mod repair;
@@ -17,6 +18,7 @@ use crate::ingest::ReloadError;
 use crate::store::{Archive, JournalWriter, StoreError};
 
 pub use accept::{Accepted, accept};
+pub use compact::{Compacted, Refused, compact};
 pub use rebuild::{Rebuilt, rebuild};
 pub use repair::{RepairAccess, Repaired, Unrepaired, repair};
 pub use report::{BrokenBytes, Finding, FindingKind, Looked, Report};

@@ -1,6 +1,7 @@
 //! The command line: one file a command, and the only place where modules are wired together.
 
 mod accept;
+mod compact;
 pub mod config;
 mod demo;
 mod failed;
@@ -137,6 +138,8 @@ enum Command {
     Get(get::GetArgs),
     /// Prove that journal, catalog and bytes are whole, and repair bytes
     Verify(verify::VerifyArgs),
+    /// Merge the journal's small segments of past days into large ones
+    Compact(compact::CompactArgs),
     /// Make the catalog anew from the archive's journal
     Rebuild(rebuild::RebuildArgs),
     /// See it work: a simulated Jelly, a sample dump, an archive in ./jellyjar-demo
@@ -175,6 +178,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Rejected(args) => rejected::run(args, &global).await,
         Command::Get(args) => get::run(args, &global).await,
         Command::Verify(args) => verify::run(args, &global).await,
+        Command::Compact(args) => compact::run(args, &global).await,
         Command::Rebuild(args) => rebuild::run(args, &global).await,
         Command::Demo(args) => demo::run(args, &global).await,
         Command::Sim(args) => sim::run(args).await,

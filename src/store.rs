@@ -11,6 +11,7 @@ mod folder;
 mod inventory;
 mod journal;
 mod keys;
+mod lock;
 mod put;
 mod scratch;
 
@@ -30,9 +31,10 @@ use crate::model::{FORMAT_VERSION, Location, Stream, UnsupportedVersion};
 
 pub use bucket::{Bucket, BucketError, Fault, UploadRecord};
 pub use folder::Folder;
-pub use inventory::{BlobFile, BlobFolder};
+pub use inventory::{BlobFile, BlobFolder, SegmentFile};
 pub use journal::{ChainEnd, JournalWriter, SegmentReader, WriterRecord};
-pub use keys::{blob_key, quarantine_key};
+pub use keys::{blob_key, quarantine_key, segment_day};
+pub use lock::ArchiveLock;
 pub use put::{Put, Stored};
 pub use scratch::Scratch;
 
@@ -86,6 +88,14 @@ pub enum StoreError {
         key: String,
         /// What is wrong.
         reason: String,
+    },
+    /// Another process does what only one should do at a time.
+    #[error("another process has locked the archive for {purpose} since {since}; wait until it is done")]
+    Locked {
+        /// What for.
+        purpose: String,
+        /// Since when.
+        since: jiff::Timestamp,
     },
     /// A bucket refused, or could not be reached.
     #[error(transparent)]
@@ -259,7 +269,7 @@ impl Archive {
             Files::Folder(folder) => in_folder(folder, move |folder| folder.list(stream.prefix())).await?,
             Files::Bucket(bucket) => bucket.list(stream.prefix()).await?.into_iter().map(|(key, _)| key).collect(),
         };
-        keys.retain(|key| Path::new(key).extension().is_some_and(|extension| extension == "jsonl"));
+        keys.retain(|key| keys::is_segment(key));
         Ok(keys)
     }
 

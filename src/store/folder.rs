@@ -172,6 +172,20 @@ impl Folder {
         }
     }
 
+    /// Removes files; those that are not there are no error. Not synced: what comes back after a crash is removed again.
+    pub(super) fn remove(&self, keys: &[String]) -> Result<()> {
+        for key in keys {
+            let path = self.path(key);
+            match std::fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(StoreError::io("remove", &path)(error));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     /// The keys of all files below `prefix`, in order.
     pub(super) fn list(&self, prefix: &str) -> Result<Vec<String>> {
         let mut keys = Vec::new();

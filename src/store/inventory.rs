@@ -6,8 +6,10 @@ use std::time::UNIX_EPOCH;
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 
 use super::folder::Folder;
+use super::keys::is_segment;
 use super::{Archive, Files, Result, StoreError, WriterRecord, in_folder};
 use crate::digest::Digest;
+use crate::model::Stream;
 
 /// One file that has a blob's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +22,15 @@ pub struct BlobFile {
     pub modified_ms: i64,
 }
 
+/// One segment of the journal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SegmentFile {
+    /// Its key.
+    pub key: String,
+    /// Its size in bytes.
+    pub size_bytes: u64,
+}
+
 /// One of the folders that hold blobs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BlobFolder {
@@ -30,6 +41,43 @@ pub struct BlobFolder {
 }
 
 impl Archive {
+    /// A stream's segments, in the order of their names.
+    pub async fn segment_files(&self, stream: Stream) -> Result<Vec<SegmentFile>> {
+        let mut found = match &self.files {
+            Files::Folder(files) => {
+                in_folder(files, move |files| {
+                    let mut found = Vec::new();
+                    for key in files.list(stream.prefix())? {
+                        if let Some(size_bytes) = files.size(&key)? {
+                            found.push(SegmentFile { key, size_bytes });
+                        }
+                    }
+                    Ok(found)
+                })
+                .await?
+            }
+            Files::Bucket(bucket) => {
+                let listed = bucket.list(stream.prefix()).await?;
+                listed.into_iter().map(|(key, meta)| SegmentFile { key, size_bytes: meta.size }).collect()
+            }
+        };
+        found.retain(|file| is_segment(&file.key));
+        Ok(found)
+    }
+
+    /// Reads a small segment whole; `None` where there is none.
+    pub async fn read_segment(&self, key: &str) -> Result<Option<bytes::Bytes>> {
+        self.read_key(key).await
+    }
+
+    /// Removes segments that another one has replaced. Those that are gone are no error.
+    pub async fn remove_segments(&self, keys: Vec<String>) -> Result<()> {
+        match &self.files {
+            Files::Folder(files) => in_folder(files, move |files| files.remove(&keys)).await,
+            Files::Bucket(bucket) => bucket.delete(&keys).await,
+        }
+    }
+
     /// The files of `blobs/sha256/<prefix>/`.
     pub async fn blob_folder(&self, prefix: u8) -> Result<BlobFolder> {
         self.digest_folder(format!("blobs/sha256/{prefix:02x}"), Some(prefix)).await

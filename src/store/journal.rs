@@ -14,7 +14,7 @@ use super::keys::{segment_key, writer_key};
 use super::{Archive, ByteStream, Result, StoreError};
 use crate::clock::Clock;
 use crate::digest::{Digest, Hasher};
-use crate::model::{FORMAT_VERSION, SegmentHeader, Stream, UnsupportedVersion, Versioned, WriterId};
+use crate::model::{FORMAT_VERSION, SegmentHeader, SegmentRef, Stream, UnsupportedVersion, Versioned, WriterId};
 
 /// `writers/<id>.json`: who writes, since when, and how far its two chains reach.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,6 +96,20 @@ impl JournalWriter {
     /// Writes `lines` as the next segment of `stream`; it is durable, name and all, when this returns its key and
     /// digest. After an error this writer writes no more: the segment may or may not be there.
     pub async fn append<T: Serialize + Sync>(&self, stream: Stream, lines: &[T]) -> Result<(String, Digest)> {
+        let mut body = Vec::with_capacity(256 * lines.len());
+        for line in lines {
+            write_line(&mut body, line);
+        }
+        self.append_merged(stream, Vec::new(), &body).await
+    }
+
+    /// Like [`JournalWriter::append`], with whole lines as they are, in place of the segments `supersedes`.
+    pub async fn append_merged(
+        &self,
+        stream: Stream,
+        supersedes: Vec<SegmentRef>,
+        body: &[u8],
+    ) -> Result<(String, Digest)> {
         let mut chain = self.chain(stream).lock().await;
         if chain.broken {
             return Err(StoreError::Broken);
@@ -111,15 +125,12 @@ impl JournalWriter {
             writer_id: self.writer_id.clone(),
             seq: chain.end.map_or(0, |end| end.seq + 1),
             previous_sha256: chain.end.map(|end| end.sha256),
-            supersedes: Vec::new(),
+            supersedes,
             extra: Map::new(),
         };
-        let mut bytes = Vec::with_capacity(256 * (lines.len() + 1));
-        let mut write = |value: &dyn erased::Line| value.write(&mut bytes);
-        write(&header);
-        for line in lines {
-            write(line);
-        }
+        let mut bytes = Vec::with_capacity(body.len() + 512 + 160 * header.supersedes.len());
+        write_line(&mut bytes, &header);
+        bytes.extend_from_slice(body);
         let digest = Digest::of(&bytes);
         let key = segment_key(stream, self.clock.now(), &ulid(&self.clock)?);
         chain.broken = true;
@@ -193,18 +204,10 @@ impl JournalWriter {
     }
 }
 
-mod erased {
-    /// A value that becomes one line of JSON.
-    pub(super) trait Line {
-        fn write(&self, bytes: &mut Vec<u8>);
-    }
-
-    impl<T: serde::Serialize> Line for T {
-        fn write(&self, bytes: &mut Vec<u8>) {
-            serde_json::to_writer(&mut *bytes, self).expect("journal lines are plain structs and always serialise");
-            bytes.push(b'\n');
-        }
-    }
+/// Appends a value as one line of JSON.
+fn write_line<T: Serialize>(bytes: &mut Vec<u8>, value: &T) {
+    serde_json::to_writer(&mut *bytes, value).expect("journal lines are plain structs and always serialise");
+    bytes.push(b'\n');
 }
 
 /// A new ULID: 48 bits of milliseconds, 80 random bits.

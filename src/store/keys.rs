@@ -23,6 +23,18 @@ pub(super) fn segment_key(stream: Stream, at: Timestamp, ulid: &str) -> String {
     format!("{}/v{FORMAT_VERSION}/{day}/{ulid}.jsonl", stream.prefix())
 }
 
+/// Whether a key is that of a segment.
+pub(super) fn is_segment(key: &str) -> bool {
+    std::path::Path::new(key).extension().is_some_and(|extension| extension == "jsonl")
+}
+
+/// The UTC day of a segment's key.
+pub fn segment_day(key: &str) -> Option<jiff::civil::Date> {
+    let mut parts = key.rsplit('/').skip(1);
+    let (day, month, year) = (parts.next()?, parts.next()?, parts.next()?);
+    jiff::civil::Date::new(year.parse().ok()?, month.parse().ok()?, day.parse().ok()?).ok()
+}
+
 /// `writers/<id>.json`.
 pub(super) fn writer_key(writer: &WriterId) -> String {
     format!("writers/{writer}.json")

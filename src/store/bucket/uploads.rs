@@ -68,7 +68,8 @@ impl S3Uploads {
             .connect(client)
             .map_err(|error| BucketError::new("open", location.to_string(), &error))?;
         let options = settings.options(location);
-        let option = |name: &str| options.iter().rev().find(|(known, _)| *known == name).map(|(_, value)| value.expose());
+        let option =
+            |name: &str| options.iter().rev().find(|(known, _)| *known == name).map(|(_, value)| value.expose());
         let region = option("aws_region").unwrap_or("us-east-1").to_owned();
         let bucket = &location.bucket;
         // With the bucket's name in the host, an endpoint has it already.
