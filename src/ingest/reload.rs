@@ -2,10 +2,17 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::{AttachmentRef, Intake, Team, ingest_message};
-use crate::catalog::{CatalogError, IngestMessage};
+use futures::SinkExt as _;
+use futures::StreamExt as _;
+use futures::channel::mpsc;
+use serde::Deserialize;
+
+use super::{Intake, Team, ingest_message};
+use crate::catalog::{CatalogError, IngestMessage, Load};
 use crate::digest::Digest;
-use crate::model::{Message, MessageLine, OutcomeKind, OutcomeLine, Stream, TeamKey};
+use crate::model::{
+    Attachment, Conversation, Message, OutcomeKind, OutcomeLine, Stream, TeamKey, Versioned,
+};
 use crate::store::{SegmentReader, StoreError};
 
 /// What can go wrong while the journal is loaded.
@@ -41,8 +48,33 @@ pub struct Reloaded {
     pub outcomes: u64,
 }
 
-/// Lines that are loaded in one transaction.
+/// Lines that are handed to the catalog at once.
 const BATCH_LINES: usize = 2_000;
+
+/// What the reading side hands to the loading side, in order.
+enum Read {
+    Messages(TeamKey, Vec<IngestMessage>),
+    Outcomes(TeamKey, Vec<OutcomeLine>),
+    /// A segment of outcomes has been handed over whole.
+    Segment(String, Digest),
+}
+
+/// A message line as loading needs it. Fields of newer programs count for nothing here, and are not kept in memory.
+#[derive(Deserialize)]
+struct ReadMessage {
+    v: u32,
+    team: TeamKey,
+    at: jiff::Timestamp,
+    message: Message,
+    conversation: Option<Conversation>,
+    attachments: Vec<Attachment>,
+}
+
+impl Versioned for ReadMessage {
+    fn version(&self) -> u32 {
+        self.v
+    }
+}
 
 impl Intake {
     /// Loads the segments that the catalog has not seen. `rules` finds a team's rules, for messages whose writer died
@@ -66,27 +98,14 @@ impl Intake {
         self.archive.sync_segments(unseen.iter().map(|(_, key)| key.as_str()))?;
         let mut superseded = Vec::new();
         let mut loaded_messages = Vec::new();
-        for (stream, key) in unseen {
-            let mut reader = match SegmentReader::open(&self.archive, &key) {
-                // Compaction may have removed it since it was listed.
-                Err(StoreError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => continue,
-                other => other?,
-            };
-            if reader.header().writer_id == *self.journal.writer_id() {
-                // Our own: it is being taken in, and is remembered when that is done.
-                continue;
-            }
-            superseded.extend(reader.header().supersedes.iter().map(|segment| segment.key.clone()));
-            match stream {
-                Stream::Messages => done.messages += self.load_messages(&mut reader, rules).await?,
-                Stream::Outcomes => done.outcomes += self.load_outcomes(&mut reader).await?,
-            }
-            let digest: Digest = reader.finish();
-            match stream {
-                Stream::Messages => loaded_messages.push((key, digest)),
-                Stream::Outcomes => self.catalog.remember_segment(self.archive_row, &key, digest).await?,
-            }
-            done.segments += 1;
+        if !unseen.is_empty() {
+            let load = self.catalog.load().await?;
+            // Lines are read while those before them are loaded.
+            let (sender, receiver) = mpsc::channel(0);
+            let reading = self.read_segments(unseen, rules, sender, &mut done, &mut superseded, &mut loaded_messages);
+            let (read, loaded) = futures::join!(reading, self.load_all(load, receiver));
+            loaded?;
+            read?;
         }
         if !superseded.is_empty() {
             self.catalog.supersede_segments(self.archive_row, &superseded).await?;
@@ -107,62 +126,52 @@ impl Intake {
         Ok(done)
     }
 
-    async fn load_messages(
+    /// Reads segments and hands over what is in them; ends early where nobody takes it any more.
+    async fn read_segments(
         &self,
-        reader: &mut SegmentReader,
+        unseen: Vec<(Stream, String)>,
         rules: &(dyn Fn(&TeamKey) -> Team + Send + Sync),
-    ) -> Result<u64, ReloadError> {
-        let mut count = 0;
-        let mut teams: HashMap<TeamKey, (Team, Vec<IngestMessage>)> = HashMap::new();
-        loop {
-            let line: Option<MessageLine> = reader.next_line()?;
-            let at_end = line.is_none();
-            if let Some(line) = line {
-                count += 1;
-                if !teams.contains_key(&line.team) {
-                    let mut team = rules(&line.team);
-                    team.row = self.catalog.bind_team(self.archive_row, &line.team).await?;
-                    teams.insert(line.team.clone(), (team, Vec::new()));
-                }
-                if let Some((team, batch)) = teams.get_mut(&line.team) {
-                    let message: Message = line.clone().into_message();
-                    let references = AttachmentRef::of(team, &message).into_iter().map(|one| one.reference).collect();
-                    batch.push(ingest_message(&line, references));
-                }
+        mut sender: mpsc::Sender<Read>,
+        done: &mut Reloaded,
+        superseded: &mut Vec<String>,
+        loaded_messages: &mut Vec<(String, Digest)>,
+    ) -> Result<(), ReloadError> {
+        for (stream, key) in unseen {
+            let mut reader = match SegmentReader::open(&self.archive, &key) {
+                // Compaction may have removed it since it was listed.
+                Err(StoreError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => continue,
+                other => other?,
+            };
+            if reader.header().writer_id == *self.journal.writer_id() {
+                // Our own: it is being taken in, and is remembered when that is done.
+                continue;
             }
-            for (team, batch) in teams.values_mut() {
-                if batch.len() >= BATCH_LINES || (at_end && !batch.is_empty()) {
-                    self.catalog.load_messages(team.row, batch).await?;
-                    batch.clear();
-                }
+            superseded.extend(reader.header().supersedes.iter().map(|segment| segment.key.clone()));
+            match stream {
+                Stream::Messages => done.messages += read_messages(&mut reader, rules, &mut sender).await?,
+                Stream::Outcomes => done.outcomes += read_outcomes(&mut reader, &mut sender).await?,
             }
-            if at_end {
-                return Ok(count);
+            let digest: Digest = reader.finish();
+            match stream {
+                Stream::Messages => loaded_messages.push((key, digest)),
+                Stream::Outcomes => hand_over(&mut sender, Read::Segment(key, digest)).await,
             }
+            done.segments += 1;
         }
+        Ok(())
     }
 
-    async fn load_outcomes(&self, reader: &mut SegmentReader) -> Result<u64, ReloadError> {
-        let mut count = 0;
-        let mut teams: HashMap<TeamKey, Vec<OutcomeLine>> = HashMap::new();
-        loop {
-            let line: Option<OutcomeLine> = reader.next_line()?;
-            let at_end = line.is_none();
-            if let Some(line) = line {
-                count += 1;
-                teams.entry(line.team.clone()).or_default().push(line);
-            }
-            for (key, batch) in &mut teams {
-                if batch.len() >= BATCH_LINES || (at_end && !batch.is_empty()) {
-                    let row = self.catalog.bind_team(self.archive_row, key).await?;
-                    self.catalog.load_outcomes(self.archive_row, row, key, batch).await?;
-                    batch.clear();
-                }
-            }
-            if at_end {
-                return Ok(count);
+    /// Loads what is read, until the reading side ends. Should that fail, what came before is loaded: another load
+    /// goes on from it.
+    async fn load_all(&self, mut load: Load<'_>, mut receiver: mpsc::Receiver<Read>) -> Result<(), ReloadError> {
+        while let Some(read) = receiver.next().await {
+            match read {
+                Read::Messages(team, messages) => load.messages(self.archive_row, &team, &messages).await?,
+                Read::Outcomes(team, lines) => load.outcomes(self.archive_row, &team, &lines).await?,
+                Read::Segment(key, digest) => load.remember_segment(self.archive_row, &key, digest).await?,
             }
         }
+        Ok(load.finish().await?)
     }
 
     /// Writes the outcome lines of skips whose writer died between a message and its outcomes.
@@ -189,5 +198,67 @@ impl Intake {
             }
         }
         Ok(())
+    }
+}
+
+/// Hands something over. That nobody takes it is no failure of the reading side: the loading side tells its own.
+async fn hand_over(sender: &mut mpsc::Sender<Read>, read: Read) {
+    let _ = sender.send(read).await;
+}
+
+async fn read_messages(
+    reader: &mut SegmentReader,
+    rules: &(dyn Fn(&TeamKey) -> Team + Send + Sync),
+    sender: &mut mpsc::Sender<Read>,
+) -> Result<u64, ReloadError> {
+    let mut count = 0;
+    let mut teams: HashMap<TeamKey, (Team, Vec<IngestMessage>)> = HashMap::new();
+    loop {
+        let line: Option<ReadMessage> = reader.next_line()?;
+        let at_end = line.is_none();
+        if let Some(ReadMessage { team, at, mut message, conversation, attachments, .. }) = line {
+            count += 1;
+            (message.conversation, message.attachments) = (conversation, attachments);
+            if !teams.contains_key(&team) {
+                teams.insert(team.clone(), (rules(&team), Vec::new()));
+            }
+            if let Some((rules, batch)) = teams.get_mut(&team) {
+                batch.push(ingest_message(rules, at, message));
+            }
+        }
+        for (key, (_, batch)) in &mut teams {
+            if batch.len() >= BATCH_LINES || (at_end && !batch.is_empty()) {
+                hand_over(sender, Read::Messages(key.clone(), std::mem::take(batch))).await;
+            }
+        }
+        if at_end {
+            return Ok(count);
+        }
+    }
+}
+
+async fn read_outcomes(reader: &mut SegmentReader, sender: &mut mpsc::Sender<Read>) -> Result<u64, ReloadError> {
+    let mut count = 0;
+    let mut teams: HashMap<TeamKey, Vec<OutcomeLine>> = HashMap::new();
+    loop {
+        let line: Option<OutcomeLine> = reader.next_line()?;
+        let at_end = line.is_none();
+        if let Some(line) = line {
+            count += 1;
+            match teams.get_mut(&line.team) {
+                Some(batch) => batch.push(line),
+                None => {
+                    teams.insert(line.team.clone(), vec![line]);
+                }
+            }
+        }
+        for (key, batch) in &mut teams {
+            if batch.len() >= BATCH_LINES || (at_end && !batch.is_empty()) {
+                hand_over(sender, Read::Outcomes(key.clone(), std::mem::take(batch))).await;
+            }
+        }
+        if at_end {
+            return Ok(count);
+        }
     }
 }
