@@ -4,19 +4,23 @@
 //! Every public operation is one transaction: it happens whole or, on an error or a dropped future, not at all.
 
 mod audit;
+mod bulk;
 mod completion;
 mod decisions;
 mod ingest;
 mod jobs;
 mod journal;
+mod load;
 mod lookup;
 mod pauses;
 mod recover;
 mod report;
+mod rows;
 mod state;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
@@ -28,9 +32,10 @@ use crate::model::TeamKey;
 
 pub use audit::{CitedBytes, Difference};
 pub use completion::{Completion, Intent, NewState};
-pub use ingest::{IngestMessage, IngestReference, Ingested, Known};
+pub use ingest::{IngestMessage, IngestReference, Ingested, Known, MetLines};
 pub use jobs::{Job, Lease, LeaseTicket};
 pub use journal::{LoadedSegment, UnjournaledSkip};
+pub use load::Load;
 pub use pauses::team_scope;
 pub use report::{AttachmentRow, RejectRow, SeenTotals, StateTotals, TeamTotals};
 pub use state::{BlobState, Pause, State};
@@ -147,10 +152,16 @@ impl TeamRow {
 /// `jjar` in ASCII: marks the database file as ours (SQLite's application id).
 const APPLICATION_ID: i64 = 0x6a6a_6172;
 
+/// How a connection works but while it fills an empty catalog. The log is copied at 16 MiB: a page that several batches
+/// change is copied to the database once.
+const PRAGMAS: &str = "PRAGMA cache_size = -32000; PRAGMA wal_autocheckpoint = 4000;";
+
 /// An open catalog (SQLite). All statements go through one connection, in order.
 #[derive(Debug)]
 pub struct Catalog {
     connection: Mutex<SqliteConnection>,
+    /// Whether a transaction of [`Load`] is open, or was when its load was dropped.
+    is_unfinished: AtomicBool,
     clock: Clock,
     folder: PathBuf,
 }
@@ -187,9 +198,6 @@ impl Catalog {
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(Duration::from_secs(30))
             .foreign_keys(false)
-            .pragma("cache_size", "-32000")
-            // 16 MiB: a page that several batches change is copied to the database once.
-            .pragma("wal_autocheckpoint", "4000")
             .pragma("temp_store", "0")
             .pragma("journal_size_limit", "67108864")
             .disable_statement_logging();
@@ -210,6 +218,7 @@ impl Catalog {
         if application_id != APPLICATION_ID && (application_id != 0 || tables != 0) {
             return Err(CatalogError::Foreign { path });
         }
+        sqlx::raw_sql(PRAGMAS).execute(&mut connection).await.map_err(at("pragmas"))?;
         sqlx::query("PRAGMA application_id = 1785356658").execute(&mut connection).await.map_err(|error| {
             let read_only = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
             if read_only.is_some_and(|code| code == "8" || code == "1032") {
@@ -222,12 +231,11 @@ impl Catalog {
             sqlx::migrate::MigrateError::Execute(source) => CatalogError::Query { query: "migrate", source },
             other => open(std::io::Error::other(other)),
         })?;
-        sqlx::query("CREATE TEMP TABLE seen (attachment_row INTEGER PRIMARY KEY, known INTEGER NOT NULL)")
-            .execute(&mut connection)
-            .await
-            .map_err(at("create_seen"))?;
+        bulk::mend(&mut connection, folder).await?;
+        rows::create_temporary(&mut connection).await?;
         drop(opening);
-        Ok(Self { connection: Mutex::new(connection), clock, folder: folder.to_owned() })
+        let connection = Mutex::new(connection);
+        Ok(Self { connection, is_unfinished: AtomicBool::new(false), clock, folder: folder.to_owned() })
     }
 
     /// Where the catalog is kept.
@@ -324,7 +332,26 @@ impl Catalog {
     }
 
     async fn connection(&self) -> MutexGuard<'_, SqliteConnection> {
-        self.connection.lock().await
+        let mut connection = self.connection.lock().await;
+        if self.is_unfinished.swap(false, Ordering::Relaxed) {
+            // If that fails, so does the statement that follows, and says why.
+            let _ = sqlx::query("ROLLBACK").execute(&mut *connection).await;
+        }
+        connection
+    }
+
+    /// Opens a transaction that outlives this call. Should [`Catalog::commit`] never be called, whoever takes the
+    /// connection next undoes it.
+    async fn begin(&self, connection: &mut SqliteConnection) -> Result<()> {
+        self.is_unfinished.store(true, Ordering::Relaxed);
+        sqlx::query("BEGIN IMMEDIATE").execute(connection).await.map_err(at("begin_load"))?;
+        Ok(())
+    }
+
+    async fn commit(&self, connection: &mut SqliteConnection) -> Result<()> {
+        sqlx::query("COMMIT").execute(connection).await.map_err(at("commit_load"))?;
+        self.is_unfinished.store(false, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Ends the connection after a last checkpoint.

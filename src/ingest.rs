@@ -13,7 +13,8 @@ use crate::clock::Clock;
 use crate::digest::Digest;
 use crate::filter::{Filter, Verdict};
 use crate::model::{
-    AttachmentKey, FORMAT_VERSION, Message, MessageLine, OutcomeKind, OutcomeLine, Payload, Reject, Stream, TeamKey,
+    AttachmentId, AttachmentKey, FORMAT_VERSION, Message, MessageLine, OutcomeKind, OutcomeLine, Payload, Reject,
+    Stream, TeamKey,
 };
 use crate::store::{Archive, JournalWriter, StoreError};
 
@@ -41,7 +42,7 @@ pub struct Team {
     pub filter: Arc<Filter>,
 }
 
-/// One attachment as one message showed it, judged by the rules. It holds the stable id and never a URL; made by
+/// One attachment as one message showed it, judged by the rules. It holds the stable id's key and never a URL; made by
 /// [`AttachmentRef::of`] alone.
 #[derive(Debug)]
 pub struct AttachmentRef {
@@ -49,7 +50,7 @@ pub struct AttachmentRef {
 }
 
 impl AttachmentRef {
-    /// The attachments of a message, each with the rules' verdict.
+    /// The attachments of a message, in order, each with the rules' verdict.
     pub fn of(team: &Team, message: &Message) -> Vec<Self> {
         message
             .attachments
@@ -59,26 +60,29 @@ impl AttachmentRef {
                     Verdict::Accept => None,
                     Verdict::Skip(rule) => Some(rule.into()),
                 };
-                let reference = IngestReference {
-                    key: AttachmentKey::new(&team.key, &attachment.id),
-                    attachment_id: attachment.id.clone(),
-                    name: attachment.name.clone(),
-                    content_type: attachment.content_type.clone(),
-                    declared_size: attachment.size_bytes,
-                    inline: attachment.inline,
-                    skip_rule,
-                };
-                Self { reference }
+                let key = AttachmentKey::new(&team.key, &attachment.id);
+                Self { reference: IngestReference { key, skip_rule } }
             })
             .collect()
     }
 }
 
-/// A message that is ready to be taken in.
+/// Messages of one team, judged and ready to be taken in: those that have attachments, each line once.
 #[derive(Debug)]
-struct Prepared {
-    message: IngestMessage,
-    line: MessageLine,
+pub struct Prepared {
+    messages: Vec<IngestMessage>,
+}
+
+impl Prepared {
+    /// Judges messages that were read `at` this time. This is work for the processor alone.
+    pub fn new(team: &Team, at: jiff::Timestamp, messages: Vec<Message>) -> Self {
+        let mut met = HashSet::with_capacity(messages.len());
+        let with_attachments = messages.into_iter().filter(|message| !message.attachments.is_empty());
+        let mut messages: Vec<IngestMessage> =
+            with_attachments.map(|message| ingest_message(team, at, message)).collect();
+        messages.retain(|message| met.insert(message.line_digest));
+        Self { messages }
+    }
 }
 
 /// What one batch of payloads did.
@@ -121,47 +125,37 @@ impl Intake {
         Self { catalog, archive, archive_row, journal, clock }
     }
 
+    /// Judges messages of `team` that were read just now.
+    pub fn prepare(&self, team: &Team, messages: Vec<Message>) -> Prepared {
+        Prepared::new(team, self.clock.now(), messages)
+    }
+
     /// Takes in messages of `team`. When this returns, new messages and the skips that they bring are durable in the
     /// journal, in this order, and every attachment of them has its place. Taking a message in again changes nothing.
-    pub async fn take(&self, team: &Team, messages: Vec<Message>) -> Result<Taken, IngestError> {
-        let at = self.clock.now();
-        let mut prepared: Vec<Prepared> = Vec::with_capacity(messages.len());
-        let mut met = HashSet::new();
-        for message in messages {
-            if message.attachments.is_empty() {
-                continue;
-            }
-            let one = prepare(team, at, message);
-            if met.insert(one.message.line_digest) {
-                prepared.push(one);
-            }
-        }
-        if prepared.is_empty() {
+    pub async fn take(&self, team: &Team, prepared: Prepared) -> Result<Taken, IngestError> {
+        let mut messages = prepared.messages;
+        if messages.is_empty() {
             return Ok(Taken::default());
         }
-        let digests: Vec<[u8; 16]> = prepared.iter().map(|one| one.message.line_digest).collect();
-        let keys: HashSet<AttachmentKey> = keys_of(&prepared).collect();
-        let keys: Vec<AttachmentKey> = keys.into_iter().collect();
-        let known_lines = self.catalog.known_lines(team.row, &digests).await?;
-        let known = self.catalog.known(team.row, &keys).await?;
-
-        let revives = |reference: &IngestReference| {
-            reference.skip_rule.is_none()
-                && known.get(&reference.key).is_some_and(|known| known.state == State::Skipped)
+        let digests: Vec<[u8; 16]> = messages.iter().map(|message| message.line_digest).collect();
+        let met = self.catalog.meet_lines(team.row, &digests).await?;
+        // Of lines that are known, only those matter on that bring an accepted attachment which was skipped before.
+        let revives = |line: usize, place: usize| {
+            let references = messages.get(line).map(|message| &message.references);
+            references.and_then(|references| references.get(place)).is_some_and(|one| one.skip_rule.is_none())
         };
-        let is_new = |one: &Prepared| !known_lines.contains(&one.message.line_digest);
-        let new_lines: Vec<&MessageLine> = prepared.iter().filter(|one| is_new(one)).map(|one| &one.line).collect();
-
-        let mut accepted: HashSet<AttachmentKey> = HashSet::new();
-        let mut skipped: HashMap<AttachmentKey, &IngestReference> = HashMap::new();
-        for reference in prepared.iter().flat_map(|one| &one.message.references) {
-            if reference.skip_rule.is_none() {
-                accepted.insert(reference.key);
-            } else {
-                skipped.entry(reference.key).or_insert(reference);
-            }
+        let revived: HashSet<usize> =
+            met.skipped.iter().filter(|(line, place)| revives(*line, *place)).map(|(line, _)| *line).collect();
+        if met.new.is_empty() && revived.is_empty() {
+            return Ok(Taken::default());
         }
-        skipped.retain(|key, _| !accepted.contains(key) && !known.contains_key(key));
+        let new_lines: Vec<&MessageLine> = messages
+            .iter()
+            .enumerate()
+            .filter(|(line, _)| met.new.contains(line))
+            .map(|(_, message)| &message.line)
+            .collect();
+        let skipped = self.new_skips(team, &messages, &met.new).await?;
 
         let mut segments = Vec::new();
         if !new_lines.is_empty() {
@@ -171,27 +165,53 @@ impl Intake {
         if !skipped.is_empty() {
             generation = self.catalog.next_generation().await?;
             let lines: Vec<OutcomeLine> = skipped
-                .values()
-                .map(|reference| OutcomeLine {
-                    rule: reference.skip_rule.clone(),
-                    ..self.outcome(team, OutcomeKind::Skipped, reference.attachment_id.clone(), generation)
+                .into_iter()
+                .map(|(id, rule)| OutcomeLine {
+                    rule: Some(rule),
+                    ..self.outcome(team, OutcomeKind::Skipped, id, generation)
                 })
                 .collect();
             segments.push(self.journal.append(Stream::Outcomes, &lines).await?);
         }
 
-        // Moved, not copied: a batch is large, and its lines are of no more use.
-        let messages: Vec<IngestMessage> = prepared
-            .into_iter()
-            .filter(|one| is_new(one) || one.message.references.iter().any(revives))
-            .map(|one| one.message)
-            .collect();
+        let mut line = 0..;
+        messages.retain(|_| line.next().is_some_and(|line| met.new.contains(&line) || revived.contains(&line)));
         let writer_id = self.journal.writer_id().to_string();
-        let ingested = self.catalog.ingest(team.row, &messages, &keys, generation, &writer_id).await?;
+        let ingested = self.catalog.ingest(team.row, &messages, generation, &writer_id).await?;
         for (key, digest) in segments {
             self.catalog.remember_segment(self.archive_row, &key, digest).await?;
         }
         Ok(Taken { enqueued: ingested.enqueued })
+    }
+
+    /// Attachments that nobody knew and that every message of the batch skips, each with the rule of the first. Lines
+    /// that are known tell nothing new, but one of them may accept what a new one skips.
+    async fn new_skips(
+        &self,
+        team: &Team,
+        messages: &[IngestMessage],
+        new: &HashSet<usize>,
+    ) -> Result<Vec<(AttachmentId, String)>, IngestError> {
+        let mut accepted: HashSet<AttachmentKey> = HashSet::new();
+        let mut skipped: HashMap<AttachmentKey, (&AttachmentId, &String)> = HashMap::new();
+        for (line, message) in messages.iter().enumerate() {
+            for (attachment, reference) in message.line.attachments.iter().zip(&message.references) {
+                match &reference.skip_rule {
+                    None => {
+                        accepted.insert(reference.key);
+                    }
+                    Some(rule) if new.contains(&line) => {
+                        skipped.entry(reference.key).or_insert((&attachment.id, rule));
+                    }
+                    Some(_) => {}
+                }
+            }
+        }
+        skipped.retain(|key, _| !accepted.contains(key));
+        let keys: Vec<AttachmentKey> = skipped.keys().copied().collect();
+        let known = self.catalog.known(team.row, &keys).await?;
+        skipped.retain(|key, _| !known.contains_key(key));
+        Ok(skipped.into_values().map(|(id, rule)| (id.clone(), rule.clone())).collect())
     }
 
     /// Keeps what could not be read.
@@ -200,13 +220,7 @@ impl Intake {
     }
 
     /// An outcome line of this writer, decided now.
-    fn outcome(
-        &self,
-        team: &Team,
-        kind: OutcomeKind,
-        attachment_id: crate::model::AttachmentId,
-        generation: u64,
-    ) -> OutcomeLine {
+    fn outcome(&self, team: &Team, kind: OutcomeKind, attachment_id: AttachmentId, generation: u64) -> OutcomeLine {
         OutcomeLine {
             v: FORMAT_VERSION,
             kind,
@@ -233,26 +247,29 @@ pub async fn forecast(
     messages: Vec<Message>,
     forecast: &mut Forecast,
 ) -> Result<(), CatalogError> {
-    let at = jiff::Timestamp::UNIX_EPOCH;
-    let prepared: Vec<Prepared> = messages.into_iter().map(|message| prepare(team, at, message)).collect();
-    let keys: Vec<AttachmentKey> = keys_of(&prepared).collect::<HashSet<_>>().into_iter().collect();
+    let Prepared { messages } = Prepared::new(team, jiff::Timestamp::UNIX_EPOCH, messages);
+    let keys: HashSet<AttachmentKey> =
+        messages.iter().flat_map(|message| &message.references).map(|reference| reference.key).collect();
+    let keys: Vec<AttachmentKey> = keys.into_iter().collect();
     let known = match catalog {
         Some(catalog) => catalog.known(team.row, &keys).await?,
         None => HashMap::new(),
     };
-    for reference in prepared.iter().flat_map(|one| &one.message.references) {
+    for (attachment, reference) in
+        messages.iter().flat_map(|message| message.line.attachments.iter().zip(&message.references))
+    {
         let key = reference.key;
         match (known.get(&key).map(|known| known.state), &reference.skip_rule) {
             (None | Some(State::Pending | State::Skipped), None) => {
                 forecast.skip.remove(&key);
                 forecast.placed.remove(&key);
-                forecast.fetch.insert(key, reference.declared_size);
+                forecast.fetch.insert(key, attachment.size_bytes);
             }
             (None, Some(rule)) if !forecast.fetch.contains_key(&key) => {
                 forecast.skip.insert(key, rule.clone());
             }
             (Some(State::Pending), Some(_)) => {
-                forecast.fetch.insert(key, reference.declared_size);
+                forecast.fetch.insert(key, attachment.size_bytes);
             }
             (Some(state), _) if !forecast.fetch.contains_key(&key) => {
                 forecast.placed.insert(key, state);
@@ -276,34 +293,19 @@ pub fn by_team(payloads: Vec<Payload>, default_team: &str) -> Vec<(String, Vec<M
     teams
 }
 
-fn keys_of(prepared: &[Prepared]) -> impl Iterator<Item = AttachmentKey> {
-    prepared.iter().flat_map(|one| &one.message.references).map(|reference| reference.key)
-}
-
-fn prepare(team: &Team, at: jiff::Timestamp, message: Message) -> Prepared {
+/// Judges one message and makes its line.
+fn ingest_message(team: &Team, at: jiff::Timestamp, message: Message) -> IngestMessage {
     let references = AttachmentRef::of(team, &message).into_iter().map(|one| one.reference).collect();
     let line = MessageLine::new(team.key.clone(), at, message);
-    Prepared { message: ingest_message(&line, references), line }
+    IngestMessage { line_digest: line_digest(&line), line, references }
 }
 
 /// The identity of a message line: its text without `at`, so that it is the same when it is seen again.
 pub fn line_digest(line: &MessageLine) -> [u8; 16] {
-    let identity = serde_json::to_vec(&(&line.team, &line.message, &line.conversation, &line.attachments))
+    let mut identity = Vec::with_capacity(1024);
+    serde_json::to_writer(&mut identity, &(&line.team, &line.message, &line.conversation, &line.attachments))
         .expect("message lines are plain structs and always serialise");
     let mut line_digest = [0; 16];
     line_digest.copy_from_slice(&Digest::of(&identity).as_bytes()[..16]);
     line_digest
-}
-
-/// The catalog's row of a message line.
-fn ingest_message(line: &MessageLine, references: Vec<IngestReference>) -> IngestMessage {
-    IngestMessage {
-        line_digest: line_digest(line),
-        message_id: line.message.id.clone(),
-        subject: line.message.subject.clone(),
-        sender: line.message.from.first().cloned(),
-        sent_at: line.message.sent_at.clone(),
-        conversation_id: line.conversation.as_ref().and_then(|conversation| conversation.id.clone()),
-        references,
-    }
 }

@@ -88,9 +88,8 @@ async fn accept_batch(subject: &Subject, batch: Vec<AttachmentRow>, done: &mut A
             subject.catalog.accept(subject.archive_row, row, line.generation, reason, writer_id, segment).await?;
         if !still {
             // It was queued again meanwhile. The line is in the journal, so the journal's merge decides.
-            let team = subject.catalog.bind_team(subject.archive_row, &line.team).await?;
             let lines = std::slice::from_ref(line);
-            subject.catalog.load_outcomes(subject.archive_row, team, &line.team, lines).await?;
+            subject.catalog.load_outcomes(subject.archive_row, &line.team, lines).await?;
         }
     }
     done.accepted.extend(accepted.into_iter().map(|row| AttachmentRow { state: State::Archived, ..row }));

@@ -2,11 +2,12 @@
 
 use std::collections::{HashMap, HashSet};
 
-use serde::Serialize;
-use sqlx::Connection as _;
+use sqlx::sqlite::SqliteConnection;
+use sqlx::{AssertSqlSafe, Connection as _};
 
+use super::rows::{PACKED_KEYS, chunks, values};
 use super::{Catalog, Result, State, TeamRow, at, json};
-use crate::model::{AttachmentId, AttachmentKey, Reject};
+use crate::model::{AttachmentId, AttachmentKey, MessageLine, Reject};
 
 /// What the catalog holds of an attachment before it is taken in again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,37 +21,39 @@ pub struct Known {
 pub struct IngestMessage {
     /// The first 16 bytes of the line's SHA-256.
     pub line_digest: [u8; 16],
-    /// The message's id.
-    pub message_id: Option<String>,
-    /// Its subject.
-    pub subject: Option<String>,
-    /// Its first sender.
-    pub sender: Option<String>,
-    /// When it was sent, as it came.
-    pub sent_at: Option<String>,
-    /// Its conversation's slug.
-    pub conversation_id: Option<String>,
-    /// Its attachments, in order.
+    /// Its line of the journal.
+    pub line: MessageLine,
+    /// What is decided of the line's attachments, one for each, in order.
     pub references: Vec<IngestReference>,
 }
 
-/// One attachment of a message to take in.
+impl IngestMessage {
+    /// The attachments' ids, each with what is decided of it.
+    fn attachments(&self) -> impl Iterator<Item = Reference<'_>> {
+        self.line.attachments.iter().zip(&self.references).map(|(attachment, reference)| Reference {
+            id: &attachment.id,
+            declared_size: size_column(attachment.size_bytes),
+            key: reference.key,
+            skip_rule: reference.skip_rule.as_deref(),
+        })
+    }
+}
+
+/// What is decided of one attachment of a message to take in.
 #[derive(Debug, Clone)]
 pub struct IngestReference {
     /// Its compact key.
     pub key: AttachmentKey,
-    /// Its stable id.
-    pub attachment_id: AttachmentId,
-    /// Its file name.
-    pub name: Option<String>,
-    /// Its declared media type.
-    pub content_type: Option<String>,
-    /// Its declared size in bytes.
-    pub declared_size: Option<u64>,
-    /// Whether the body refers to it.
-    pub inline: bool,
     /// The rule that skips it; `None` accepts it.
     pub skip_rule: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Reference<'a> {
+    id: &'a AttachmentId,
+    declared_size: Option<i64>,
+    key: AttachmentKey,
+    skip_rule: Option<&'a str>,
 }
 
 /// What an ingest changed.
@@ -60,34 +63,13 @@ pub struct Ingested {
     pub enqueued: u64,
 }
 
-#[derive(Serialize)]
-struct AttachmentJson<'a> {
-    k: String,
-    i: String,
-    s: &'static str,
-    d: Option<i64>,
-    r: Option<&'a str>,
-}
-
-#[derive(Serialize)]
-struct MessageJson<'a> {
-    h: String,
-    m: Option<&'a str>,
-    s: Option<&'a str>,
-    f: Option<&'a str>,
-    t: Option<&'a str>,
-    c: Option<&'a str>,
-}
-
-#[derive(Serialize)]
-struct LinkJson<'a> {
-    h: &'a str,
-    p: usize,
-    k: String,
-    n: Option<&'a str>,
-    c: Option<&'a str>,
-    d: Option<i64>,
-    i: bool,
+/// What the catalog knows of a batch of message lines.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MetLines {
+    /// The lines that it does not hold, by their place in the batch.
+    pub new: HashSet<usize>,
+    /// Attachments of lines that it holds which are skipped now: the line's place and the attachment's in it.
+    pub skipped: Vec<(usize, usize)>,
 }
 
 /// A declared size as a column: sizes are below 2^63 by `model::Attachment`'s contract.
@@ -95,180 +77,131 @@ fn size_column(size: Option<u64>) -> Option<i64> {
     size.and_then(|size| i64::try_from(size).ok())
 }
 
+/// Keys one after another, 16 bytes each.
+fn packed<'a>(keys: impl IntoIterator<Item = &'a [u8; 16]>) -> Vec<u8> {
+    keys.into_iter().flatten().copied().collect()
+}
+
+/// Numbers of a list that SQLite has joined.
+fn numbers(list: Option<&str>) -> impl Iterator<Item = usize> {
+    list.unwrap_or_default().split_terminator([',', ' ']).filter_map(|number| number.parse().ok())
+}
+
 impl Catalog {
     /// The states of those of `keys` that are known.
     pub async fn known(&self, team: TeamRow, keys: &[AttachmentKey]) -> Result<HashMap<AttachmentKey, Known>> {
-        let hex: Vec<String> = keys.iter().map(AttachmentKey::to_hex).collect();
-        let mut connection = self.connection().await;
-        // One row for all: a row each costs more than finding it.
-        let found: Option<String> = sqlx::query_scalar(
-            "-- name: known
-            SELECT group_concat(j.key || ' ' || a.state) FROM json_each($2) j
-            CROSS JOIN attachments a ON a.team_id = $1 AND a.key = unhex(j.value)",
-        )
-        .bind(team.0)
-        .bind(json(&hex))
-        .fetch_one(&mut *connection)
-        .await
-        .map_err(at("known"))?;
         let mut known = HashMap::new();
-        for entry in found.as_deref().unwrap_or_default().split_terminator(',') {
-            let parsed = entry.split_once(' ').and_then(|(index, state)| Some((index.parse::<usize>().ok()?, state)));
-            if let Some((key, state)) = parsed.and_then(|(index, state)| Some((keys.get(index)?, state))) {
-                known.insert(*key, Known { state: state.parse()? });
+        let mut connection = self.connection().await;
+        for keys in keys.chunks(PACKED_KEYS) {
+            // One row for all: a row each costs more than finding it.
+            let found: Option<String> = sqlx::query_scalar(
+                "-- name: known
+                SELECT group_concat(n.i || ' ' || a.state) FROM temp.ordinals n
+                CROSS JOIN attachments a ON a.team_id = $1 AND a.key = substr($2, n.i * 16 + 1, 16)
+                WHERE n.i < $3",
+            )
+            .bind(team.0)
+            .bind(packed(keys.iter().map(AttachmentKey::as_bytes)))
+            .bind(count_column(keys.len()))
+            .fetch_one(&mut *connection)
+            .await
+            .map_err(at("known"))?;
+            for entry in found.as_deref().unwrap_or_default().split_terminator(',') {
+                let parsed =
+                    entry.split_once(' ').and_then(|(index, state)| Some((index.parse::<usize>().ok()?, state)));
+                if let Some((key, state)) = parsed.and_then(|(index, state)| Some((keys.get(index)?, state))) {
+                    known.insert(*key, Known { state: state.parse()? });
+                }
             }
         }
         Ok(known)
     }
 
-    /// Those of `digests` whose message line the journal holds.
-    pub async fn known_lines(&self, team: TeamRow, digests: &[[u8; 16]]) -> Result<HashSet<[u8; 16]>> {
-        let hex: Vec<String> = digests.iter().map(|digest| data_encoding::HEXLOWER.encode(digest)).collect();
+    /// Looks a batch of message lines up. The attachments of those that the catalog holds count as seen by this run
+    /// from now on: archived ones as known. By the line and its links, not by each attachment's key: of a replay of
+    /// what is known only one look-up a message goes to a random place.
+    pub async fn meet_lines(&self, team: TeamRow, digests: &[[u8; 16]]) -> Result<MetLines> {
+        let mut met = MetLines::default();
         let mut connection = self.connection().await;
-        let found: Option<String> = sqlx::query_scalar(
-            "-- name: known_lines
-            SELECT group_concat(j.key) FROM json_each($2) j
-            CROSS JOIN messages m ON m.team_id = $1 AND m.line_digest = unhex(j.value)",
-        )
-        .bind(team.0)
-        .bind(json(&hex))
-        .fetch_one(&mut *connection)
-        .await
-        .map_err(at("known_lines"))?;
-        let indexes = found.as_deref().unwrap_or_default().split_terminator(',');
-        Ok(indexes.filter_map(|index| digests.get(index.parse::<usize>().ok()?).copied()).collect())
+        for (number, digests) in digests.chunks(PACKED_KEYS).enumerate() {
+            let offset = number * PACKED_KEYS;
+            // One transaction, of which only the temporary tables are changed.
+            let mut transaction = connection.begin().await.map_err(at("begin_meet"))?;
+            sqlx::query(
+                "-- name: meet_lines
+                INSERT INTO temp.met (line, place, attachment_row, state)
+                SELECT n.i, l.place, l.attachment_row, a.state FROM temp.ordinals n
+                CROSS JOIN messages m ON m.team_id = $1 AND m.line_digest = substr($2, n.i * 16 + 1, 16)
+                CROSS JOIN links l ON l.message_row = m.id
+                CROSS JOIN attachments a ON a.id = l.attachment_row
+                WHERE n.i < $3",
+            )
+            .bind(team.0)
+            .bind(packed(digests))
+            .bind(count_column(digests.len()))
+            .execute(&mut *transaction)
+            .await
+            .map_err(at("meet_lines"))?;
+            sqlx::query(
+                "-- name: see_met
+                INSERT OR IGNORE INTO temp.seen (attachment_row, known)
+                SELECT attachment_row, state = 'archived' FROM temp.met",
+            )
+            .execute(&mut *transaction)
+            .await
+            .map_err(at("see_met"))?;
+            let new: Option<String> = sqlx::query_scalar(
+                "-- name: new_lines
+                SELECT group_concat(i) FROM temp.ordinals WHERE i < $1 AND i NOT IN (SELECT line FROM temp.met)",
+            )
+            .bind(count_column(digests.len()))
+            .fetch_one(&mut *transaction)
+            .await
+            .map_err(at("new_lines"))?;
+            let skipped: Option<String> = sqlx::query_scalar(
+                "-- name: met_skipped
+                SELECT group_concat(line || ' ' || place) FROM temp.met WHERE state = 'skipped'",
+            )
+            .fetch_one(&mut *transaction)
+            .await
+            .map_err(at("met_skipped"))?;
+            sqlx::query("-- name: forget_met\nDELETE FROM temp.met")
+                .execute(&mut *transaction)
+                .await
+                .map_err(at("forget_met"))?;
+            transaction.commit().await.map_err(at("commit_meet"))?;
+            met.new.extend(numbers(new.as_deref()).map(|line| offset + line));
+            let skipped: Vec<usize> = numbers(skipped.as_deref()).collect();
+            met.skipped.extend(skipped.as_chunks::<2>().0.iter().map(|[line, place]| (offset + line, *place)));
+        }
+        Ok(met)
     }
 
     /// Takes in messages whose lines (and whose skips' outcome lines) are durable in the journal. New attachments
     /// become pending, or skipped where every reference to them is; a skipped one that is now accepted becomes
-    /// pending. `seen` are all attachments of the batch, known ones included: they count in this run's receipt.
-    #[expect(clippy::too_many_lines, reason = "one transaction, whose statements are read together")]
+    /// pending. All attachments of the messages count in this run's receipt.
     pub async fn ingest(
         &self,
         team: TeamRow,
         messages: &[IngestMessage],
-        seen: &[AttachmentKey],
         generation: u64,
         writer_id: &str,
     ) -> Result<Ingested> {
-        // One row a key: an accepting reference wins over skips.
-        let mut rows: HashMap<AttachmentKey, &IngestReference> = HashMap::new();
-        for reference in messages.iter().flat_map(|message| &message.references) {
-            rows.entry(reference.key)
-                .and_modify(|best| {
-                    if best.skip_rule.is_some() && reference.skip_rule.is_none() {
-                        *best = reference;
-                    }
-                })
-                .or_insert(reference);
+        if messages.is_empty() {
+            return Ok(Ingested::default());
         }
-        let attachments: Vec<_> = rows
-            .values()
-            .map(|reference| AttachmentJson {
-                k: reference.key.to_hex(),
-                // In hex, as SQLite's JSON functions drop NUL characters.
-                i: data_encoding::HEXLOWER.encode(reference.attachment_id.as_str().as_bytes()),
-                s: if reference.skip_rule.is_some() { "skipped" } else { "pending" },
-                d: size_column(reference.declared_size),
-                r: reference.skip_rule.as_deref(),
-            })
-            .collect();
-        let digests: Vec<String> =
-            messages.iter().map(|message| data_encoding::HEXLOWER.encode(&message.line_digest)).collect();
-        let lines: Vec<_> = messages
-            .iter()
-            .zip(&digests)
-            .map(|(message, digest)| MessageJson {
-                h: digest.clone(),
-                m: message.message_id.as_deref(),
-                s: message.subject.as_deref(),
-                f: message.sender.as_deref(),
-                t: message.sent_at.as_deref(),
-                c: message.conversation_id.as_deref(),
-            })
-            .collect();
-        let links: Vec<_> = messages
-            .iter()
-            .zip(&digests)
-            .flat_map(|(message, digest)| {
-                message.references.iter().enumerate().map(move |(place, reference)| LinkJson {
-                    h: digest,
-                    p: place,
-                    k: reference.key.to_hex(),
-                    n: reference.name.as_deref(),
-                    c: reference.content_type.as_deref(),
-                    d: size_column(reference.declared_size),
-                    i: reference.inline,
-                })
-            })
-            .collect();
-        let seen: Vec<String> = seen.iter().map(AttachmentKey::to_hex).collect();
-        let seen = json(&seen);
         let now = self.clock.now_ms();
-
         let mut connection = self.connection().await;
         let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(at("begin_ingest"))?;
-        // What is archived before the run meets it is `known`; everything else is decided by this run.
-        const SEE: &str = "-- name: see
-            INSERT OR IGNORE INTO temp.seen (attachment_row, known)
-            SELECT a.id, a.state = 'archived' FROM json_each($2) j
-            CROSS JOIN attachments a ON a.team_id = $1 AND a.key = unhex(j.value)";
-        sqlx::query(SEE).bind(team.0).bind(&seen).execute(&mut *transaction).await.map_err(at("see"))?;
-        let mut enqueued = 0;
-        if !attachments.is_empty() {
-            let skips = attachments.iter().filter(|attachment| attachment.r.is_some()).count();
-            let done = sqlx::query(
-                "-- name: ingest_attachments
-                INSERT INTO attachments
-                    (team_id, key, attachment_id, state, declared_size, reason, generation, writer_id, updated_at)
-                SELECT $1, unhex(value ->> 'k'), CAST(unhex(value ->> 'i') AS TEXT), value ->> 's', value ->> 'd', value ->> 'r',
-                    CASE value ->> 's' WHEN 'skipped' THEN $3 ELSE 0 END, $4, $5
-                FROM json_each($2) WHERE true
-                ON CONFLICT (team_id, key) DO UPDATE SET
-                    state = 'pending', reason = NULL, declared_size = excluded.declared_size,
-                    not_before = 0, updated_at = excluded.updated_at
-                WHERE attachments.state = 'skipped' AND excluded.state = 'pending'",
-            )
-            .bind(team.0)
-            .bind(json(&attachments))
-            .bind(i64::try_from(generation).unwrap_or(i64::MAX))
-            .bind(writer_id)
-            .bind(now)
-            .execute(&mut *transaction)
-            .await
-            .map_err(at("ingest_attachments"))?;
-            enqueued = done.rows_affected().saturating_sub(u64::try_from(skips).unwrap_or(u64::MAX));
-            sqlx::query(
-                "-- name: ingest_messages
-                INSERT INTO messages (team_id, line_digest, message_id, subject, sender, sent_at, conversation_id)
-                SELECT $1, unhex(value ->> 'h'), value ->> 'm', value ->> 's', value ->> 'f', value ->> 't', value ->> 'c'
-                FROM json_each($2) WHERE true
-                ON CONFLICT (team_id, line_digest) DO NOTHING",
-            )
-            .bind(team.0)
-            .bind(json(&lines))
-            .execute(&mut *transaction)
-            .await
-            .map_err(at("ingest_messages"))?;
-            sqlx::query(
-                "-- name: ingest_links
-                INSERT INTO links (message_row, place, attachment_row, name, content_type, declared_size, inline)
-                SELECT m.id, value ->> 'p', a.id, value ->> 'n', value ->> 'c', value ->> 'd', value ->> 'i'
-                FROM json_each($2)
-                CROSS JOIN messages m ON m.team_id = $1 AND m.line_digest = unhex(value ->> 'h')
-                CROSS JOIN attachments a ON a.team_id = $1 AND a.key = unhex(value ->> 'k')
-                WHERE true
-                ON CONFLICT (message_row, place) DO NOTHING",
-            )
-            .bind(team.0)
-            .bind(json(&links))
-            .execute(&mut *transaction)
-            .await
-            .map_err(at("ingest_links"))?;
-            sqlx::query(SEE).bind(team.0).bind(&seen).execute(&mut *transaction).await.map_err(at("see"))?;
-        }
+        let keys: HashSet<AttachmentKey> =
+            messages.iter().flat_map(|message| &message.references).map(|reference| reference.key).collect();
+        let keys: Vec<AttachmentKey> = keys.into_iter().collect();
+        // Before and after: what is archived before the run meets it is `known`; everything else it decides.
+        see(&mut transaction, team, &keys).await?;
+        let ingested = insert(&mut transaction, team, messages, generation, writer_id, now).await?;
+        see(&mut transaction, team, &keys).await?;
         transaction.commit().await.map_err(at("commit_ingest"))?;
-        Ok(Ingested { enqueued })
+        Ok(ingested)
     }
 
     /// Keeps what could not be read; the same defect of the same place is kept once.
@@ -292,4 +225,143 @@ impl Catalog {
         .map_err(at("keep_rejects"))?;
         Ok(())
     }
+}
+
+fn count_column(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+/// Counts attachments among those that this run has seen, where they have a row.
+async fn see(connection: &mut SqliteConnection, team: TeamRow, keys: &[AttachmentKey]) -> Result<()> {
+    for keys in keys.chunks(PACKED_KEYS) {
+        sqlx::query(
+            "-- name: see
+            INSERT OR IGNORE INTO temp.seen (attachment_row, known)
+            SELECT a.id, a.state = 'archived' FROM temp.ordinals n
+            CROSS JOIN attachments a ON a.team_id = $1 AND a.key = substr($2, n.i * 16 + 1, 16)
+            WHERE n.i < $3",
+        )
+        .bind(team.0)
+        .bind(packed(keys.iter().map(AttachmentKey::as_bytes)))
+        .bind(count_column(keys.len()))
+        .execute(&mut *connection)
+        .await
+        .map_err(at("see"))?;
+    }
+    Ok(())
+}
+
+/// Puts messages, their attachments and the links between them where they are missing, within a transaction.
+pub(super) async fn insert(
+    connection: &mut SqliteConnection,
+    team: TeamRow,
+    messages: &[IngestMessage],
+    generation: u64,
+    writer_id: &str,
+    now: i64,
+) -> Result<Ingested> {
+    let attachments = distinct(messages);
+    let generation = i64::try_from(generation).unwrap_or(i64::MAX);
+    let skips = attachments.iter().filter(|attachment| attachment.skip_rule.is_some()).count();
+    let mut changed = 0;
+    for chunk in chunks(&attachments) {
+        let sql = format!(
+            "-- name: ingest_attachments
+            INSERT INTO attachments (team_id, writer_id, updated_at, key, attachment_id, state, declared_size, reason, generation)
+            VALUES {}
+            ON CONFLICT (team_id, key) DO UPDATE SET
+                state = 'pending', reason = NULL, declared_size = excluded.declared_size,
+                not_before = 0, updated_at = excluded.updated_at
+            WHERE attachments.state = 'skipped' AND excluded.state = 'pending'",
+            values(chunk.len(), 6, 4, "?1,?2,?3,")
+        );
+        let mut query = sqlx::query(AssertSqlSafe(sql)).bind(team.0).bind(writer_id).bind(now);
+        for attachment in chunk {
+            let state = if attachment.skip_rule.is_some() { State::Skipped } else { State::Pending };
+            query = query
+                .bind(&attachment.key.as_bytes()[..])
+                .bind(attachment.id.as_str())
+                .bind(state.as_str())
+                .bind(attachment.declared_size)
+                .bind(attachment.skip_rule)
+                .bind(if attachment.skip_rule.is_some() { generation } else { 0 });
+        }
+        changed += query.execute(&mut *connection).await.map_err(at("ingest_attachments"))?.rows_affected();
+    }
+    for chunk in chunks(messages) {
+        let sql = format!(
+            "-- name: ingest_messages
+            INSERT INTO messages (team_id, line_digest, message_id, subject, sender, sent_at, conversation_id)
+            VALUES {}
+            ON CONFLICT (team_id, line_digest) DO NOTHING",
+            values(chunk.len(), 6, 2, "?1,")
+        );
+        let mut query = sqlx::query(AssertSqlSafe(sql)).bind(team.0);
+        for IngestMessage { line_digest, line, .. } in chunk {
+            query = query
+                .bind(&line_digest[..])
+                .bind(line.message.id.as_deref())
+                .bind(line.message.subject.as_deref())
+                .bind(line.message.from.first().map(String::as_str))
+                .bind(line.message.sent_at.as_deref())
+                .bind(line.conversation.as_ref().and_then(|conversation| conversation.id.as_deref()));
+        }
+        query.execute(&mut *connection).await.map_err(at("ingest_messages"))?;
+    }
+    insert_links(connection, team, messages).await?;
+    Ok(Ingested { enqueued: changed.saturating_sub(u64::try_from(skips).unwrap_or(u64::MAX)) })
+}
+
+/// The attachments of messages, each once, in order: an accepting reference wins over skips.
+fn distinct(messages: &[IngestMessage]) -> Vec<Reference<'_>> {
+    let mut places: HashMap<AttachmentKey, usize> = HashMap::new();
+    let mut attachments: Vec<Reference<'_>> = Vec::new();
+    for reference in messages.iter().flat_map(IngestMessage::attachments) {
+        match places.get(&reference.key) {
+            None => {
+                places.insert(reference.key, attachments.len());
+                attachments.push(reference);
+            }
+            Some(place) if attachments[*place].skip_rule.is_some() && reference.skip_rule.is_none() => {
+                attachments[*place] = reference;
+            }
+            Some(_) => {}
+        }
+    }
+    attachments
+}
+
+async fn insert_links(connection: &mut SqliteConnection, team: TeamRow, messages: &[IngestMessage]) -> Result<()> {
+    let links: Vec<_> = messages
+        .iter()
+        .flat_map(|message| {
+            let attachments = message.line.attachments.iter().zip(&message.references).enumerate();
+            attachments.map(move |(place, (attachment, reference))| (message, place, attachment, reference.key))
+        })
+        .collect();
+    for chunk in chunks(&links) {
+        let sql = format!(
+            "-- name: ingest_links
+            INSERT INTO links (message_row, place, attachment_row, name, content_type, declared_size, inline)
+            SELECT m.id, v.column2, a.id, v.column4, v.column5, v.column6, v.column7 FROM (VALUES {}) v
+            CROSS JOIN messages m ON m.team_id = ?1 AND m.line_digest = v.column1
+            CROSS JOIN attachments a ON a.team_id = ?1 AND a.key = v.column3
+            WHERE true
+            ON CONFLICT (message_row, place) DO NOTHING",
+            values(chunk.len(), 7, 2, "")
+        );
+        let mut query = sqlx::query(AssertSqlSafe(sql)).bind(team.0);
+        for (message, place, attachment, key) in chunk {
+            query = query
+                .bind(&message.line_digest[..])
+                .bind(count_column(*place))
+                .bind(key.as_bytes().to_vec())
+                .bind(attachment.name.as_deref())
+                .bind(attachment.content_type.as_deref())
+                .bind(size_column(attachment.size_bytes))
+                .bind(attachment.inline);
+        }
+        query.execute(&mut *connection).await.map_err(at("ingest_links"))?;
+    }
+    Ok(())
 }

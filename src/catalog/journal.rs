@@ -1,14 +1,13 @@
-//! Loading the journal: every line of it can be loaded any number of times, in any order, with one result.
+//! What is known of the journal: which segments are loaded, and what it does not hold yet.
 
 use std::collections::HashMap;
 
-use serde::Serialize;
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{Connection as _, Row as _};
 
-use super::{ArchiveRow, Catalog, CatalogError, IngestMessage, Result, TeamRow, at, json};
+use super::{ArchiveRow, Catalog, CatalogError, Result, TeamRow, at, json};
 use crate::digest::Digest;
-use crate::model::{AttachmentId, AttachmentKey, OutcomeKind, OutcomeLine};
+use crate::model::AttachmentId;
 
 /// A segment that the catalog has seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,24 +20,6 @@ pub struct LoadedSegment {
 
 /// Columns of an attachment named by a skip that the journal does not hold yet.
 pub type UnjournaledSkip = (i64, AttachmentId, String);
-
-#[derive(Serialize)]
-struct OutcomeJson<'a> {
-    k: String,
-    i: String,
-    s: &'static str,
-    g: u64,
-    w: &'a str,
-    t: i64,
-    h: Option<String>,
-    z: Option<u64>,
-    y: Option<&'a str>,
-    r: Option<&'a str>,
-}
-
-fn hex_id(id: &AttachmentId) -> String {
-    data_encoding::HEXLOWER.encode(id.as_str().as_bytes())
-}
 
 /// Notes that a segment has been loaded or written.
 pub(super) async fn remember_segment(
@@ -104,93 +85,6 @@ impl Catalog {
         .await
         .map_err(at("supersede_segments"))?;
         Ok(())
-    }
-
-    /// Loads messages of one team from the journal. An attachment without an outcome becomes pending, or skipped with
-    /// generation 0 (see [`Catalog::unjournaled_skips`]); an outcome that is known stays.
-    pub async fn load_messages(&self, team: TeamRow, messages: &[IngestMessage]) -> Result<()> {
-        // The rows go in as `ingest` makes them, with generation 0; nothing of it counts as seen by this run.
-        self.ingest(team, messages, &[], 0, "").await?;
-        Ok(())
-    }
-
-    /// Loads outcome lines of one team from the journal and merges them: `erased` wins, then `archived`, then the
-    /// highest generation (then `at`, then `writer_id`). Blobs that were not known are taken as `writing`, so that
-    /// their bytes are read before they are cited again.
-    pub async fn load_outcomes(
-        &self,
-        archive: ArchiveRow,
-        team: TeamRow,
-        key: &crate::model::TeamKey,
-        lines: &[OutcomeLine],
-    ) -> Result<()> {
-        let latest = lines.iter().map(|line| line.generation).max().unwrap_or(0);
-        let rows: Vec<_> = lines
-            .iter()
-            .map(|line| OutcomeJson {
-                k: AttachmentKey::new(key, &line.attachment_id).to_hex(),
-                i: hex_id(&line.attachment_id),
-                s: line.kind.as_str(),
-                g: line.generation,
-                w: &line.writer_id.0,
-                t: line.at.as_millisecond(),
-                h: line.sha256.map(|digest| digest.to_hex()),
-                z: line.size_bytes,
-                y: line.sniffed_type.as_deref(),
-                r: line.rule.as_deref().or(line.reason.as_deref()),
-            })
-            .collect();
-        let rows = json(&rows);
-        let mut connection = self.connection().await;
-        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(at("begin_load"))?;
-        sqlx::query(
-            "-- name: load_outcomes
-            INSERT INTO attachments (team_id, key, attachment_id, state, generation, writer_id, updated_at,
-                sha256, size_bytes, sniffed_type, reason)
-            SELECT $1, unhex(value ->> 'k'), CAST(unhex(value ->> 'i') AS TEXT), value ->> 's', value ->> 'g',
-                value ->> 'w', value ->> 't', unhex(value ->> 'h'), value ->> 'z', value ->> 'y', value ->> 'r'
-            FROM json_each($2) WHERE true
-            ON CONFLICT (team_id, key) DO UPDATE SET
-                state = excluded.state, generation = excluded.generation, writer_id = excluded.writer_id,
-                updated_at = excluded.updated_at, sha256 = excluded.sha256, size_bytes = excluded.size_bytes,
-                sniffed_type = excluded.sniffed_type, reason = excluded.reason,
-                lease_token = NULL, lease_expires_at = NULL
-            WHERE CASE
-                WHEN attachments.state = 'erased' THEN false
-                WHEN excluded.state = 'erased' THEN true
-                WHEN (attachments.state = 'archived') <> (excluded.state = 'archived') THEN excluded.state = 'archived'
-                WHEN attachments.state = 'pending' THEN excluded.generation >= attachments.generation
-                ELSE (excluded.generation, excluded.updated_at, excluded.writer_id)
-                    > (attachments.generation, attachments.updated_at, coalesce(attachments.writer_id, ''))
-            END",
-        )
-        .bind(team.0)
-        .bind(&rows)
-        .execute(&mut *transaction)
-        .await
-        .map_err(at("load_outcomes"))?;
-        sqlx::query(
-            "-- name: load_blobs
-            INSERT INTO blobs (archive_id, sha256, size_bytes, state)
-            SELECT $1, unhex(value ->> 'h'), coalesce(value ->> 'z', 0), 'writing' FROM json_each($2)
-            WHERE value ->> 's' = $3 AND value ->> 'h' IS NOT NULL
-            ON CONFLICT (archive_id, sha256) DO NOTHING",
-        )
-        .bind(archive.0)
-        .bind(&rows)
-        .bind(OutcomeKind::Archived.as_str())
-        .execute(&mut *transaction)
-        .await
-        .map_err(at("load_blobs"))?;
-        sqlx::query(
-            "-- name: raise_generation
-            UPDATE generations SET latest = max(latest, $1) WHERE singleton = 1",
-        )
-        .bind(i64::try_from(latest).unwrap_or(i64::MAX))
-        .execute(&mut *transaction)
-        .await
-        .map_err(at("raise_generation"))?;
-        transaction.commit().await.map_err(at("commit_load"))
     }
 
     /// Skips whose outcome line the journal does not hold: a writer died between a message and its outcomes. Once

@@ -1,7 +1,8 @@
 //! Finding attachments by what a person types, and the figures that `status` shows.
 
+use super::bulk::totals_are_kept;
 use super::report::{ATTACHMENT_COLUMNS, attachment, unsigned};
-use super::{ArchiveRow, AttachmentRow, BlobState, Catalog, Result, State, TeamRow, at};
+use super::{ArchiveRow, AttachmentRow, Catalog, Result, State, TeamRow, at};
 use crate::digest::Digest;
 use crate::model::AttachmentKey;
 
@@ -75,26 +76,29 @@ impl Catalog {
     /// When anything of `archive` last changed, in milliseconds since the Unix epoch.
     pub async fn last_activity_ms(&self, archive: ArchiveRow) -> Result<Option<i64>> {
         let mut connection = self.connection().await;
-        sqlx::query_scalar(
+        let states = if totals_are_kept(&mut connection).await? { "state_totals" } else { "counted_states" };
+        let sql = format!(
             "-- name: last_activity
-            SELECT max(updated_at) FROM attachments WHERE team_id IN (SELECT id FROM teams WHERE archive_id = $1)",
+            SELECT max(changed_at) FROM {states} WHERE team_id IN (SELECT id FROM teams WHERE archive_id = $1)"
+        );
+        sqlx::query_scalar(sqlx::AssertSqlSafe(sql))
+            .bind(archive.0)
+            .fetch_one(&mut *connection)
+            .await
+            .map_err(at("last_activity"))
+    }
+
+    /// How many blobs of `archive` are known to be missing or wrong.
+    pub async fn damaged_blobs(&self, archive: ArchiveRow) -> Result<u64> {
+        let mut connection = self.connection().await;
+        let row = sqlx::query(
+            "-- name: damaged_blobs
+            SELECT count(*) FROM blobs WHERE archive_id = $1 AND state = 'damaged'",
         )
         .bind(archive.0)
         .fetch_one(&mut *connection)
         .await
-        .map_err(at("last_activity"))
-    }
-
-    /// How many blobs of `archive` are in `state`.
-    pub async fn blobs_in_state(&self, archive: ArchiveRow, state: BlobState) -> Result<u64> {
-        let mut connection = self.connection().await;
-        let row =
-            sqlx::query("-- name: blobs_in_state\nSELECT count(*) FROM blobs WHERE archive_id = $1 AND state = $2")
-                .bind(archive.0)
-                .bind(state.as_str())
-                .fetch_one(&mut *connection)
-                .await
-                .map_err(at("blobs_in_state"))?;
+        .map_err(at("damaged_blobs"))?;
         Ok(unsigned(&row, 0))
     }
 }

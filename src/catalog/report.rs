@@ -4,6 +4,7 @@ use serde::Serialize;
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
+use super::bulk::totals_are_kept;
 use super::{ArchiveRow, BlobState, Catalog, CatalogError, Result, State, at};
 use crate::digest::Digest;
 use crate::model::AttachmentKey;
@@ -232,17 +233,23 @@ impl Catalog {
     /// Every team of `archive` in figures.
     pub async fn team_totals(&self, archive: ArchiveRow) -> Result<Vec<TeamTotals>> {
         let mut connection = self.connection().await;
-        let rows = sqlx::query(
+        let (states, messages) = if totals_are_kept(&mut connection).await? {
+            ("state_totals", "message_totals")
+        } else {
+            ("counted_states", "counted_messages")
+        };
+        let sql = format!(
             "-- name: team_totals
-            SELECT t.archive_key, a.state, count(*), sum(CASE a.state WHEN 'archived' THEN a.size_bytes ELSE 0 END),
-                (SELECT count(*) FROM messages m WHERE m.team_id = t.id)
-            FROM teams t LEFT JOIN attachments a ON a.team_id = t.id
-            WHERE t.archive_id = $1 GROUP BY t.id, a.state ORDER BY t.archive_key",
-        )
-        .bind(archive.0)
-        .fetch_all(&mut *connection)
-        .await
-        .map_err(at("team_totals"))?;
+            SELECT t.archive_key, s.state, s.attachments, s.archived_bytes,
+                (SELECT m.messages FROM {messages} m WHERE m.team_id = t.id)
+            FROM teams t LEFT JOIN {states} s ON s.team_id = t.id
+            WHERE t.archive_id = $1 ORDER BY t.archive_key"
+        );
+        let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
+            .bind(archive.0)
+            .fetch_all(&mut *connection)
+            .await
+            .map_err(at("team_totals"))?;
         let mut teams: Vec<TeamTotals> = Vec::new();
         for row in &rows {
             let team: String = row.get(0);
@@ -258,19 +265,17 @@ impl Catalog {
         Ok(teams)
     }
 
-    /// The blobs that the catalog counts as stored, and their bytes together.
-    pub async fn blob_totals(&self, archive: ArchiveRow) -> Result<(u64, u64)> {
+    /// The distinct contents of archived attachments, and their bytes together.
+    pub async fn content_totals(&self, archive: ArchiveRow) -> Result<(u64, u64)> {
         let mut connection = self.connection().await;
-        let row = sqlx::query(
-            "-- name: blob_totals
-            SELECT count(*), sum(size_bytes) FROM blobs b WHERE archive_id = $1 AND state <> 'deleting'
-                AND EXISTS (SELECT 1 FROM attachments a WHERE a.sha256 = b.sha256 AND a.state = 'archived')",
-        )
-        .bind(archive.0)
-        .fetch_one(&mut *connection)
-        .await
-        .map_err(at("blob_totals"))?;
-        Ok((unsigned(&row, 0), unsigned(&row, 1)))
+        let contents = if totals_are_kept(&mut connection).await? { "content_totals" } else { "counted_contents" };
+        let sql = format!("-- name: content_totals\nSELECT contents, bytes FROM {contents} WHERE archive_id = $1");
+        let row = sqlx::query(sqlx::AssertSqlSafe(sql))
+            .bind(archive.0)
+            .fetch_optional(&mut *connection)
+            .await
+            .map_err(at("content_totals"))?;
+        Ok(row.map_or((0, 0), |row| (unsigned(&row, 0), unsigned(&row, 1))))
     }
 
     /// Attachments of `archive` in `state`, the last changed first, at most `limit`.

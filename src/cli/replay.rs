@@ -205,7 +205,8 @@ async fn take_in(
         session.intake.keep_rejects(&batch.rejects).await?;
         for (name, messages) in teams {
             if let Some(team) = session.teams.get(&name) {
-                let taken = session.intake.take(team, messages).await?;
+                let prepared = session.intake.prepare(team, messages);
+                let taken = session.intake.take(team, prepared).await?;
                 expected.attachments.fetch_add(taken.enqueued, Ordering::Relaxed);
                 if taken.enqueued > 0 {
                     run.signals.work.notify_one();

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::look::Look;
 use super::receipt::{number, size};
 use super::{DONE, Global, output};
-use crate::catalog::{BlobState, Catalog, Pause, StateTotals, TeamTotals};
+use crate::catalog::{Catalog, Pause, StateTotals, TeamTotals};
 use crate::jelly::QuotaState;
 
 /// The arguments of `jellyjar status`.
@@ -86,8 +86,8 @@ async fn gather(look: Look) -> anyhow::Result<Status> {
     let Look { session, worker_running, trouble } = look;
     let (catalog, archive_row) = (&session.catalog, session.archive_row);
     let teams = catalog.team_totals(archive_row).await?;
-    let (blobs, bytes) = catalog.blob_totals(archive_row).await?;
-    let content = Content { blobs, bytes, damaged: catalog.blobs_in_state(archive_row, BlobState::Damaged).await? };
+    let (blobs, bytes) = catalog.content_totals(archive_row).await?;
+    let content = Content { blobs, bytes, damaged: catalog.damaged_blobs(archive_row).await? };
     let keys = catalog.teams(archive_row).await?;
     let mut pauses = Vec::new();
     for Pause { scope, until_ms, reason } in catalog.pauses().await? {

@@ -80,7 +80,7 @@ async fn work(args: VerifyArgs, global: &Global) -> anyhow::Result<ExitCode> {
     let (worker_running, trouble) = (look.worker_running, look.trouble);
     let mut session = look.session;
     let checked = Arc::new(Checked::default());
-    let total = session.catalog.blob_totals(session.archive_row).await?;
+    let total = session.catalog.content_totals(session.archive_row).await?;
     let progress = show_progress(global.quiet, Arc::clone(&checked), total);
     let options = VerifyOptions { quick: args.quick, worker_running };
     let report = audit::verify(&session.subject(), options, &checked).await;

@@ -2,10 +2,17 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::{AttachmentRef, Intake, Team, ingest_message};
-use crate::catalog::{CatalogError, IngestMessage};
+use futures::FutureExt as _;
+use futures::SinkExt as _;
+use futures::StreamExt as _;
+use futures::channel::mpsc;
+use futures::future::BoxFuture;
+use serde::Deserialize;
+
+use super::{Intake, Team, ingest_message};
+use crate::catalog::{CatalogError, IngestMessage, Load, LoadedSegment};
 use crate::digest::Digest;
-use crate::model::{Message, MessageLine, OutcomeKind, OutcomeLine, Stream, TeamKey};
+use crate::model::{Attachment, Conversation, Message, OutcomeKind, OutcomeLine, Stream, TeamKey, Versioned};
 use crate::store::{SegmentReader, StoreError};
 
 /// What can go wrong while the journal is loaded.
@@ -41,15 +48,87 @@ pub struct Reloaded {
     pub outcomes: u64,
 }
 
-/// Lines that are loaded in one transaction.
+/// Lines that are handed to the catalog at once.
 const BATCH_LINES: usize = 2_000;
+
+/// Segments that are opened ahead of the one that is read.
+const OPEN_AHEAD: usize = 16;
+
+/// How often the archive is listed before a missing segment counts as lost.
+const PASSES: u32 = 4;
+
+/// Whether everything that was listed could be read.
+enum Whole {
+    Yes,
+    /// A segment was removed between being listed and being opened.
+    Moving,
+    /// Segments that were loaded before are not listed, and nothing that is loaded replaces them.
+    Vanished {
+        count: usize,
+        first: String,
+    },
+}
+
+/// What the reading side knows and finds.
+struct Reading<'a> {
+    seen: &'a HashMap<String, LoadedSegment>,
+    rules: &'a (dyn Fn(&TeamKey) -> Team + Send + Sync),
+    done: &'a mut Reloaded,
+    /// Keys that are replaced.
+    superseded: Vec<String>,
+    /// Segments of messages that were read.
+    messages: Vec<(String, Digest)>,
+    gone: bool,
+}
+
+/// What the reading side hands to the loading side, in order.
+enum Read {
+    Messages(TeamKey, Vec<IngestMessage>),
+    Outcomes(TeamKey, Vec<OutcomeLine>),
+    /// A segment of outcomes has been handed over whole.
+    Segment(String, Digest),
+}
+
+/// A message line as loading needs it. Fields of newer programs count for nothing here, and are not kept in memory.
+#[derive(Deserialize)]
+struct ReadMessage {
+    v: u32,
+    team: TeamKey,
+    at: jiff::Timestamp,
+    message: Message,
+    conversation: Option<Conversation>,
+    attachments: Vec<Attachment>,
+}
+
+impl Versioned for ReadMessage {
+    fn version(&self) -> u32 {
+        self.v
+    }
+}
 
 impl Intake {
     /// Loads the segments that the catalog has not seen. `rules` finds a team's rules, for messages whose writer died
     /// before their attachments got an outcome. Loading a segment twice changes nothing.
     pub async fn reload(&self, rules: &(dyn Fn(&TeamKey) -> Team + Send + Sync)) -> Result<Reloaded, ReloadError> {
-        let seen = self.catalog.segments(self.archive_row).await?;
         let mut done = Reloaded::default();
+        for pass in 1.. {
+            match self.load_unseen(rules, &mut done).await? {
+                Whole::Yes => break,
+                // Compaction is at work, and what it wrote has not been listed: with the next listing it will be.
+                Whole::Moving | Whole::Vanished { .. } if pass < PASSES => {}
+                Whole::Moving => break,
+                Whole::Vanished { count, first } => return Err(ReloadError::Vanished { count, first }),
+            }
+        }
+        Ok(done)
+    }
+
+    async fn load_unseen(
+        &self,
+        rules: &(dyn Fn(&TeamKey) -> Team + Send + Sync),
+        done: &mut Reloaded,
+    ) -> Result<Whole, ReloadError> {
+        let seen = self.catalog.segments(self.archive_row).await?;
         let mut vanished: HashSet<&String> =
             seen.iter().filter(|(_, segment)| !segment.superseded).map(|(key, _)| key).collect();
         // All keys first, then the lines: an outcome's message is listed with it or before it.
@@ -64,102 +143,103 @@ impl Intake {
         }
         // Before anything is built upon them.
         self.archive.sync_segments(unseen.iter().map(|(_, key)| key.clone()).collect()).await?;
-        let mut superseded = Vec::new();
-        let mut loaded_messages = Vec::new();
-        for (stream, key) in unseen {
-            // Compaction may have removed it since it was listed.
-            let Some(mut reader) = SegmentReader::open(&self.archive, &key).await? else { continue };
-            if reader.header().writer_id == *self.journal.writer_id() {
-                // Our own: it is being taken in, and is remembered when that is done.
-                continue;
-            }
-            superseded.extend(reader.header().supersedes.iter().map(|segment| segment.key.clone()));
-            match stream {
-                Stream::Messages => done.messages += self.load_messages(&mut reader, rules).await?,
-                Stream::Outcomes => done.outcomes += self.load_outcomes(&mut reader).await?,
-            }
-            let digest: Digest = reader.finish();
-            match stream {
-                Stream::Messages => loaded_messages.push((key, digest)),
-                Stream::Outcomes => self.catalog.remember_segment(self.archive_row, &key, digest).await?,
-            }
-            done.segments += 1;
+        let mut reading =
+            Reading { seen: &seen, rules, done, superseded: Vec::new(), messages: Vec::new(), gone: false };
+        let messages_before = reading.done.messages;
+        if !unseen.is_empty() {
+            let load = self.catalog.load().await?;
+            // Lines are read while those before them are loaded.
+            let (sender, receiver) = mpsc::channel(0);
+            let reading = self.read_segments(unseen, &mut reading, sender);
+            let (read, loaded) = futures::join!(reading, self.load_all(load, receiver));
+            loaded?;
+            read?;
         }
+        let Reading { superseded, messages, gone, done, .. } = reading;
         if !superseded.is_empty() {
             self.catalog.supersede_segments(self.archive_row, &superseded).await?;
             for key in &superseded {
                 vanished.remove(key);
             }
         }
-        if let Some(first) = vanished.iter().min() {
-            return Err(ReloadError::Vanished { count: vanished.len(), first: (*first).clone() });
-        }
-        if done.messages > 0 {
+        if done.messages > messages_before {
             self.journal_skips(rules).await?;
         }
         // Only now: a start that dies before its skips are in the journal must be followed by one that looks again.
-        for (key, digest) in loaded_messages {
+        for (key, digest) in messages {
             self.catalog.remember_segment(self.archive_row, &key, digest).await?;
         }
-        Ok(done)
+        if let Some(first) = vanished.iter().min() {
+            return Ok(Whole::Vanished { count: vanished.len(), first: (*first).clone() });
+        }
+        Ok(if gone { Whole::Moving } else { Whole::Yes })
     }
 
-    async fn load_messages(
+    /// Reads segments and hands over what is in them; ends early where nobody takes it any more.
+    async fn read_segments(
         &self,
-        reader: &mut SegmentReader,
-        rules: &(dyn Fn(&TeamKey) -> Team + Send + Sync),
-    ) -> Result<u64, ReloadError> {
-        let mut count = 0;
-        let mut teams: HashMap<TeamKey, (Team, Vec<IngestMessage>)> = HashMap::new();
-        loop {
-            let line: Option<MessageLine> = reader.next_line().await?;
-            let at_end = line.is_none();
-            if let Some(line) = line {
-                count += 1;
-                if !teams.contains_key(&line.team) {
-                    let mut team = rules(&line.team);
-                    team.row = self.catalog.bind_team(self.archive_row, &line.team).await?;
-                    teams.insert(line.team.clone(), (team, Vec::new()));
-                }
-                if let Some((team, batch)) = teams.get_mut(&line.team) {
-                    let message: Message = line.clone().into_message();
-                    let references = AttachmentRef::of(team, &message).into_iter().map(|one| one.reference).collect();
-                    batch.push(ingest_message(&line, references));
-                }
-            }
-            for (team, batch) in teams.values_mut() {
-                if batch.len() >= BATCH_LINES || (at_end && !batch.is_empty()) {
-                    self.catalog.load_messages(team.row, batch).await?;
-                    batch.clear();
-                }
-            }
-            if at_end {
-                return Ok(count);
-            }
+        unseen: Vec<(Stream, String)>,
+        reading: &mut Reading<'_>,
+        mut sender: mpsc::Sender<Read>,
+    ) -> Result<(), ReloadError> {
+        // The next ones are opened while one is read: many small ones in a bucket would otherwise cost a round trip each.
+        let mut opening: Vec<BoxFuture<'_, Result<(Stream, String, Option<SegmentReader>), StoreError>>> = Vec::new();
+        for (stream, key) in unseen {
+            let archive = &self.archive;
+            let open = async move {
+                let reader = SegmentReader::open(archive, &key).await?;
+                Ok((stream, key, reader))
+            };
+            opening.push(open.boxed());
         }
+        let mut opened = futures::stream::iter(opening).buffered(OPEN_AHEAD);
+        while let Some(next) = opened.next().await {
+            let (stream, key, reader) = next?;
+            let Some(mut reader) = reader else {
+                // Compaction has removed it since it was listed.
+                reading.gone = true;
+                continue;
+            };
+            let header = reader.header();
+            if header.writer_id == *self.journal.writer_id() {
+                // Our own: it is being taken in, and is remembered when that is done.
+                continue;
+            }
+            let loaded_before = !header.supersedes.is_empty()
+                && header
+                    .supersedes
+                    .iter()
+                    .all(|old| reading.seen.get(&old.key).is_some_and(|segment| segment.sha256 == old.sha256));
+            reading.superseded.extend(header.supersedes.iter().map(|segment| segment.key.clone()));
+            match stream {
+                // Nothing in it is new.
+                _ if loaded_before => reader.skip_lines().await?,
+                Stream::Messages => {
+                    reading.done.messages += read_messages(&mut reader, reading.rules, &mut sender).await?;
+                }
+                Stream::Outcomes => reading.done.outcomes += read_outcomes(&mut reader, &mut sender).await?,
+            }
+            let digest: Digest = reader.finish();
+            match stream {
+                Stream::Messages => reading.messages.push((key, digest)),
+                Stream::Outcomes => hand_over(&mut sender, Read::Segment(key, digest)).await,
+            }
+            reading.done.segments += 1;
+        }
+        Ok(())
     }
 
-    async fn load_outcomes(&self, reader: &mut SegmentReader) -> Result<u64, ReloadError> {
-        let mut count = 0;
-        let mut teams: HashMap<TeamKey, Vec<OutcomeLine>> = HashMap::new();
-        loop {
-            let line: Option<OutcomeLine> = reader.next_line().await?;
-            let at_end = line.is_none();
-            if let Some(line) = line {
-                count += 1;
-                teams.entry(line.team.clone()).or_default().push(line);
-            }
-            for (key, batch) in &mut teams {
-                if batch.len() >= BATCH_LINES || (at_end && !batch.is_empty()) {
-                    let row = self.catalog.bind_team(self.archive_row, key).await?;
-                    self.catalog.load_outcomes(self.archive_row, row, key, batch).await?;
-                    batch.clear();
-                }
-            }
-            if at_end {
-                return Ok(count);
+    /// Loads what is read, until the reading side ends. Should that fail, what came before is loaded: another load
+    /// goes on from it.
+    async fn load_all(&self, mut load: Load<'_>, mut receiver: mpsc::Receiver<Read>) -> Result<(), ReloadError> {
+        while let Some(read) = receiver.next().await {
+            match read {
+                Read::Messages(team, messages) => load.messages(self.archive_row, &team, &messages).await?,
+                Read::Outcomes(team, lines) => load.outcomes(self.archive_row, &team, &lines).await?,
+                Read::Segment(key, digest) => load.remember_segment(self.archive_row, &key, digest).await?,
             }
         }
+        Ok(load.finish().await?)
     }
 
     /// Writes the outcome lines of skips whose writer died between a message and its outcomes.
@@ -186,5 +266,67 @@ impl Intake {
             }
         }
         Ok(())
+    }
+}
+
+/// Hands something over. That nobody takes it is no failure of the reading side: the loading side tells its own.
+async fn hand_over(sender: &mut mpsc::Sender<Read>, read: Read) {
+    let _ = sender.send(read).await;
+}
+
+async fn read_messages(
+    reader: &mut SegmentReader,
+    rules: &(dyn Fn(&TeamKey) -> Team + Send + Sync),
+    sender: &mut mpsc::Sender<Read>,
+) -> Result<u64, ReloadError> {
+    let mut count = 0;
+    let mut teams: HashMap<TeamKey, (Team, Vec<IngestMessage>)> = HashMap::new();
+    loop {
+        let line: Option<ReadMessage> = reader.next_line().await?;
+        let at_end = line.is_none();
+        if let Some(ReadMessage { team, at, mut message, conversation, attachments, .. }) = line {
+            count += 1;
+            (message.conversation, message.attachments) = (conversation, attachments);
+            if !teams.contains_key(&team) {
+                teams.insert(team.clone(), (rules(&team), Vec::new()));
+            }
+            if let Some((rules, batch)) = teams.get_mut(&team) {
+                batch.push(ingest_message(rules, at, message));
+            }
+        }
+        for (key, (_, batch)) in &mut teams {
+            if batch.len() >= BATCH_LINES || (at_end && !batch.is_empty()) {
+                hand_over(sender, Read::Messages(key.clone(), std::mem::take(batch))).await;
+            }
+        }
+        if at_end {
+            return Ok(count);
+        }
+    }
+}
+
+async fn read_outcomes(reader: &mut SegmentReader, sender: &mut mpsc::Sender<Read>) -> Result<u64, ReloadError> {
+    let mut count = 0;
+    let mut teams: HashMap<TeamKey, Vec<OutcomeLine>> = HashMap::new();
+    loop {
+        let line: Option<OutcomeLine> = reader.next_line().await?;
+        let at_end = line.is_none();
+        if let Some(line) = line {
+            count += 1;
+            match teams.get_mut(&line.team) {
+                Some(batch) => batch.push(line),
+                None => {
+                    teams.insert(line.team.clone(), vec![line]);
+                }
+            }
+        }
+        for (key, batch) in &mut teams {
+            if batch.len() >= BATCH_LINES || (at_end && !batch.is_empty()) {
+                hand_over(sender, Read::Outcomes(key.clone(), std::mem::take(batch))).await;
+            }
+        }
+        if at_end {
+            return Ok(count);
+        }
     }
 }

@@ -92,7 +92,9 @@ fn client_options(
 ) -> Result<ClientOptions, BucketError> {
     let mut client = ClientOptions::new()
         .with_connect_timeout(http.connect_timeout)
-        .with_timeout(settings.common.request_timeout)
+        // Between bytes: a large object may take its time.
+        .with_timeout_disabled()
+        .with_read_timeout(settings.common.request_timeout)
         .with_pool_max_idle_per_host(settings.common.concurrency * 2)
         .with_user_agent(HeaderValue::from_static(concat!("jellyjar/", env!("CARGO_PKG_VERSION"))));
     let problem = |reason: &str, advice: &str| BucketError::because("open", location.to_string(), reason, advice);

@@ -1,0 +1,198 @@
+//! Loading the journal's lines: many in one transaction, and into an empty catalog without the indexes that can be built
+//! at the end.
+
+use sqlx::AssertSqlSafe;
+use sqlx::sqlite::SqliteConnection;
+use tokio::sync::MutexGuard;
+
+use super::bulk::{self, BulkLock};
+use super::rows::{chunks, values};
+use super::{ArchiveRow, Catalog, IngestMessage, Result, TeamRow, at};
+use crate::digest::Digest;
+use crate::model::{AttachmentKey, OutcomeKind, OutcomeLine, TeamKey};
+
+/// Lines of one transaction. Others wait meanwhile, and a crash loses as many: they are loaded again.
+const LINES: usize = 20_000;
+/// Lines of one transaction while an empty catalog is filled: every page of an index is written once in each.
+const BULK_LINES: usize = 250_000;
+
+/// A load that is going on. It holds the catalog's connection while a transaction is open; dropped, it leaves what was
+/// committed, which is always fit to be gone on from.
+#[derive(Debug)]
+pub struct Load<'a> {
+    catalog: &'a Catalog,
+    open: Option<MutexGuard<'a, SqliteConnection>>,
+    /// Lines of the open transaction.
+    lines: usize,
+    /// Lines of this load.
+    total: usize,
+    /// Whether the catalog held nothing when the load began, so that it may be filled in bulk.
+    is_empty: bool,
+    bulk: Option<BulkLock>,
+}
+
+impl Catalog {
+    /// Begins to load lines of the journal.
+    pub async fn load(&self) -> Result<Load<'_>> {
+        let mut connection = self.connection().await;
+        let is_empty = bulk::is_empty(&mut connection).await?;
+        drop(connection);
+        Ok(Load { catalog: self, open: None, lines: 0, total: 0, is_empty, bulk: None })
+    }
+
+    /// Loads outcome lines of one team and merges them, in one transaction; see [`Load::outcomes`].
+    pub async fn load_outcomes(&self, archive: ArchiveRow, key: &TeamKey, lines: &[OutcomeLine]) -> Result<()> {
+        let mut load = self.load().await?;
+        load.outcomes(archive, key, lines).await?;
+        load.finish().await
+    }
+}
+
+impl<'a> Load<'a> {
+    /// The connection, inside a transaction.
+    async fn transaction(&mut self) -> Result<&mut SqliteConnection> {
+        if self.open.is_none() {
+            let mut connection = self.catalog.connection().await;
+            self.catalog.begin(&mut connection).await?;
+            self.open = Some(connection);
+        }
+        Ok(self.open.as_mut().expect("it was opened just now"))
+    }
+
+    /// Counts lines, and commits where they are enough.
+    async fn count(&mut self, lines: usize) -> Result<()> {
+        self.lines += lines;
+        self.total += lines;
+        if self.is_empty && self.bulk.is_none() && self.total >= LINES {
+            self.commit().await?;
+            let mut connection = self.catalog.connection().await;
+            self.bulk = bulk::begin(&mut connection, &self.catalog.folder).await?;
+            self.is_empty = self.bulk.is_some();
+        }
+        if self.lines >= if self.bulk.is_some() { BULK_LINES } else { LINES } {
+            self.commit().await?;
+        }
+        Ok(())
+    }
+
+    /// Makes what was loaded so far durable.
+    pub async fn commit(&mut self) -> Result<()> {
+        self.lines = 0;
+        if let Some(mut connection) = self.open.take() {
+            self.catalog.commit(&mut connection).await?;
+        }
+        Ok(())
+    }
+
+    /// Ends the load: everything is durable, and every index is there.
+    pub async fn finish(mut self) -> Result<()> {
+        self.commit().await?;
+        if let Some(lock) = self.bulk.take() {
+            let mut connection = self.catalog.connection().await;
+            bulk::end(&mut connection, lock).await?;
+        }
+        Ok(())
+    }
+
+    /// The team of this key in that archive, remembered at first sight.
+    pub async fn bind_team(&mut self, archive: ArchiveRow, key: &TeamKey) -> Result<TeamRow> {
+        super::bind_team(self.transaction().await?, archive, key).await
+    }
+
+    /// Notes that a segment has been loaded whole.
+    pub async fn remember_segment(&mut self, archive: ArchiveRow, key: &str, sha256: Digest) -> Result<()> {
+        super::journal::remember_segment(self.transaction().await?, archive, key, sha256).await
+    }
+
+    /// Loads messages of one team. An attachment without an outcome becomes pending, or skipped with generation 0 (see
+    /// [`Catalog::unjournaled_skips`]); an outcome that is known stays. Nothing of it counts as seen by this run.
+    pub async fn messages(&mut self, archive: ArchiveRow, key: &TeamKey, messages: &[IngestMessage]) -> Result<()> {
+        let now = self.catalog.clock.now_ms();
+        let team = self.bind_team(archive, key).await?;
+        super::ingest::insert(self.transaction().await?, team, messages, 0, "", now).await?;
+        self.count(messages.len()).await
+    }
+
+    /// Loads outcome lines of one team and merges them: `erased` wins, then `archived`, then the highest generation
+    /// (then `at`, then `writer_id`). Blobs that were not known are taken as `writing`, so that their bytes are read
+    /// before they are cited again.
+    pub async fn outcomes(&mut self, archive: ArchiveRow, key: &TeamKey, lines: &[OutcomeLine]) -> Result<()> {
+        let team = self.bind_team(archive, key).await?;
+        let connection = self.transaction().await?;
+        for chunk in chunks(lines) {
+            merge(connection, team, key, chunk).await?;
+        }
+        let cited: Vec<(Digest, u64)> = lines
+            .iter()
+            .filter(|line| line.kind == OutcomeKind::Archived)
+            .filter_map(|line| Some((line.sha256?, line.size_bytes.unwrap_or(0))))
+            .collect();
+        for chunk in chunks(&cited) {
+            let sql = format!(
+                "-- name: load_blobs
+                INSERT INTO blobs (archive_id, state, sha256, size_bytes) VALUES {}
+                ON CONFLICT (archive_id, sha256) DO NOTHING",
+                values(chunk.len(), 2, 2, "?1,'writing',")
+            );
+            let mut query = sqlx::query(AssertSqlSafe(sql)).bind(archive.0);
+            for (sha256, size) in chunk {
+                query = query.bind(&sha256.as_bytes()[..]).bind(column(*size));
+            }
+            query.execute(&mut *connection).await.map_err(at("load_blobs"))?;
+        }
+        let latest = lines.iter().map(|line| line.generation).max().unwrap_or(0);
+        sqlx::query(
+            "-- name: raise_generation
+            UPDATE generations SET latest = max(latest, $1) WHERE singleton = 1",
+        )
+        .bind(column(latest))
+        .execute(&mut *connection)
+        .await
+        .map_err(at("raise_generation"))?;
+        self.count(lines.len()).await
+    }
+}
+
+/// A count or size as a column.
+fn column(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+async fn merge(connection: &mut SqliteConnection, team: TeamRow, key: &TeamKey, lines: &[OutcomeLine]) -> Result<()> {
+    let sql = format!(
+        "-- name: load_outcomes
+        INSERT INTO attachments (team_id, key, attachment_id, state, generation, writer_id, updated_at,
+            sha256, size_bytes, sniffed_type, reason)
+        VALUES {}
+        ON CONFLICT (team_id, key) DO UPDATE SET
+            state = excluded.state, generation = excluded.generation, writer_id = excluded.writer_id,
+            updated_at = excluded.updated_at, sha256 = excluded.sha256, size_bytes = excluded.size_bytes,
+            sniffed_type = excluded.sniffed_type, reason = excluded.reason,
+            lease_token = NULL, lease_expires_at = NULL
+        WHERE CASE
+            WHEN attachments.state = 'erased' THEN false
+            WHEN excluded.state = 'erased' THEN true
+            WHEN (attachments.state = 'archived') <> (excluded.state = 'archived') THEN excluded.state = 'archived'
+            WHEN attachments.state = 'pending' THEN excluded.generation >= attachments.generation
+            ELSE (excluded.generation, excluded.updated_at, excluded.writer_id)
+                > (attachments.generation, attachments.updated_at, coalesce(attachments.writer_id, ''))
+        END",
+        values(lines.len(), 10, 2, "?1,")
+    );
+    let mut query = sqlx::query(AssertSqlSafe(sql)).bind(team.0);
+    for line in lines {
+        query = query
+            .bind(AttachmentKey::new(key, &line.attachment_id).as_bytes().to_vec())
+            .bind(line.attachment_id.as_str())
+            .bind(line.kind.as_str())
+            .bind(column(line.generation))
+            .bind(line.writer_id.0.as_str())
+            .bind(line.at.as_millisecond())
+            .bind(line.sha256.as_ref().map(|digest| &digest.as_bytes()[..]))
+            .bind(line.size_bytes.map(column))
+            .bind(line.sniffed_type.as_deref())
+            .bind(line.rule.as_deref().or(line.reason.as_deref()));
+    }
+    query.execute(connection).await.map_err(at("load_outcomes"))?;
+    Ok(())
+}

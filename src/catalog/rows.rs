@@ -1,0 +1,73 @@
+//! Batches as parameters: many rows in one `VALUES` list, and lists of keys in one packed BLOB. Both are several times
+//! cheaper than JSON, which SQLite takes apart anew for every field.
+
+use sqlx::sqlite::SqliteConnection;
+
+use super::{Result, at};
+
+/// Rows of one statement, largest first: a few texts, so that each is prepared once.
+const CHUNKS: [usize; 4] = [256, 32, 4, 1];
+/// The most keys that one packed list may hold: the rows of `temp.ordinals`.
+pub(super) const PACKED_KEYS: usize = 4096;
+
+/// Cuts rows into pieces whose lengths are those of few prepared statements.
+pub(super) fn chunks<T>(mut rows: &[T]) -> impl Iterator<Item = &[T]> {
+    std::iter::from_fn(move || {
+        let length = CHUNKS.into_iter().find(|length| *length <= rows.len())?;
+        let (chunk, rest) = rows.split_at(length);
+        rows = rest;
+        Some(chunk)
+    })
+}
+
+/// `rows` rows of `columns` parameters each, for `VALUES`. Parameters are numbered from `first`; each row begins with
+/// the text `fixed`.
+pub(super) fn values(rows: usize, columns: usize, first: usize, fixed: &str) -> String {
+    let mut text = String::with_capacity(rows * columns * 6);
+    for row in 0..rows {
+        text.push_str(if row == 0 { "(" } else { ",(" });
+        text.push_str(fixed);
+        for column in 0..columns {
+            let comma = if column == 0 { "" } else { "," };
+            text.push_str(&format!("{comma}?{}", first + row * columns + column));
+        }
+        text.push(')');
+    }
+    text
+}
+
+/// Makes the temporary tables of a connection: `seen`, what this run has met; `met`, the batch that is looked up;
+/// `ordinals`, the numbers that take a packed list apart.
+pub(super) async fn create_temporary(connection: &mut SqliteConnection) -> Result<()> {
+    for statement in [
+        "CREATE TEMP TABLE seen (attachment_row INTEGER PRIMARY KEY, known INTEGER NOT NULL)",
+        "CREATE TEMP TABLE met (line INTEGER NOT NULL, place INTEGER NOT NULL, attachment_row INTEGER NOT NULL,
+            state TEXT NOT NULL)",
+        "CREATE TEMP TABLE ordinals (i INTEGER PRIMARY KEY)",
+        "INSERT INTO temp.ordinals (i)
+            WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 4095) SELECT i FROM n",
+    ] {
+        sqlx::query(statement).execute(&mut *connection).await.map_err(at("create_temporary"))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_leave_no_row_out_and_have_few_lengths() {
+        let rows: Vec<usize> = (0..1000).collect();
+        for length in [0, 1, 3, 5, 31, 255, 256, 257, 1000] {
+            let chunks: Vec<&[usize]> = chunks(&rows[..length]).collect();
+            assert_eq!(chunks.concat(), rows[..length]);
+            assert!(chunks.iter().all(|chunk| CHUNKS.contains(&chunk.len())));
+        }
+    }
+
+    #[test]
+    fn values_number_their_parameters_in_order() {
+        assert_eq!(values(2, 2, 3, "?1,"), "(?1,?3,?4),(?1,?5,?6)");
+    }
+}
