@@ -24,7 +24,7 @@ pub struct BucketConfig {
     /// What all uploads together may hold in memory, in bytes. One part is always admitted.
     #[serde(rename = "max_upload_memory", deserialize_with = "values::size::<{ 5 << 20 }, { 1 << 40 }, _>")]
     pub max_upload_memory_bytes: u64,
-    /// For one request, the upload of its body included.
+    /// For an answer to begin, the upload of the request's body included, and then for the next bytes of it.
     #[serde(deserialize_with = "values::duration::<1000, 3_600_000, _>")]
     pub request_timeout: Duration,
     /// How often a request that failed for the server's reasons is sent again, before the run ends.

@@ -131,10 +131,18 @@ impl FromStr for Location {
         if bucket.is_empty() || bucket.len() > 255 || !bucket.chars().all(named) {
             return Err(InvalidLocation(format!("{bucket:?} is no name of a bucket; write s3://BUCKET/PREFIX")));
         }
-        let prefix = prefix.trim_matches('/');
-        if prefix.split('/').any(|part| matches!(part, "." | "..")) || prefix.contains("//") || prefix.len() > 512 {
+        let prefix = prefix.strip_suffix('/').unwrap_or(prefix);
+        // What the providers' clients would have to escape is refused, so that keys are the same in every tool.
+        let plain = |c: char| c.is_ascii_alphanumeric() || "/-_.=+@!,'() &$:;".contains(c);
+        if prefix.split('/').any(|part| matches!(part, "." | ".."))
+            || prefix.starts_with('/')
+            || prefix.contains("//")
+            || prefix.len() > 512
+            || !prefix.chars().all(plain)
+        {
             return Err(InvalidLocation(
-                "the prefix has an empty part, `.` or `..` in it, or more than 512 bytes; write one like \"mail/team\""
+                "the prefix has an empty part, `.` or `..` in it, characters other than plain letters, digits and common \
+                 signs, or more than 512 bytes; write one like \"mail/team\""
                     .into(),
             ));
         }
@@ -165,9 +173,20 @@ mod tests {
 
     #[test]
     fn what_names_no_place_is_refused_and_no_key_is_repeated() {
-        for text in
-            ["", "  ", "s3://", "s3:///prefix", "s3://a/../b", "s3://a//b", "ftp://a", "file:///a", "s3://b\u{7}"]
-        {
+        for text in [
+            "",
+            "  ",
+            "s3://",
+            "s3:///prefix",
+            "s3://a/../b",
+            "s3://a//b",
+            "s3://a/b*",
+            "s3://a/100%",
+            "s3://a/ä",
+            "ftp://a",
+            "file:///a",
+            "s3://b\u{7}",
+        ] {
             assert!(text.parse::<Location>().is_err(), "{text:?}");
         }
         let error = "s3://AKIA:hush@bucket/x".parse::<Location>().unwrap_err().to_string();
