@@ -84,7 +84,9 @@ fn main() -> Result<()> {
     }
     if wants("bucket") {
         match bucket::run(&options)? {
-            Some(totals) => println!("kills at random times, over a bucket: {}", totals.line()),
+            Some((totals, cut_off)) => {
+                println!("kills at random times, over a bucket: {}; uploads in parts cut off {cut_off}", totals.line());
+            }
             None => println!("kills over a bucket: skipped, for want of one; tests/crash/run --help says more"),
         }
     }
