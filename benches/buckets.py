@@ -4,15 +4,12 @@ against it."""
 import json
 import os
 import pathlib
-import sys
+
+import servers
+from origin import TOKEN, Workload
+from run import jellyjar_environment, measured, require, require_receipt
 
 HERE = pathlib.Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent / "tests" / "servers"))
-
-import servers  # noqa: E402
-from origin import TOKEN, Workload  # noqa: E402
-from run import jellyjar_environment, measured, require, require_receipt  # noqa: E402
-
 WORKLOADS = {
     "a": Workload("a", "20,000 distinct files of 4 to 64 KiB", 20_000, 20_000, (4 << 10, 64 << 10), 0.6),
     "b": Workload("b", "1,000 distinct files of 1 to 4 MiB", 1_000, 1_000, (1 << 20, 4 << 20), 0.7),

@@ -13,6 +13,8 @@ import socket
 import subprocess
 import time
 
+from servers import free_ports
+
 TOKEN = "benchmark-token"
 LINK_SECRET = "benchmark-link-secret"
 LINK_EXPIRES = 4_102_444_800  # 2100-01-01: the signature is checked, the clock is not what is measured
@@ -87,15 +89,6 @@ class Corpus:
                 body = {"event": "new_message", "created_at": at,
                         "data": {"message": message, "conversation": conversation, "is_new_conversation": False}}
                 dump.write(json.dumps(body, separators=(",", ":")) + "\n")
-
-
-def free_ports(count):
-    """Loopback ports that nobody listens on."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
 
 
 class Origin:

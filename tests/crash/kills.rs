@@ -14,7 +14,7 @@ use super::random::Random;
 use super::world::{Settings, Size, World};
 
 /// The dump of every life.
-const SIZE: Size = Size { messages: 200, per_message: 4, contents: 240, large: 24 };
+const SIZE: Size = Size { messages: 200, per_message: 4, contents: 240, large: 24, huge: 0 };
 
 /// What is kept between runs of this program.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -64,7 +64,7 @@ pub(crate) fn run(options: &Options) -> Result<Totals> {
 }
 
 /// One life with at most `kills` deaths.
-fn live(world: &World, seed: u64, number: u64, kills: u64, totals: &mut Totals) -> Result<()> {
+pub(crate) fn live(world: &World, seed: u64, number: u64, kills: u64, totals: &mut Totals) -> Result<()> {
     let mut random = Random::new(seed, number);
     let settings = Settings {
         batch_size: *random.pick(&[4, 8, 60, 512]),

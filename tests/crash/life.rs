@@ -67,9 +67,9 @@ impl Life {
     /// Looks at what a killed process left: its leases, and whether everything that it wrote holds.
     pub(crate) fn after_death(&mut self, world: &World) -> Result<()> {
         self.deaths += 1;
+        world.refresh(false)?;
         let root = world.archive();
-        let home = root.join(".jellyjar");
-        let snapshot = world.runtime.block_on(catalog::read(&home, &world.folder.join("catalog-copy")))?;
+        let snapshot = world.runtime.block_on(catalog::read(&world.home(), &world.folder.join("catalog-copy")))?;
         self.leases.extend(snapshot.leases.iter().cloned());
         let archive = Archive::read(&root, &mut self.hashed)?;
         report("after a kill", &archive.check_any_moment(&world.truth, Some(&snapshot)))
@@ -95,11 +95,12 @@ impl Life {
         if ran.status.code() != Some(0) {
             bail!("the last run of a life ended with {}: {}{}", ran.status, ran.stdout, ran.stderr);
         }
+        world.refresh(true)?;
         let root = world.archive();
         // Everything is hashed anew: what was right before may have been damaged since.
         self.hashed.clear();
         let archive = Archive::read(&root, &mut self.hashed)?;
-        let home = root.join(".jellyjar");
+        let home = world.home();
         let snapshot = world.runtime.block_on(catalog::read(&home, &world.folder.join("catalog-copy")))?;
         let exchanges = world.sim.exchange_counts();
         let mut leased: HashMap<String, u32> = HashMap::new();
@@ -107,7 +108,7 @@ impl Life {
             *leased.entry(id.clone()).or_default() += 1;
         }
         let mut findings = archive.check_any_moment(&world.truth, Some(&snapshot));
-        findings.extend(archive.check_end(&root, &world.truth, &exchanges, &leased)?);
+        findings.extend(archive.check_end(&home, &world.truth, &exchanges, &leased)?);
         findings.extend(check_receipt(&ran.receipt(), &world.truth));
         if !snapshot.leases.is_empty() {
             findings.push((Kind::Lost, format!("{} leases are held after the end", snapshot.leases.len())));
@@ -139,6 +140,7 @@ pub(crate) fn check_again(world: &World) -> Result<()> {
     if asked > 0 {
         findings.push((Kind::Twice, format!("a completed archive cost {asked} more requests")));
     }
+    world.refresh(true)?;
     let archive = Archive::read(&world.archive(), &mut HashSet::new())?;
     findings.extend(archive.check_any_moment(&world.truth, None));
     report("on the run after a life", &findings)

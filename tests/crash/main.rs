@@ -4,6 +4,7 @@
 
 #![expect(clippy::print_stdout, reason = "the report of a test program")]
 
+mod bucket;
 mod catalog;
 mod faults;
 mod files;
@@ -27,7 +28,8 @@ tests/crash/run [--kills N] [--seed S] [--resume] [--dir DIR] [PART…]
   --resume    go on from the totals that DIR keeps
   --dir DIR   where to work; a local disk (default: under target/)
   --program P the jellyjar to run (default: the one built with this)
-  PART        kills, steps, order, faults (default: all)";
+  PART        kills, bucket, steps, order, faults (default: all); bucket kills half of N, and needs a SeaweedFS:
+              tests/servers/run --only seaweedfs -- tests/crash/run bucket";
 
 /// What was asked for.
 #[derive(Debug)]
@@ -69,7 +71,7 @@ fn options() -> Result<Options> {
     Ok(options)
 }
 
-const PARTS: [&str; 4] = ["kills", "steps", "order", "faults"];
+const PARTS: [&str; 5] = ["kills", "bucket", "steps", "order", "faults"];
 
 fn main() -> Result<()> {
     let mut options = options()?;
@@ -79,6 +81,14 @@ fn main() -> Result<()> {
     if wants("kills") {
         let totals = kills::run(&options)?;
         println!("kills at random times: {}", totals.line());
+    }
+    if wants("bucket") {
+        match bucket::run(&options)? {
+            Some((totals, cut_off)) => {
+                println!("kills at random times, over a bucket: {}; uploads in parts cut off {cut_off}", totals.line());
+            }
+            None => println!("kills over a bucket: skipped, for want of one; tests/crash/run --help says more"),
+        }
     }
     if wants("steps") {
         let (totals, hit) = steps::run(&options)?;

@@ -216,7 +216,7 @@ impl Archive {
     /// alone, no more bytes than the truth are stored, and nothing temporary is left.
     pub(crate) fn check_end(
         &self,
-        root: &Path,
+        home: &Path,
         truth: &BTreeMap<String, Truth>,
         exchanges: &HashMap<String, u32>,
         leased: &HashMap<String, u32>,
@@ -256,9 +256,9 @@ impl Archive {
         for stranger in self.blobs.keys().filter(|name| !wanted.contains(name)) {
             say(Kind::Corrupt, format!("the blob {stranger} is nobody's"));
         }
-        for key in files_below(root, ".jellyjar")? {
+        for key in files_below(home, "")? {
             let name = key.rsplit('/').next().unwrap_or_default();
-            if key.starts_with(".jellyjar/spool/") || name.starts_with("put-") {
+            if key.starts_with("spool/") || name.starts_with("put-") {
                 say(Kind::Corrupt, format!("{key} was left behind"));
             }
         }

@@ -12,7 +12,7 @@ use super::trace::{self, Call};
 use super::world::{Ran, Settings, Size, World};
 
 /// A dump for runs that are traced.
-pub(crate) const SMALL: Size = Size { messages: 30, per_message: 3, contents: 50, large: 8 };
+pub(crate) const SMALL: Size = Size { messages: 30, per_message: 3, contents: 50, large: 8, huge: 0 };
 
 /// Small batches, each blob synced by itself; downloads in files.
 pub(crate) const SINGLE: Settings = Settings { batch_size: 6, memory_threshold_kib: 4, concurrency: 6 };

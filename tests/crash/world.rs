@@ -16,6 +16,7 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use tokio::runtime::Runtime;
 
+use super::bucket::Bucket;
 use super::files;
 
 /// A run that takes longer than this hangs.
@@ -46,12 +47,16 @@ pub(crate) struct Size {
     pub(crate) contents: u64,
     /// Attachments beyond what is spooled in memory.
     pub(crate) large: u64,
+    /// Attachments that a bucket gets in parts.
+    pub(crate) huge: u64,
 }
 
 /// Sizes of small attachments, in bytes.
 const SMALL: (u64, u64) = (200, 20_000);
 /// Sizes of large ones: on both sides of the default bound between memory and file.
 const LARGE: (u64, u64) = (200_000, 420_000);
+/// Sizes of huge ones: more than one of the smallest parts that S3 takes.
+const HUGE: (u64, u64) = (6 << 20, 11 << 20);
 
 /// A simulated Jelly with a dump, and a folder to work in.
 #[derive(Debug)]
@@ -66,6 +71,8 @@ pub(crate) struct World {
     pub(crate) folder: PathBuf,
     /// What every attachment of the dump has to end as.
     pub(crate) truth: BTreeMap<String, Truth>,
+    /// The bucket that the archive is in, if it is not a folder.
+    pub(crate) bucket: Option<Bucket>,
 }
 
 /// The settings of a life that decide which ways through the program are taken.
@@ -110,16 +117,27 @@ impl World {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         let sim = runtime.block_on(Sim::start(SimConfig { seed, ..SimConfig::default() }))?;
         fs::create_dir_all(folder)?;
-        let mut world =
-            Self { runtime, sim, folder: folder.to_owned(), program: program.to_owned(), truth: BTreeMap::new() };
+        let (folder, program) = (folder.to_owned(), program.to_owned());
+        let mut world = Self { runtime, sim, program, folder, truth: BTreeMap::new(), bucket: None };
         let inline = world.write_dump(seed, size)?;
         world.truth = world.runtime.block_on(download_all(&world.sim.base_url(), inline))?;
         Ok(world)
     }
 
-    /// Where the archive is.
+    /// Where the archive is; for a bucket, its copy (see [`refresh`](Self::refresh)).
     pub(crate) fn archive(&self) -> PathBuf {
         self.folder.join("archive")
+    }
+
+    /// Where the catalog is, and what is spooled.
+    pub(crate) fn home(&self) -> PathBuf {
+        if self.bucket.is_some() { self.folder.join("home") } else { self.archive().join(".jellyjar") }
+    }
+
+    /// Copies a bucket to where the archive would be as a folder: what is new, or everything `anew`.
+    pub(crate) fn refresh(&self, anew: bool) -> Result<()> {
+        let Some(bucket) = &self.bucket else { return Ok(()) };
+        self.runtime.block_on(bucket.copy_to(&self.archive(), anew))
     }
 
     /// Writes the dump and gives, for each attachment, whether it is inline wherever it occurs.
@@ -140,8 +158,16 @@ impl World {
             first_message: 1_000_000,
             ..CorpusConfig::default()
         };
+        let huge = CorpusConfig {
+            seed,
+            messages: size.huge,
+            sizes: HUGE,
+            first_message: 2_000_000,
+            ..CorpusConfig::default()
+        };
         let mut text = Vec::new();
         write_plain(&large, &mut text)?;
+        write_plain(&huge, &mut text)?;
         write_plain(&small, &mut text)?;
         let mut messages: Vec<Value> = text
             .split(|byte| *byte == b'\n')
@@ -178,12 +204,16 @@ impl World {
     /// Begins a life: an empty archive, counters at nothing, these settings and faults.
     pub(crate) fn begin(&self, settings: Settings, faults: Faults) -> Result<()> {
         files::remove_folder(&self.archive())?;
+        files::remove_folder(&self.home())?;
+        if let Some(bucket) = &self.bucket {
+            bucket.begin();
+        }
         fs::write(
             self.folder.join("jellyjar.toml"),
             format!(
                 "[worker]\nbatch_size = {}\nconcurrency = {}\nmax_leases = 256\nmax_wait = \"2s\"\n\
                  [spool]\nmemory_threshold = \"{} KiB\"\nmin_free = \"1 MiB\"\n\
-                 [retry]\nbase_delay = \"10ms\"\n",
+                 [retry]\nbase_delay = \"10ms\"\n[bucket]\npart_size = \"5 MiB\"\n",
                 settings.batch_size, settings.concurrency, settings.memory_threshold_kib
             ),
         )?;
@@ -206,6 +236,15 @@ impl World {
     }
 
     fn spawn_replay(&self, tracer: &[String], dump: &str) -> Result<Child> {
+        self.spawn_command(tracer, &["replay", dump])
+    }
+
+    /// Runs any command of the program over the archive to its end.
+    pub(crate) fn command(&self, words: &[&str]) -> Result<Ran> {
+        self.wait(self.spawn_command(&[], words)?, None)
+    }
+
+    fn spawn_command(&self, tracer: &[String], words: &[&str]) -> Result<Child> {
         let mut command = match tracer {
             [] => Command::new(&self.program),
             [tracer, options @ ..] => {
@@ -214,8 +253,10 @@ impl World {
                 command
             }
         };
+        let place = self.bucket.as_ref().map_or_else(|| "archive".to_owned(), Bucket::location);
         command
-            .args(["--config", "jellyjar.toml", "--quiet", "--json", "--archive", "archive", "replay", dump])
+            .args(["--config", "jellyjar.toml", "--quiet", "--json", "--archive", &place])
+            .args(words)
             .current_dir(&self.folder)
             .process_group(0)
             .env_clear()
@@ -223,6 +264,8 @@ impl World {
             .env("HOME", &self.folder)
             .env("JELLY_API_URL", self.sim.base_url())
             .env("JELLY_API_TOKEN", "sim-token")
+            .envs(self.bucket.iter().flat_map(Bucket::environment))
+            .envs(self.bucket.iter().map(|_| ("JELLYJAR_CATALOG", self.home())))
             .stdin(Stdio::null())
             .stdout(File::create(self.folder.join("stdout"))?)
             .stderr(File::create(self.folder.join("stderr"))?);
@@ -262,7 +305,7 @@ impl World {
     /// Removes the catalog, as a person might who has lost it.
     pub(crate) fn delete_catalog(&self) -> Result<()> {
         for name in ["catalog.sqlite", "catalog.sqlite-wal", "catalog.sqlite-shm"] {
-            match fs::remove_file(self.archive().join(".jellyjar").join(name)) {
+            match fs::remove_file(self.home().join(name)) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
                 _ => {}
             }

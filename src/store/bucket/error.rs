@@ -107,6 +107,10 @@ fn classify(error: &Error, code: Option<&str>, text: &str) -> (Fault, String) {
         "ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired" | "RequestExpired" => {
             return (Fault::Expired, said("the credentials' session has expired"));
         }
+        // The client tells a denied list from no other failure.
+        "AccessDenied" | "AuthorizationPermissionMismatch" => {
+            return (Fault::Permission, said("the credentials may not do this"));
+        }
         "RequestTimeTooSkewed" | "RequestTimeSkewed" => {
             return (Fault::Clock, said("the server's clock and this machine's differ too much"));
         }

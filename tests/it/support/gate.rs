@@ -213,6 +213,8 @@ async fn ask(behind: &Behind, mut request: Request<Bytes>) -> Result<Response<Fu
         }
         Behind::S3(service) => whole(service.call(request.map(s3s::Body::from)).await.map_err(|_| Lost)?).await,
         Behind::GcsShaped(service) => {
+            // Google's tokens are no signatures of S3.
+            request.headers_mut().remove(header::AUTHORIZATION);
             rename(request.headers_mut(), "x-goog-", "x-amz-");
             if request.headers_mut().remove("x-amz-if-generation-match").is_some_and(|generation| generation == "0") {
                 request.headers_mut().insert(header::IF_NONE_MATCH, HeaderValue::from_static("*"));
