@@ -22,8 +22,8 @@ use crate::store::{Archive, JournalWriter, StoreError};
 pub use accept::{Accepted, accept};
 pub use compact::{Compacted, Refused, compact};
 pub use export::{
-    ExportError, ExportOptions, ExportProgress, ExportReport, ExportTrouble, HardLinks, Selection, Template, TemplateError,
-    export,
+    ExportError, ExportOptions, ExportProgress, ExportReport, ExportTrouble, HardLinks, Selection, Template,
+    TemplateError, export,
 };
 pub use rebuild::{Rebuilt, rebuild};
 pub use repair::{RepairAccess, Repaired, Unrepaired, repair};

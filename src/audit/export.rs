@@ -394,8 +394,7 @@ async fn load(
         for (line, _) in batch {
             names.take(&line.path);
             let Some(id) = line.id() else { continue };
-            let conversation =
-                conversation_id(&line.team, line.conversation_id.as_deref(), line.message_id.as_deref());
+            let conversation = conversation_id(&line.team, line.conversation_id.as_deref(), line.message_id.as_deref());
             if let (Some(id), Some((folder, _)), true) =
                 (conversation, line.path.rsplit_once('/'), options.template.has_conversation_folder())
             {

@@ -174,6 +174,8 @@ impl Catalog {
         self.end_export().await?;
         let mut connection = self.connection().await;
         for sql in [
+            // Their keys come in no order: most pages of a million places should stay in memory while they are filled.
+            "PRAGMA temp.cache_size = -32000",
             "CREATE TEMP TABLE export_places (id BLOB PRIMARY KEY, position BLOB NOT NULL, message_row INTEGER NOT NULL,
                 place INTEGER NOT NULL, sha256 BLOB NOT NULL, size_bytes INTEGER NOT NULL, conversation BLOB) WITHOUT ROWID",
             "CREATE TEMP TABLE export_conversations (id BLOB PRIMARY KEY, position BLOB NOT NULL, sent_ms INTEGER,
@@ -227,7 +229,8 @@ impl Catalog {
         let places: Vec<_> = places
             .iter()
             .map(|place| {
-                let (id, order, conversation) = (hex(&place.id), hex(&place.order), place.conversation.map(|id| hex(&id)));
+                let (id, order, conversation) =
+                    (hex(&place.id), hex(&place.order), place.conversation.map(|id| hex(&id)));
                 (id, order, place.link.0, place.link.1, place.sha256, place.size_bytes, conversation)
             })
             .collect();
@@ -268,8 +271,7 @@ impl Catalog {
 
     /// Remembers paths that are given away; of those with one id, the last.
     pub async fn remember_exported(&self, exported: &[Exported]) -> Result<()> {
-        let rows: Vec<_> =
-            exported.iter().map(|one| (hex(&one.id), &one.path, one.sha256, one.modified_ms)).collect();
+        let rows: Vec<_> = exported.iter().map(|one| (hex(&one.id), &one.path, one.sha256, one.modified_ms)).collect();
         let mut connection = self.connection().await;
         sqlx::query(
             "-- name: remember_exported

@@ -306,7 +306,9 @@ fn text(answer: &Answer) -> String {
     }
     out.push_str(&match () {
         () if answer.interrupted => "Interrupted. Run the same command again to go on.".to_owned(),
-        () if answer.ok => format!("The export is whole. Prove it: cd '{destination}' && sha256sum -c --quiet SHA256SUMS"),
+        () if answer.ok => {
+            format!("The export is whole. Prove it: cd '{destination}' && sha256sum -c --quiet SHA256SUMS")
+        }
         () => "The export is NOT whole; see above what to do.".to_owned(),
     });
     out
@@ -335,7 +337,11 @@ fn plan(answer: &Answer) -> String {
     out.push_str(&format!("{:<14}{:>12}  {}\n", "files", number(totals.places), size(totals.bytes)));
     out.push_str(&line("to export", totals.new_places, &size(totals.new_bytes)));
     out.push_str(&line("present", report.present, "exported before"));
-    out.push_str(&format!("{:<14}{:>12}  of contents that are new there\n", "to write", size(totals.new_content_bytes)));
+    out.push_str(&format!(
+        "{:<14}{:>12}  of contents that are new there\n",
+        "to write",
+        size(totals.new_content_bytes)
+    ));
     for path in &report.first_paths {
         out.push_str(&format!("  {}\n", output::printable(path, 300)));
     }

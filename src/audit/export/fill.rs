@@ -11,7 +11,9 @@ use super::copy::{Copied, copy};
 use super::destination::{Destination, Named, same_time};
 use super::manifest::{Line, ProgressWriter, Status, blocking};
 use super::names::Names;
-use super::{ExportError, ExportOptions, ExportProgress, ExportReport, HardLinks, Subject, Template, conversation, sent_ms};
+use super::{
+    ExportError, ExportOptions, ExportProgress, ExportReport, HardLinks, Subject, Template, conversation, sent_ms,
+};
 use crate::catalog::{ExportItem, Exported};
 use crate::digest::Digest;
 
@@ -185,7 +187,8 @@ impl<'a> Fill<'a> {
                     } else {
                         self.count(1, |report| &mut report.damaged);
                     }
-                    self.report.tell(&work.path, format!("{reason}; run `jellyjar verify --repair`, then export again"));
+                    self.report
+                        .tell(&work.path, format!("{reason}; run `jellyjar verify --repair`, then export again"));
                     // The manifest says so already.
                     if work.item.given.as_ref().is_some_and(|(_, modified)| modified.is_none()) {
                         continue;

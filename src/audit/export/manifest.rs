@@ -155,7 +155,8 @@ impl Line {
 fn cell(text: &str) -> String {
     let plain: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     // Spreadsheets take formulas behind spaces and in full-width signs too.
-    if plain.trim_start().starts_with(['=', '+', '-', '@', '＝', '＋', '－', '＠']) || text.starts_with(['\t', '\r']) {
+    if plain.trim_start().starts_with(['=', '+', '-', '@', '＝', '＋', '－', '＠']) || text.starts_with(['\t', '\r'])
+    {
         format!("'{plain}")
     } else {
         plain
@@ -243,8 +244,7 @@ impl ProgressWriter {
     pub(super) fn open(destination: &Destination, end: u64) -> Result<Self, ExportError> {
         let path = destination.own(PROGRESS);
         let io = |doing| ExportError::io(doing, &path);
-        let mut file =
-            File::options().create(true).truncate(false).write(true).open(&path).map_err(io("open"))?;
+        let mut file = File::options().create(true).truncate(false).write(true).open(&path).map_err(io("open"))?;
         file.set_len(end).map_err(io("cut"))?;
         file.seek(SeekFrom::End(0)).map_err(io("read"))?;
         Ok(Self { path, file })
@@ -373,9 +373,10 @@ impl Merger {
             self.write(&line)?;
             self.next = self.before.next()?.map(|(line, _)| line);
         }
-        let csv = self.csv.into_inner().map_err(|error| {
-            ExportError::io("write", &destination.own(CSV))(io::Error::other(error.to_string()))
-        })?;
+        let csv = self
+            .csv
+            .into_inner()
+            .map_err(|error| ExportError::io("write", &destination.own(CSV))(io::Error::other(error.to_string())))?;
         let (csv, json) = (csv.finish()?, self.json.finish()?);
         for (digest, name) in [(csv, CSV), (json, JSON)] {
             writeln!(self.sums, "{digest}  {name}").map_err(ExportError::io("write", &self.sums.path))?;

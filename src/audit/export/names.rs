@@ -64,7 +64,8 @@ fn units(text: &str) -> usize {
 
 /// Makes one component of a path out of any text. An extension survives where the text has to be cut; none is added.
 pub(super) fn component(text: &str, limit: Limit) -> String {
-    let visible: String = text.chars().filter(|c| !is_hidden(*c)).map(|c| if is_private(c) { '_' } else { c }).collect();
+    let visible: String =
+        text.chars().filter(|c| !is_hidden(*c)).map(|c| if is_private(c) { '_' } else { c }).collect();
     let composed = ComposingNormalizerBorrowed::new_nfc().normalize(&visible);
     let mut name = sanitise_with_options(&composed, &OPTIONS);
     if name.starts_with('-') {
@@ -278,8 +279,9 @@ mod tests {
         let piece = prop_oneof![
             any::<char>().prop_map(String::from),
             proptest::sample::select(vec![
-                "/", "\\", "..", ".", " ", ":", "\0", "\n", "\u{202e}", "\u{200d}", "CON", "nul", "COM1", "lpt³", "-", "é", "e\u{301}",
-                "\u{338}", "<", ".pdf", ".tar.gz", "(2)", "😀", "ß", "\u{feff}", "\u{f03a}", "\u{ffff}", "~", "%2e",
+                "/", "\\", "..", ".", " ", ":", "\0", "\n", "\u{202e}", "\u{200d}", "CON", "nul", "COM1", "lpt³", "-",
+                "é", "e\u{301}", "\u{338}", "<", ".pdf", ".tar.gz", "(2)", "😀", "ß", "\u{feff}", "\u{f03a}",
+                "\u{ffff}", "~", "%2e",
             ])
             .prop_map(str::to_owned),
             "[a-z]{1,60}",

@@ -108,8 +108,9 @@ impl Template {
                     components.push(Vec::new());
                 }
                 '{' => {
-                    let name: String =
-                        std::iter::from_fn(|| characters.next_if(|(_, c)| !"{}/".contains(*c))).map(|(_, c)| c).collect();
+                    let name: String = std::iter::from_fn(|| characters.next_if(|(_, c)| !"{}/".contains(*c)))
+                        .map(|(_, c)| c)
+                        .collect();
                     if characters.next_if(|(_, c)| *c == '}').is_none() {
                         return Err(wrong("this { has no }; a field is written like {name}".into()));
                     }
@@ -133,7 +134,9 @@ impl Template {
             }
         }
         if components.last().is_none_or(Vec::is_empty) {
-            return Err(TemplateError("the template ends with /; it needs the file's name behind it, like {name}".into()));
+            return Err(TemplateError(
+                "the template ends with /; it needs the file's name behind it, like {name}".into(),
+            ));
         }
         if components.len() > MAX_FOLDERS + 1 {
             let folders = components.len() - 1;
@@ -174,7 +177,12 @@ impl Template {
     }
 
     /// The folders, joined by `/`, and the file's name; each safe on its own.
-    pub(super) fn render(&self, row: &ExportRow, sent_ms: Option<i64>, conversation: &Conversation) -> (String, String) {
+    pub(super) fn render(
+        &self,
+        row: &ExportRow,
+        sent_ms: Option<i64>,
+        conversation: &Conversation,
+    ) -> (String, String) {
         let values = Values { row, sent: sent_ms.and_then(civil), conversation };
         let depth = self.components.len() - 1;
         let mut folders = String::new();
@@ -282,7 +290,6 @@ fn civil(ms: i64) -> Option<DateTime> {
     let civil = TimeZone::UTC.to_datetime(Timestamp::from_millisecond(ms).ok()?);
     (civil.year() >= 0).then_some(civil)
 }
-
 
 #[cfg(test)]
 mod tests {
