@@ -1,11 +1,14 @@
 //! One file of an export: its bytes, proven on the way.
 
 use std::fs::{File, Permissions};
-use std::io::{self, Read, Write as _};
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use futures::StreamExt as _;
+
+use super::super::journal::causes;
 use super::destination::{file_time, modified_ms};
 use super::{ExportError, ExportProgress, HardLinks};
 use crate::digest::{Digest, Hasher};
@@ -16,7 +19,7 @@ use crate::store::{Archive, StoreError, blob_key};
 pub(super) enum Copied {
     /// They are right, and lie in the temporary file, which has this time.
     Proven { modified_ms: i64, written: u64 },
-    /// The archive's copy hashes to something else, or cannot be read.
+    /// The archive's copy hashes to something else, or cannot be read: what it does.
     Damaged(String),
     /// The archive has no copy.
     Missing,
@@ -24,18 +27,12 @@ pub(super) enum Copied {
     Stopped,
 }
 
-/// The archive's copy of some bytes, to be read; `None` where there is none. Everything that an export reads of the
-/// archive's contents comes through here and [`path_of`].
-fn open(archive: &Archive, digest: Digest) -> Result<Option<impl Read>, StoreError> {
-    archive.open_bytes(digest, false)
-}
-
 /// The file of a content, where the archive is a folder.
 fn path_of(archive: &Archive, digest: Digest) -> Option<PathBuf> {
-    Some(archive.folder().path(&blob_key(digest)))
+    Some(archive.folder()?.path(&blob_key(digest)))
 }
 
-/// Makes `temporary` a proven copy of a content, with the time `sent_ms`.
+/// Makes `temporary` a proven copy of a content, with the time `sent_ms`. Runs on a thread that may wait.
 pub(super) fn copy(
     archive: &Archive,
     digest: Digest,
@@ -50,34 +47,33 @@ pub(super) fn copy(
     {
         return Ok(Copied::Proven { modified_ms, written: 0 });
     }
-    let mut from = match open(archive, digest) {
+    let runtime = tokio::runtime::Handle::current();
+    let unreadable = |error: StoreError| Ok(Copied::Damaged(format!("cannot be read: {}", causes(&error))));
+    let mut from = match runtime.block_on(archive.open_bytes(digest, false)) {
         Ok(Some(from)) => from,
         Ok(None) => return Ok(Copied::Missing),
-        Err(error) => return Ok(Copied::Damaged(format!("it cannot be opened: {error}"))),
+        Err(error) => return unreadable(error),
     };
     let io = |doing| ExportError::io(doing, temporary);
     let mut to = File::create(temporary).map_err(io("make"))?;
     let mut hasher = Hasher::default();
-    let mut buffer = vec![0; 128 << 10];
     let mut written = 0;
-    loop {
+    while let Some(chunk) = runtime.block_on(from.next()) {
         if progress.stop.load(Ordering::Relaxed) {
             return Ok(Copied::Stopped);
         }
-        let length = match from.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(length) => length,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Ok(Copied::Damaged(format!("it cannot be read: {error}"))),
+        let chunk = match chunk {
+            Ok(chunk) => chunk,
+            Err(error) => return unreadable(error),
         };
-        hasher.update(&buffer[..length]);
-        to.write_all(&buffer[..length]).map_err(io("write"))?;
-        written += length as u64;
-        add(&progress.bytes, length as u64);
+        hasher.update(&chunk);
+        to.write_all(&chunk).map_err(io("write"))?;
+        written += chunk.len() as u64;
+        add(&progress.bytes, chunk.len() as u64);
     }
     let found = hasher.finish();
     if found != digest {
-        return Ok(Copied::Damaged(format!("its bytes hash to {found}")));
+        return Ok(Copied::Damaged(format!("is damaged: its bytes hash to {found}")));
     }
     let (time, modified_ms) = file_time(sent_ms);
     to.set_modified(time).map_err(io("set the time of"))?;

@@ -250,7 +250,7 @@ impl<'a> Fill<'a> {
                     proven.push((work, number, modified_ms));
                 }
                 Copied::Damaged(reason) => {
-                    let reason = format!("the archive's copy is damaged: {reason}");
+                    let reason = format!("the archive's copy {reason}");
                     done.push((work, Outcome::Failed(Status::Damaged, Some(reason))));
                 }
                 Copied::Missing => done.push((work, Outcome::Failed(Status::Missing, None))),
