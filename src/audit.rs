@@ -1,9 +1,11 @@
-//! Proving an archive, and putting right what is wrong with it: verify, repair, rebuild, accept.
+//! Proving an archive, putting right what is wrong with it, and giving its files back: verify, repair, rebuild, accept,
+//! export.
 
 mod accept;
 mod blobs;
 mod chain;
 mod compact;
+mod export;
 mod journal;
 mod rebuild;
 mod repair;
@@ -19,6 +21,10 @@ use crate::store::{Archive, JournalWriter, StoreError};
 
 pub use accept::{Accepted, accept};
 pub use compact::{Compacted, Refused, compact};
+pub use export::{
+    ExportError, ExportOptions, ExportProgress, ExportReport, ExportTrouble, HardLinks, Selection, Template,
+    TemplateError, export,
+};
 pub use rebuild::{Rebuilt, rebuild};
 pub use repair::{RepairAccess, Repaired, Unrepaired, repair};
 pub use report::{BrokenBytes, Finding, FindingKind, Looked, Report};

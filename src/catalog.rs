@@ -7,6 +7,7 @@ mod audit;
 mod bulk;
 mod completion;
 mod decisions;
+mod export;
 mod ingest;
 mod jobs;
 mod journal;
@@ -32,6 +33,7 @@ use crate::model::TeamKey;
 
 pub use audit::{CitedBytes, Difference};
 pub use completion::{Completion, Intent, NewState};
+pub use export::{ExportConversation, ExportItem, ExportPlace, ExportRow, ExportTotals, Exported};
 pub use ingest::{IngestMessage, IngestReference, Ingested, Known, MetLines};
 pub use jobs::{Job, Lease, LeaseTicket};
 pub use journal::{LoadedSegment, UnjournaledSkip};

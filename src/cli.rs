@@ -4,6 +4,7 @@ mod accept;
 mod compact;
 pub mod config;
 mod demo;
+mod export;
 mod failed;
 pub mod filter_args;
 mod get;
@@ -137,6 +138,8 @@ enum Command {
     Rejected(rejected::RejectedArgs),
     /// An attachment's bytes, proven, to a file or standard output
     Get(get::GetArgs),
+    /// A tree of readable names for an auditor, or to leave with, each file proven
+    Export(export::ExportArgs),
     /// Prove that journal, catalog and bytes are whole, and repair bytes
     Verify(verify::VerifyArgs),
     /// Merge the journal's small segments of past days into large ones
@@ -178,6 +181,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Retry(args) => retry::run(args, &global).await,
         Command::Rejected(args) => rejected::run(args, &global).await,
         Command::Get(args) => get::run(args, &global).await,
+        Command::Export(args) => export::run(args, &global).await,
         Command::Verify(args) => verify::run(args, &global).await,
         Command::Compact(args) => compact::run(args, &global).await,
         Command::Rebuild(args) => rebuild::run(args, &global).await,

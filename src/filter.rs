@@ -181,7 +181,7 @@ impl Filter {
 
 /// Patterns of one setting.
 #[derive(Debug, Clone)]
-struct Patterns {
+pub struct Patterns {
     key: &'static str,
     patterns: Vec<(Pattern, String)>,
 }
@@ -202,7 +202,8 @@ impl Pattern {
 }
 
 impl Patterns {
-    fn compile(key: &'static str, texts: &[String]) -> Result<Self, FilterError> {
+    /// Reads patterns with `*`, `?` and `{a,b}`, in which case does not count. `key` names them in errors.
+    pub fn compile(key: &'static str, texts: &[String]) -> Result<Self, FilterError> {
         Self::make(key, texts, |text| {
             // Both sides are lowercased as text: the matcher itself folds the case of ASCII alone.
             GlobBuilder::new(&text.trim().to_lowercase())
@@ -242,6 +243,16 @@ impl Patterns {
         Ok(Self { key, patterns: texts.iter().map(compile).collect::<Result<_, _>>().map_err(blame)? })
     }
 
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.patterns.is_empty()
+    }
+
+    /// Whether one of them matches this text, which is in lower case.
+    pub fn match_text(&self, lowercase: &str) -> bool {
+        self.matching(lowercase).is_some()
+    }
+
     /// The rule's text if there are patterns and no value matches one.
     fn keeps_none(&self, values: &[String]) -> Option<Cow<'static, str>> {
         if self.patterns.is_empty() || values.iter().any(|value| self.matching(value).is_some()) {
@@ -271,7 +282,7 @@ fn rule(key: &str, value: &str) -> Cow<'static, str> {
 }
 
 /// A media type without its parameters, lowercase.
-fn essence(content_type: &str) -> String {
+pub fn essence(content_type: &str) -> String {
     content_type.split(';').next().unwrap_or_default().trim().to_lowercase()
 }
 
@@ -284,7 +295,7 @@ fn is_image(content_type: Option<&str>, lowercase_name: &str) -> bool {
 }
 
 /// The address in `Name <address>` or in plain text, lowercase.
-fn address(from: &str) -> String {
+pub fn address(from: &str) -> String {
     let inner = from.rsplit_once('<').map_or(from, |(_, rest)| rest.split('>').next().unwrap_or(rest));
     inner.trim().to_lowercase()
 }

@@ -8,6 +8,7 @@ mod bad_input;
 mod bucket;
 mod command_line;
 mod demo;
+mod export;
 mod faults;
 mod filters;
 mod interruption;

@@ -1,0 +1,418 @@
+//! What an export reads and remembers: archived attachments with their messages, and, in temporary tables on disk, the
+//! places they get. Memory stays flat however many there are.
+
+use serde::Serialize;
+use sqlx::sqlite::SqliteRow;
+use sqlx::{Connection as _, Row as _};
+
+use super::report::unsigned;
+use super::{ArchiveRow, Catalog, CatalogError, Result, at, json};
+use crate::digest::Digest;
+use crate::model::AttachmentKey;
+
+/// An archived attachment as one message line shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExportRow {
+    /// The row of the message line.
+    pub message_row: i64,
+    /// Its place in the message.
+    pub place: i64,
+    /// Its key.
+    pub key: AttachmentKey,
+    /// Its team's `archive_key`.
+    pub team: String,
+    /// The bytes it has.
+    pub sha256: Digest,
+    /// Their size.
+    pub size_bytes: u64,
+    /// The media type that those bytes show.
+    pub sniffed_type: Option<String>,
+    /// When it was archived, in milliseconds since the Unix epoch.
+    pub archived_at_ms: i64,
+    /// Its file name, as it came.
+    pub name: Option<String>,
+    /// Its declared media type.
+    pub content_type: Option<String>,
+    /// The message's subject.
+    pub subject: Option<String>,
+    /// Its first sender.
+    pub sender: Option<String>,
+    /// When it was sent, as it came.
+    pub sent_at: Option<String>,
+    /// Its id.
+    pub message_id: Option<String>,
+    /// Its conversation's id.
+    pub conversation_id: Option<String>,
+    /// The digest of the message line, which is the same in every catalog.
+    pub line_digest: [u8; 16],
+}
+
+/// A place of an export: an attachment in one conversation, or once. Of several messages the least `order` counts.
+#[derive(Debug, Clone)]
+pub struct ExportPlace {
+    /// What it is, the same in every run.
+    pub id: [u8; 16],
+    /// Where it stands among all places.
+    pub order: Vec<u8>,
+    /// The message line and the place in it.
+    pub link: (i64, i64),
+    /// The bytes.
+    pub sha256: Digest,
+    /// Their size.
+    pub size_bytes: u64,
+    /// The conversation, where that matters.
+    pub conversation: Option<[u8; 16]>,
+}
+
+/// A message with files, as its conversation sees it. Of several the least `order` counts.
+#[derive(Debug, Clone)]
+pub struct ExportConversation {
+    /// The conversation.
+    pub id: [u8; 16],
+    /// Where the message stands among all.
+    pub order: Vec<u8>,
+    /// When it was sent.
+    pub sent_ms: Option<i64>,
+    /// Its subject.
+    pub subject: Option<String>,
+    /// The folder that an earlier run gave the conversation.
+    pub folder: Option<String>,
+}
+
+/// A path that an export has given away.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exported {
+    /// The place.
+    pub id: [u8; 16],
+    /// Its path.
+    pub path: String,
+    /// The bytes that belong there.
+    pub sha256: Digest,
+    /// The file's time, if the file was made.
+    pub modified_ms: Option<i64>,
+}
+
+/// A place, with everything that is known of it.
+#[derive(Debug, Clone)]
+pub struct ExportItem {
+    /// The place.
+    pub id: [u8; 16],
+    /// Where it stands among all places: the cursor.
+    pub order: Vec<u8>,
+    /// The attachment and its message.
+    pub row: ExportRow,
+    /// When the first message of its conversation was sent.
+    pub conversation_sent_ms: Option<i64>,
+    /// The subject of that message.
+    pub conversation_subject: Option<String>,
+    /// The folder that an earlier run gave the conversation.
+    pub folder: Option<String>,
+    /// The path that an earlier run gave it, and the time of the file.
+    pub given: Option<(String, Option<i64>)>,
+}
+
+/// What there is to export.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct ExportTotals {
+    /// Places.
+    pub places: u64,
+    /// The bytes of all their files.
+    pub bytes: u64,
+    /// Places without a file from an earlier run.
+    pub new_places: u64,
+    /// The bytes of their files.
+    pub new_bytes: u64,
+    /// The bytes of those of their contents that no earlier file has, each once.
+    pub new_content_bytes: u64,
+}
+
+const ROW_COLUMNS: &str = "l.message_row, l.place, a.key, t.archive_key, a.sha256, a.size_bytes, a.sniffed_type,
+        a.updated_at, l.name, l.content_type, m.subject, m.sender, m.sent_at, m.message_id, m.conversation_id,
+        m.line_digest";
+
+fn digest(bytes: Option<&[u8]>) -> Result<Digest> {
+    let bytes = bytes.and_then(|bytes| bytes.try_into().ok());
+    bytes.map(Digest::from_bytes).ok_or_else(|| CatalogError::Impossible("attachments.sha256".into()))
+}
+
+fn short(bytes: &[u8]) -> Result<[u8; 16]> {
+    bytes.try_into().map_err(|_| CatalogError::Impossible("a key of 16 bytes".into()))
+}
+
+fn export_row(row: &SqliteRow) -> Result<ExportRow> {
+    let key = AttachmentKey::from_slice(row.get(2));
+    Ok(ExportRow {
+        message_row: row.get(0),
+        place: row.get(1),
+        key: key.ok_or_else(|| CatalogError::Impossible("attachments.key".into()))?,
+        team: row.get(3),
+        sha256: digest(row.get(4))?,
+        size_bytes: unsigned(row, 5),
+        sniffed_type: row.get(6),
+        archived_at_ms: row.get(7),
+        name: row.get(8),
+        content_type: row.get(9),
+        subject: row.get(10),
+        sender: row.get(11),
+        sent_at: row.get(12),
+        message_id: row.get(13),
+        conversation_id: row.get(14),
+        line_digest: short(row.get(15))?,
+    })
+}
+
+fn hex(bytes: &[u8]) -> String {
+    data_encoding::HEXLOWER.encode(bytes)
+}
+
+/// What begins and ends an export: its tables.
+const TABLES: [&str; 4] = ["export_places", "export_conversations", "exported", "export_lines"];
+
+impl Catalog {
+    /// Begins an export on this connection: its temporary tables are empty.
+    pub async fn begin_export(&self) -> Result<()> {
+        self.end_export().await?;
+        let mut connection = self.connection().await;
+        for sql in [
+            // Their keys come in no order: most pages of a million places should stay in memory while they are filled.
+            "PRAGMA temp.cache_size = -32000",
+            "CREATE TEMP TABLE export_places (id BLOB PRIMARY KEY, position BLOB NOT NULL, message_row INTEGER NOT NULL,
+                place INTEGER NOT NULL, sha256 BLOB NOT NULL, size_bytes INTEGER NOT NULL, conversation BLOB) WITHOUT ROWID",
+            "CREATE TEMP TABLE export_conversations (id BLOB PRIMARY KEY, position BLOB NOT NULL, sent_ms INTEGER,
+                subject TEXT, folder TEXT) WITHOUT ROWID",
+            "CREATE TEMP TABLE exported (id BLOB PRIMARY KEY, path TEXT NOT NULL, sha256 BLOB NOT NULL,
+                modified_ms INTEGER) WITHOUT ROWID",
+            "CREATE INDEX temp.exported_sha256 ON exported (sha256, path) WHERE modified_ms IS NOT NULL",
+            "CREATE TEMP TABLE export_lines (path TEXT PRIMARY KEY, byte_offset INTEGER NOT NULL) WITHOUT ROWID",
+        ] {
+            sqlx::query(sql).execute(&mut *connection).await.map_err(at("begin_export"))?;
+        }
+        Ok(())
+    }
+
+    /// Ends an export: its temporary tables go.
+    pub async fn end_export(&self) -> Result<()> {
+        let mut connection = self.connection().await;
+        for table in TABLES {
+            sqlx::query(sqlx::AssertSqlSafe(format!("DROP TABLE IF EXISTS temp.{table}")))
+                .execute(&mut *connection)
+                .await
+                .map_err(at("end_export"))?;
+        }
+        Ok(())
+    }
+
+    /// Archived attachments by the messages that show them, in the order of their rows: at most `limit` after `after`.
+    pub async fn export_rows(&self, archive: ArchiveRow, after: (i64, i64), limit: u32) -> Result<Vec<ExportRow>> {
+        let sql = format!(
+            "-- name: export_rows
+            SELECT {ROW_COLUMNS} FROM links l
+            CROSS JOIN messages m ON m.id = l.message_row CROSS JOIN teams t ON t.id = m.team_id
+            CROSS JOIN attachments a ON a.id = l.attachment_row
+            WHERE (l.message_row, l.place) > ($2, $3) AND t.archive_id = $1 AND a.state = 'archived'
+            ORDER BY l.message_row, l.place LIMIT $4"
+        );
+        let mut connection = self.connection().await;
+        let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
+            .bind(archive.0)
+            .bind(after.0)
+            .bind(after.1)
+            .bind(limit)
+            .fetch_all(&mut *connection)
+            .await
+            .map_err(at("export_rows"))?;
+        rows.iter().map(export_row).collect()
+    }
+
+    /// Keeps places and conversations; of those with one id, the least in order.
+    pub async fn stage_export(&self, places: &[ExportPlace], conversations: &[ExportConversation]) -> Result<()> {
+        let places: Vec<_> = places
+            .iter()
+            .map(|place| {
+                let (id, order, conversation) =
+                    (hex(&place.id), hex(&place.order), place.conversation.map(|id| hex(&id)));
+                (id, order, place.link.0, place.link.1, place.sha256, place.size_bytes, conversation)
+            })
+            .collect();
+        let conversations: Vec<_> = conversations
+            .iter()
+            .map(|one| (hex(&one.id), hex(&one.order), one.sent_ms, &one.subject, &one.folder))
+            .collect();
+        let mut connection = self.connection().await;
+        let mut transaction = connection.begin().await.map_err(at("begin_stage"))?;
+        sqlx::query(
+            "-- name: stage_places
+            INSERT INTO temp.export_places (id, position, message_row, place, sha256, size_bytes, conversation)
+            SELECT unhex(value ->> 0), unhex(value ->> 1), value ->> 2, value ->> 3, unhex(value ->> 4), value ->> 5,
+                unhex(value ->> 6)
+            FROM json_each($1) WHERE true
+            ON CONFLICT (id) DO UPDATE SET position = excluded.position, message_row = excluded.message_row,
+                place = excluded.place, conversation = excluded.conversation
+            WHERE excluded.position < export_places.position",
+        )
+        .bind(json(&places))
+        .execute(&mut *transaction)
+        .await
+        .map_err(at("stage_places"))?;
+        sqlx::query(
+            "-- name: stage_conversations
+            INSERT INTO temp.export_conversations (id, position, sent_ms, subject, folder)
+            SELECT unhex(value ->> 0), unhex(value ->> 1), value ->> 2, value ->> 3, value ->> 4 FROM json_each($1) WHERE true
+            ON CONFLICT (id) DO UPDATE SET position = excluded.position, sent_ms = excluded.sent_ms,
+                subject = excluded.subject, folder = coalesce(export_conversations.folder, excluded.folder)
+            WHERE excluded.position < export_conversations.position",
+        )
+        .bind(json(&conversations))
+        .execute(&mut *transaction)
+        .await
+        .map_err(at("stage_conversations"))?;
+        transaction.commit().await.map_err(at("commit_stage"))
+    }
+
+    /// Remembers paths that are given away; of those with one id, the last.
+    pub async fn remember_exported(&self, exported: &[Exported]) -> Result<()> {
+        let rows: Vec<_> = exported.iter().map(|one| (hex(&one.id), &one.path, one.sha256, one.modified_ms)).collect();
+        let mut connection = self.connection().await;
+        sqlx::query(
+            "-- name: remember_exported
+            INSERT OR REPLACE INTO temp.exported (id, path, sha256, modified_ms)
+            SELECT unhex(value ->> 0), value ->> 1, unhex(value ->> 2), value ->> 3 FROM json_each($1)",
+        )
+        .bind(json(&rows))
+        .execute(&mut *connection)
+        .await
+        .map_err(at("remember_exported"))?;
+        Ok(())
+    }
+
+    /// Puts the staged places in order, and counts them.
+    pub async fn export_totals(&self) -> Result<ExportTotals> {
+        let mut connection = self.connection().await;
+        sqlx::query("CREATE INDEX IF NOT EXISTS temp.export_order ON export_places (position, id)")
+            .execute(&mut *connection)
+            .await
+            .map_err(at("order_export"))?;
+        let all = sqlx::query(
+            "-- name: export_totals
+            SELECT count(*), sum(p.size_bytes), count(*) FILTER (WHERE e.id IS NULL),
+                sum(p.size_bytes) FILTER (WHERE e.id IS NULL)
+            FROM temp.export_places p LEFT JOIN temp.exported e ON e.id = p.id AND e.modified_ms IS NOT NULL",
+        )
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(at("export_totals"))?;
+        let contents = sqlx::query(
+            "-- name: export_content_totals
+            SELECT sum(size_bytes) FROM (
+                SELECT max(p.size_bytes) AS size_bytes FROM temp.export_places p WHERE NOT EXISTS (
+                    SELECT 1 FROM temp.exported e WHERE e.sha256 = p.sha256 AND e.modified_ms IS NOT NULL)
+                GROUP BY p.sha256)",
+        )
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(at("export_content_totals"))?;
+        Ok(ExportTotals {
+            places: unsigned(&all, 0),
+            bytes: unsigned(&all, 1),
+            new_places: unsigned(&all, 2),
+            new_bytes: unsigned(&all, 3),
+            new_content_bytes: unsigned(&contents, 0),
+        })
+    }
+
+    /// The staged places in order: at most `limit` after the one with that order and id.
+    pub async fn export_items(&self, after: (&[u8], [u8; 16]), limit: u32) -> Result<Vec<ExportItem>> {
+        let sql = format!(
+            "-- name: export_items
+            SELECT {ROW_COLUMNS}, p.id, p.position, c.sent_ms, c.subject, c.folder, e.path, e.modified_ms
+            FROM temp.export_places p CROSS JOIN links l ON l.message_row = p.message_row AND l.place = p.place
+            CROSS JOIN messages m ON m.id = l.message_row CROSS JOIN teams t ON t.id = m.team_id
+            CROSS JOIN attachments a ON a.id = l.attachment_row
+            LEFT JOIN temp.export_conversations c ON c.id = p.conversation LEFT JOIN temp.exported e ON e.id = p.id
+            WHERE (p.position, p.id) > ($1, $2) ORDER BY p.position, p.id LIMIT $3"
+        );
+        let mut connection = self.connection().await;
+        let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
+            .bind(after.0)
+            .bind(&after.1[..])
+            .bind(limit)
+            .fetch_all(&mut *connection)
+            .await
+            .map_err(at("export_items"))?;
+        rows.iter()
+            .map(|row| {
+                let path: Option<String> = row.get(21);
+                Ok(ExportItem {
+                    row: export_row(row)?,
+                    id: short(row.get(16))?,
+                    order: row.get(17),
+                    conversation_sent_ms: row.get(18),
+                    conversation_subject: row.get(19),
+                    folder: row.get(20),
+                    given: path.map(|path| (path, row.get(22))),
+                })
+            })
+            .collect()
+    }
+
+    /// For each of `digests` that a file of the export has: the first such file, and its time.
+    pub async fn exported_with(&self, digests: &[Digest]) -> Result<Vec<(Digest, String, i64)>> {
+        let mut connection = self.connection().await;
+        let rows = sqlx::query(
+            "-- name: exported_with
+            SELECT sha256, min(path), modified_ms FROM temp.exported
+            WHERE modified_ms IS NOT NULL AND sha256 IN (SELECT unhex(value) FROM json_each($1)) GROUP BY sha256",
+        )
+        .bind(json(&digests))
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(at("exported_with"))?;
+        rows.iter().map(|row| Ok((digest(row.get(0))?, row.get(1), row.get(2)))).collect()
+    }
+
+    /// Remembers where in a file the lines of these paths begin; of those with one path, the last.
+    pub async fn remember_lines(&self, lines: &[(String, u64)]) -> Result<()> {
+        let mut connection = self.connection().await;
+        sqlx::query(
+            "-- name: remember_lines
+            INSERT OR REPLACE INTO temp.export_lines (path, byte_offset)
+            SELECT value ->> 0, value ->> 1 FROM json_each($1)",
+        )
+        .bind(json(&lines))
+        .execute(&mut *connection)
+        .await
+        .map_err(at("remember_lines"))?;
+        Ok(())
+    }
+
+    /// The remembered lines in the order of their paths: at most `limit` after the path `after`.
+    pub async fn lines_after(&self, after: &str, limit: u32) -> Result<Vec<(String, u64)>> {
+        let mut connection = self.connection().await;
+        let rows = sqlx::query(
+            "-- name: lines_after
+            SELECT path, byte_offset FROM temp.export_lines WHERE path > $1 ORDER BY path LIMIT $2",
+        )
+        .bind(after)
+        .bind(limit)
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(at("lines_after"))?;
+        Ok(rows.iter().map(|row| (row.get(0), unsigned(row, 1))).collect())
+    }
+
+    /// How many archived attachments no message shows, so that no export can have them. `verify` calls them problems.
+    pub async fn archived_without_message(&self, archive: ArchiveRow) -> Result<u64> {
+        let mut connection = self.connection().await;
+        let row = sqlx::query(
+            "-- name: archived_without_message
+            SELECT count(*) FROM attachments a WHERE a.state = 'archived'
+                AND a.team_id IN (SELECT id FROM teams WHERE archive_id = $1)
+                AND NOT EXISTS (SELECT 1 FROM links l WHERE l.attachment_row = a.id)",
+        )
+        .bind(archive.0)
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(at("archived_without_message"))?;
+        Ok(unsigned(&row, 0))
+    }
+}
