@@ -1,7 +1,8 @@
 //! What an export says of its files: a line for each in JSON Lines and in CSV, and sums that `sha256sum -c` reads.
 //!
 //! A run appends its lines to `.jellyjar-export/progress.jsonl`, each once its file is durable. The end of a run merges
-//! them with the manifest, in the order of their paths, so that one archive always gives the same manifest.
+//! them with the manifest, in the order of their paths, so that one catalog always gives the same
+//! manifest.
 
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, BufWriter, Read as _, Seek as _, SeekFrom, Write};
