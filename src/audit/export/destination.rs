@@ -123,10 +123,9 @@ impl Destination {
         let lock_path = home.join("lock");
         let lock = File::create(&lock_path).map_err(ExportError::io("make", &lock_path))?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
+            // Or a file system without locks: nobody else is expected there.
+            Ok(()) | Err(Errno::NOLCK | Errno::NOSYS | Errno::NOTSUP) => {}
             Err(Errno::WOULDBLOCK) => return Err(ExportError::Busy { path: root.to_owned() }),
-            // A file system without locks: nobody else is expected there.
-            Err(Errno::NOLCK | Errno::NOSYS | Errno::NOTSUP) => {}
             Err(error) => return Err(ExportError::io("lock", &lock_path)(error.into())),
         }
         // Whatever a run that was killed had not named.
@@ -162,6 +161,7 @@ impl Destination {
     }
 
     /// Makes what was written durable: everything, where the system has a call for that, else these files or folders.
+    #[cfg_attr(target_os = "linux", expect(clippy::needless_pass_by_value, reason = "other systems go through it"))]
     pub(super) fn sync<'a>(&self, written: impl IntoIterator<Item = &'a Path>) -> Result<(), ExportError> {
         #[cfg(target_os = "linux")]
         {

@@ -1,7 +1,7 @@
 //! Filling the destination: page by page, each file proven before it has a name, and told in the lines of the run once
 //! it is durable.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -161,9 +161,9 @@ impl<'a> Fill<'a> {
         }
         let sources = self.sources(&works).await?;
         let (mut first, mut further): (Vec<Work>, Vec<Work>) = (Vec::new(), Vec::new());
-        let mut met: HashMap<Digest, ()> = sources.keys().map(|digest| (*digest, ())).collect();
+        let mut met: HashSet<Digest> = sources.keys().copied().collect();
         for work in works {
-            let is_first = met.insert(work.digest(), ()).is_none() || self.options.links == HardLinks::Never;
+            let is_first = met.insert(work.digest()) || self.options.links == HardLinks::Never;
             if is_first { first.push(work) } else { further.push(work) }
         }
         let mut done = self.write(first).await?;

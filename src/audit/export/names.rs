@@ -169,7 +169,9 @@ pub(super) struct Names {
 impl Default for Names {
     fn default() -> Self {
         let mut names = Self { taken: HashMap::new() };
-        OWN_NAMES.iter().for_each(|own| names.take(own));
+        for own in OWN_NAMES {
+            names.take(own);
+        }
         names
     }
 }
