@@ -7,12 +7,14 @@ mod audit;
 mod bulk;
 mod completion;
 mod decisions;
+mod find;
 mod ingest;
 mod jobs;
 mod journal;
 mod load;
 mod lookup;
 mod pauses;
+mod people;
 mod recover;
 mod report;
 mod rows;
@@ -32,11 +34,13 @@ use crate::model::TeamKey;
 
 pub use audit::{CitedBytes, Difference};
 pub use completion::{Completion, Intent, NewState};
+pub use find::{FindPage, FindQuery, FindSort, Found, GlobPattern, InvalidGlob, Shown};
 pub use ingest::{IngestMessage, IngestReference, Ingested, Known, MetLines};
 pub use jobs::{Job, Lease, LeaseTicket};
 pub use journal::{LoadedSegment, UnjournaledSkip};
 pub use load::Load;
 pub use pauses::team_scope;
+pub use people::People;
 pub use report::{AttachmentRow, RejectRow, SeenTotals, StateTotals, TeamTotals};
 pub use state::{BlobState, Pause, State};
 

@@ -6,6 +6,7 @@ pub mod config;
 mod demo;
 mod failed;
 pub mod filter_args;
+mod find;
 mod get;
 mod log;
 mod look;
@@ -122,6 +123,8 @@ impl Global {
 enum Command {
     /// Archive every attachment of saved payloads
     Replay(replay::ReplayArgs),
+    /// Find attachments by words, name, people, date, type or hash
+    Find(find::FindArgs),
     /// What is archived, what is not, and what to do about it
     Status(status::StatusArgs),
     /// What could not be archived, why, and what next
@@ -170,6 +173,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
     let global = cli.global;
     match cli.command {
         Command::Replay(args) => replay::run(args, &global).await,
+        Command::Find(args) => find::run(args, &global).await,
         Command::Status(args) => status::run(args, &global).await,
         Command::Failed(args) => failed::run(args, &global).await,
         Command::Quarantined(args) => quarantined::run(args, &global).await,

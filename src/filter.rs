@@ -271,7 +271,7 @@ fn rule(key: &str, value: &str) -> Cow<'static, str> {
 }
 
 /// A media type without its parameters, lowercase.
-fn essence(content_type: &str) -> String {
+pub fn essence(content_type: &str) -> String {
     content_type.split(';').next().unwrap_or_default().trim().to_lowercase()
 }
 
@@ -284,7 +284,7 @@ fn is_image(content_type: Option<&str>, lowercase_name: &str) -> bool {
 }
 
 /// The address in `Name <address>` or in plain text, lowercase.
-fn address(from: &str) -> String {
+pub fn address(from: &str) -> String {
     let inner = from.rsplit_once('<').map_or(from, |(_, rest)| rest.split('>').next().unwrap_or(rest));
     inner.trim().to_lowercase()
 }
