@@ -4,6 +4,7 @@
 //! Every public operation is one transaction: it happens whole or, on an error or a dropped future, not at all.
 
 mod audit;
+mod backup;
 mod bulk;
 mod completion;
 mod decisions;
@@ -16,6 +17,7 @@ mod lookup;
 mod pauses;
 mod people;
 mod recover;
+mod refilter;
 mod report;
 mod rows;
 mod state;
@@ -41,6 +43,7 @@ pub use journal::{LoadedSegment, UnjournaledSkip};
 pub use load::Load;
 pub use pauses::team_scope;
 pub use people::People;
+pub use refilter::Judged;
 pub use report::{AttachmentRow, RejectRow, SeenTotals, StateTotals, TeamTotals};
 pub use state::{BlobState, Pause, State};
 
@@ -113,6 +116,14 @@ pub enum CatalogError {
         path: PathBuf,
         /// The file system's type.
         kind: String,
+    },
+    /// A copy of it cannot be written.
+    #[error("cannot write the copy {path}", path = path.display())]
+    Backup {
+        /// The copy.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
     },
     /// A statement failed.
     #[error("the catalog failed at '{query}'")]

@@ -20,7 +20,7 @@ pub(super) use entries::{forget, unsettle};
 pub use glob::{GlobPattern, InvalidGlob};
 
 /// Matches are counted up to this many.
-const MAX_COUNT: u64 = 10_000;
+const MAX_COUNT: u64 = 1_000;
 
 /// What sorts the answer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -132,7 +132,7 @@ pub struct Found {
 pub struct FindPage {
     /// What was found.
     pub found: Vec<Found>,
-    /// How many there are in all; the least of that and 10,000.
+    /// How many there are in all; counted up to 1,000, or to the limit.
     pub total: u64,
     /// Whether there are more than `total`.
     pub more: bool,
@@ -151,6 +151,11 @@ impl Catalog {
         limit: u64,
     ) -> Result<FindPage> {
         let Some(statement) = sql::Statement::of(archive, query) else { return Ok(FindPage::default()) };
+        // A look at a million entries reads them in place, instead of copying each page.
+        sqlx::query("-- name: map_catalog\nPRAGMA mmap_size = 2147418112")
+            .execute(&mut *self.connection().await)
+            .await
+            .map_err(at("map_catalog"))?;
         // One more than is told: then there are more.
         let cap = if after.is_some() { MAX_COUNT } else { MAX_COUNT.max(limit) } + 1;
         let all = self.matching(&statement.first(cap)).await?;
@@ -193,11 +198,12 @@ impl Catalog {
     /// date is still known.
     async fn position(&self, after: Shown) -> Result<sql::Position> {
         let mut connection = self.connection().await;
-        let row = sqlx::query("-- name: find_position\nSELECT name, sender, size_bytes FROM find_entries WHERE id = $1")
-            .bind(after.0)
-            .fetch_optional(&mut *connection)
-            .await
-            .map_err(at("find_position"))?;
+        let row =
+            sqlx::query("-- name: find_position\nSELECT name, sender, size_bytes FROM find_entries WHERE id = $1")
+                .bind(after.0)
+                .fetch_optional(&mut *connection)
+                .await
+                .map_err(at("find_position"))?;
         Ok(sql::Position { id: after.0, keys: row.map(|row| (row.get(0), row.get(1), row.get(2))) })
     }
 

@@ -37,10 +37,9 @@ impl People {
 
     /// Reads the column. A row of an older program has the first sender alone, in a column of its own.
     pub fn read(column: Option<&str>, sender: Option<&str>) -> Self {
-        column.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_else(|| Self {
-            from: sender.map(str::to_owned).into_iter().collect(),
-            ..Self::default()
-        })
+        column
+            .and_then(|text| serde_json::from_str(text).ok())
+            .unwrap_or_else(|| Self { from: sender.map(str::to_owned).into_iter().collect(), ..Self::default() })
     }
 }
 

@@ -140,7 +140,7 @@ struct FoundAnswer {
 #[derive(Debug, Serialize)]
 struct Answer {
     ok: bool,
-    /// How many match in all, or 10,000.
+    /// How many match in all, counted up to 1,000 or to the limit.
     total: u64,
     /// Whether there are more than `total`.
     more: bool,

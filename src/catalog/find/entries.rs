@@ -250,8 +250,7 @@ async fn write(
             shared.push(*row);
         }
     }
-    let mut entries: Vec<&Entry> =
-        attachments.values().flat_map(|attachment| attachment.coming.values()).collect();
+    let mut entries: Vec<&Entry> = attachments.values().flat_map(|attachment| attachment.coming.values()).collect();
     // The full-text index writes a part of its own for every step backwards.
     entries.sort_unstable_by_key(|entry| entry.id);
     replaced.sort_unstable();

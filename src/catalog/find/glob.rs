@@ -108,13 +108,7 @@ fn class(negated: bool, ranges: &[(char, char)]) -> String {
         return "^".into();
     }
     let mark = |set: bool, sign: &'static str| if set { sign } else { "" };
-    format!(
-        "[{}{}{}{rest}{}]",
-        mark(negated, "^"),
-        mark(bracket, "]"),
-        mark(dash, "-"),
-        mark(caret, "^")
-    )
+    format!("[{}{}{}{rest}{}]", mark(negated, "^"), mark(bracket, "]"), mark(dash, "-"), mark(caret, "^"))
 }
 
 /// Reads pieces up to the end, or, within a group, up to `,` or `}`.
