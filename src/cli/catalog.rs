@@ -54,7 +54,7 @@ struct BackupAnswer {
 /// Runs the command.
 pub(super) async fn run(args: CatalogArgs, global: &Global) -> anyhow::Result<ExitCode> {
     let loaded = settings(&global.overrides(true))?;
-    let folder = catalog_folder(global, &loaded.config)?;
+    let folder = catalog_folder(global, &loaded.config).await?;
     let file = folder.join(Catalog::FILE_NAME);
     match args.command {
         CatalogCommand::Path => {

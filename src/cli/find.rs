@@ -207,7 +207,7 @@ pub(super) async fn run(args: FindArgs, global: &Global) -> anyhow::Result<ExitC
     let same = match same {
         // The catalog says so, and the bytes are there.
         Some(sha256) => {
-            let archived = page.total > 0 && session.archive.open_bytes(sha256, false)?.is_some();
+            let archived = page.total > 0 && session.archive.open_bytes(sha256, false).await?.is_some();
             Some(Same { sha256, archived })
         }
         None => None,

@@ -75,7 +75,10 @@ fn rules_in_the_configuration_count_and_a_token_is_needed_to_fetch() {
     let refused = world.start(command).wait();
     assert_eq!(refused.code(), Some(2), "{refused:?}");
     let text = world.run(&["refilter", "--archive", "archive"]);
-    assert!(text.stdout.contains("1 that are archived would be skipped by these rules; they stay archived."), "{text:?}");
+    assert!(
+        text.stdout.contains("1 that are archived would be skipped by these rules; they stay archived."),
+        "{text:?}"
+    );
     assert_eq!(world.ledger().count("archived"), 5);
 }
 

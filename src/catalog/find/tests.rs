@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::catalog::{IngestMessage, IngestReference};
 use crate::clock::Clock;
-use crate::model::{AttachmentId, TeamKey};
+use crate::model::{Attachment, AttachmentId, Conversation, Message, MessageLine, TeamKey};
 
 struct World {
     catalog: Catalog,
@@ -59,30 +59,30 @@ impl World {
             let mut digest = [0; 16];
             digest.copy_from_slice(&Digest::of(format!("{mail:?}").as_bytes()).as_bytes()[..16]);
             let id: AttachmentId = mail.attachment.clone().try_into().unwrap();
-            let people = crate::model::Message {
+            let attachment = Attachment {
+                id: id.clone(),
+                name: Some(mail.name.clone()),
+                content_type: Some("Application/PDF; x=1".into()),
+                size_bytes: Some(mail.size),
+                inline: false,
+            };
+            let message = Message {
+                id: mail.message.clone(),
+                subject: Some(mail.subject.clone()),
                 from: vec![mail.sender.clone()],
                 to: vec![mail.to.clone()],
-                ..crate::model::Message::default()
-            };
-            let message = IngestMessage {
-                line_digest: digest,
-                message_id: mail.message.clone(),
-                subject: Some(mail.subject.clone()),
-                sender: Some(mail.sender.clone()),
-                people: People::column(&people),
                 sent_at: Some(format!("2026-01-{:02}T00:00:00Z", mail.day)),
-                conversation_id: Some(format!("c{}", mail.day)),
-                references: vec![IngestReference {
-                    key: AttachmentKey::new(&self.key, &id),
-                    attachment_id: id,
-                    name: Some(mail.name.clone()),
-                    content_type: Some("Application/PDF; x=1".into()),
-                    declared_size: Some(mail.size),
-                    inline: false,
-                    skip_rule: mail.skipped.then(|| "inline".into()),
-                }],
+                conversation: Some(Conversation { id: Some(format!("c{}", mail.day)), ..Conversation::default() }),
+                attachments: vec![attachment],
+                ..Message::default()
             };
-            self.catalog.ingest(self.team, &[message], &[], 1, "w").await.unwrap();
+            let reference = IngestReference {
+                key: AttachmentKey::new(&self.key, &id),
+                skip_rule: mail.skipped.then(|| "inline".into()),
+            };
+            let line = MessageLine::new(self.key.clone(), jiff::Timestamp::UNIX_EPOCH, message);
+            let message = IngestMessage { line_digest: digest, line, references: vec![reference] };
+            self.catalog.ingest(self.team, &[message], 1, "w").await.unwrap();
         }
     }
 
