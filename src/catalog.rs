@@ -4,17 +4,21 @@
 //! Every public operation is one transaction: it happens whole or, on an error or a dropped future, not at all.
 
 mod audit;
+mod backup;
 mod bulk;
 mod completion;
 mod decisions;
 mod export;
+mod find;
 mod ingest;
 mod jobs;
 mod journal;
 mod load;
 mod lookup;
 mod pauses;
+mod people;
 mod recover;
+mod refilter;
 mod report;
 mod rows;
 mod state;
@@ -34,11 +38,14 @@ use crate::model::TeamKey;
 pub use audit::{CitedBytes, Difference};
 pub use completion::{Completion, Intent, NewState};
 pub use export::{ExportConversation, ExportItem, ExportPlace, ExportRow, ExportTotals, Exported};
+pub use find::{FindPage, FindQuery, FindSort, Found, GlobPattern, InvalidGlob, Shown};
 pub use ingest::{IngestMessage, IngestReference, Ingested, Known, MetLines};
 pub use jobs::{Job, Lease, LeaseTicket};
 pub use journal::{LoadedSegment, UnjournaledSkip};
 pub use load::Load;
 pub use pauses::team_scope;
+pub use people::People;
+pub use refilter::Judged;
 pub use report::{AttachmentRow, RejectRow, SeenTotals, StateTotals, TeamTotals};
 pub use state::{BlobState, Pause, State};
 
@@ -111,6 +118,14 @@ pub enum CatalogError {
         path: PathBuf,
         /// The file system's type.
         kind: String,
+    },
+    /// A copy of it cannot be written.
+    #[error("cannot write the copy {path}", path = path.display())]
+    Backup {
+        /// The copy.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
     },
     /// A statement failed.
     #[error("the catalog failed at '{query}'")]

@@ -1,20 +1,25 @@
 //! The command line: one file a command, and the only place where modules are wired together.
 
 mod accept;
+mod catalog;
 mod compact;
+mod completions;
 pub mod config;
 mod demo;
 mod export;
 mod failed;
 pub mod filter_args;
+mod find;
 mod get;
 mod log;
 mod look;
+mod man;
 mod output;
 mod progress;
 mod quarantined;
 mod rebuild;
 mod receipt;
+mod refilter;
 mod rejected;
 mod replay;
 mod retry;
@@ -22,6 +27,7 @@ mod run;
 mod session;
 pub mod sim;
 mod status;
+mod suggest;
 mod verify;
 
 use std::ffi::OsString;
@@ -124,6 +130,8 @@ impl Global {
 enum Command {
     /// Archive every attachment of saved payloads
     Replay(replay::ReplayArgs),
+    /// Find attachments by words, name, people, date, type or hash
+    Find(find::FindArgs),
     /// What is archived, what is not, and what to do about it
     Status(status::StatusArgs),
     /// What could not be archived, why, and what next
@@ -134,6 +142,8 @@ enum Command {
     Accept(accept::AcceptArgs),
     /// Try again what failed, and finish what is pending
     Retry(retry::RetryArgs),
+    /// Fetch what was skipped and the rules of now accept
+    Refilter(refilter::RefilterArgs),
     /// Input that could not be read, and where it stands
     Rejected(rejected::RejectedArgs),
     /// An attachment's bytes, proven, to a file or standard output
@@ -152,11 +162,17 @@ enum Command {
     Sim(sim::SimArgs),
     /// Check, show or begin a configuration
     Config(config::ConfigArgs),
+    /// Copy the catalog, or tell where it is
+    Catalog(catalog::CatalogArgs),
+    /// Print what a shell needs to complete commands
+    Completions(completions::CompletionsArgs),
+    /// Print or write the manual
+    Man(man::ManArgs),
 }
 
 /// Runs the program.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::try_parse().unwrap_or_else(|error| suggest::explain(error).exit());
     log::start(cli.global.quiet);
     raise_descriptor_limit();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -174,11 +190,13 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
     let global = cli.global;
     match cli.command {
         Command::Replay(args) => replay::run(args, &global).await,
+        Command::Find(args) => find::run(args, &global).await,
         Command::Status(args) => status::run(args, &global).await,
         Command::Failed(args) => failed::run(args, &global).await,
         Command::Quarantined(args) => quarantined::run(args, &global).await,
         Command::Accept(args) => accept::run(args, &global).await,
         Command::Retry(args) => retry::run(args, &global).await,
+        Command::Refilter(args) => refilter::run(args, &global).await,
         Command::Rejected(args) => rejected::run(args, &global).await,
         Command::Get(args) => get::run(args, &global).await,
         Command::Export(args) => export::run(args, &global).await,
@@ -188,6 +206,9 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Demo(args) => demo::run(args, &global).await,
         Command::Sim(args) => sim::run(args).await,
         Command::Config(args) => config::run(&args, &global.overrides(false), global.json),
+        Command::Catalog(args) => catalog::run(args, &global).await,
+        Command::Completions(args) => Ok(completions::run(&args)),
+        Command::Man(args) => man::run(&args, global.json),
     }
 }
 
@@ -199,3 +220,6 @@ fn raise_descriptor_limit() {
     // Without it, fewer downloads fit; nothing else changes.
     let _ = setrlimit(Resource::Nofile, limit);
 }
+
+#[cfg(test)]
+mod tests;

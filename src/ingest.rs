@@ -1,6 +1,7 @@
 //! From payloads to rows: every message with attachments is put in the journal, every attachment gets its one place in
 //! the catalog, and what the rules skip is recorded with its rule.
 
+mod refilter;
 mod reload;
 
 use std::collections::{HashMap, HashSet};

@@ -6,7 +6,7 @@ use sqlx::sqlite::SqliteConnection;
 use sqlx::{AssertSqlSafe, Connection as _};
 
 use super::rows::{PACKED_KEYS, chunks, values};
-use super::{Catalog, Result, State, TeamRow, at, json};
+use super::{Catalog, People, Result, State, TeamRow, at, json};
 use crate::model::{AttachmentId, AttachmentKey, MessageLine, Reject};
 
 /// What the catalog holds of an attachment before it is taken in again.
@@ -291,10 +291,10 @@ pub(super) async fn insert(
     for chunk in chunks(messages) {
         let sql = format!(
             "-- name: ingest_messages
-            INSERT INTO messages (team_id, line_digest, message_id, subject, sender, sent_at, conversation_id)
+            INSERT INTO messages (team_id, line_digest, message_id, subject, sender, people, sent_at, conversation_id)
             VALUES {}
             ON CONFLICT (team_id, line_digest) DO NOTHING",
-            values(chunk.len(), 6, 2, "?1,")
+            values(chunk.len(), 7, 2, "?1,")
         );
         let mut query = sqlx::query(AssertSqlSafe(sql)).bind(team.0);
         for IngestMessage { line_digest, line, .. } in chunk {
@@ -303,6 +303,7 @@ pub(super) async fn insert(
                 .bind(line.message.id.as_deref())
                 .bind(line.message.subject.as_deref())
                 .bind(line.message.from.first().map(String::as_str))
+                .bind(People::column(&line.message))
                 .bind(line.message.sent_at.as_deref())
                 .bind(line.conversation.as_ref().and_then(|conversation| conversation.id.as_deref()));
         }

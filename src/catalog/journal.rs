@@ -147,6 +147,7 @@ impl Catalog {
         ] {
             sqlx::query(statement).bind(archive.0).execute(&mut *transaction).await.map_err(at("forget_archive"))?;
         }
+        super::find::forget(&mut transaction).await?;
         transaction.commit().await.map_err(at("commit_forget"))
     }
 }

@@ -33,10 +33,19 @@ pub struct ConfigArgs {
 #[derive(Debug, Clone, Subcommand)]
 pub enum ConfigCommand {
     /// Read everything and explain it in sentences; exit 2 if it cannot be used
+    #[command(after_help = "Examples:
+  jellyjar config check
+  jellyjar config check --config /etc/jellyjar.toml --json")]
     Check,
     /// Print every setting with its value and where that came from
+    #[command(after_help = "Examples:
+  jellyjar config show
+  jellyjar config show --archive /srv/archive --json          as a flag would change it")]
     Show,
     /// Write the reference file, with every setting explained; never overwrites
+    #[command(after_help = "Examples:
+  jellyjar config init                          writes ./jellyjar.toml
+  jellyjar config init /etc/jellyjar.toml")]
     Init {
         /// Where to write it
         #[arg(default_value = "jellyjar.toml")]

@@ -110,7 +110,7 @@ fn key_range(text: &str) -> Option<(AttachmentKey, AttachmentKey)> {
     Some((AttachmentKey::from_slice(&low.to_be_bytes())?, AttachmentKey::from_slice(&high.to_be_bytes())?))
 }
 
-fn digest_range(text: &str) -> Option<(Digest, Digest)> {
+pub(super) fn digest_range(text: &str) -> Option<(Digest, Digest)> {
     if !(MIN_DIGEST..=64).contains(&text.len()) || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return None;
     }

@@ -73,6 +73,7 @@ pub(super) fn is_usage(error: &anyhow::Error) -> bool {
                         | CatalogError::ReadOnly { .. }
                         | CatalogError::NetworkFileSystem { .. }
                         | CatalogError::Open { .. }
+                        | CatalogError::Backup { .. }
                 )
             )
             || matches!(

@@ -57,6 +57,7 @@ pub(super) async fn run(_args: RebuildArgs, global: &Global) -> anyhow::Result<E
     let rules = session.rules()?;
     let loaded = audit::rebuild(&session.subject(), &session.intake, &lock, &rules).await.context("cannot rebuild")?;
     session.journal.heartbeat(true).await?;
+    super::find::index(&session, true).await?;
     let mut states = StateTotals::default();
     for team in session.catalog.team_totals(session.archive_row).await? {
         states.archived += team.states.archived;

@@ -149,6 +149,12 @@ impl Run {
         }
     }
 
+    /// Brings up to date what `find` needs.
+    async fn index(&self) -> anyhow::Result<()> {
+        while !self.signals.stop.is_set() && self.session.catalog.index_messages().await? {}
+        Ok(self.session.catalog.settle_entries(u64::MAX, true).await?)
+    }
+
     /// Ends the run: writes down its end and makes the receipt. `outcome` is how the drive went.
     pub(super) async fn receipt(&self, input: Input, outcome: anyhow::Result<Ended>) -> Receipt {
         let mut receipt = Receipt { input, ..Receipt::default() };
@@ -191,6 +197,12 @@ impl Run {
         };
         if let Err(error) = closing.await {
             receipt.notes.push(format!("the run could not be closed in good order: {error:#}"));
+        }
+        // Whoever is in a hurry does not wait for this; `find` does it too.
+        if !receipt.interrupted
+            && let Err(error) = self.index().await
+        {
+            tracing::warn!("what `jellyjar find` needs could not be brought up to date: {error:#}");
         }
         receipt.duplicates = self.tally.duplicates.load(Ordering::Relaxed);
         receipt.bytes_fetched = self.tally.bytes_fetched.load(Ordering::Relaxed);

@@ -4,16 +4,21 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod audit;
+mod backup;
 mod bad_input;
 mod bucket;
 mod command_line;
+mod completions;
 mod demo;
 mod export;
 mod faults;
 mod filters;
+mod find;
 mod interruption;
+mod man;
 mod memory;
 mod module_order;
+mod refilter;
 mod replay;
 mod secrets;
 mod support;

@@ -1,0 +1,146 @@
+//! Judging attachments anew by rules that have changed: the verdicts are kept in a temporary table, so that memory is
+//! flat however many there are.
+
+use serde::Serialize;
+use sqlx::Connection as _;
+use sqlx::Row as _;
+
+use super::{Catalog, IngestReference, Result, TeamRow, at, json};
+use crate::catalog::report::unsigned;
+
+/// Attachments that become pending in one transaction.
+const STEP: i64 = 5_000;
+
+/// What rules say of attachments that have been judged.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Judged {
+    /// Skipped so far, and accepted now: to be fetched.
+    pub accepted: u64,
+    /// Their declared sizes together.
+    pub accepted_bytes: u64,
+    /// Those of them whose size is not declared.
+    pub unknown_size: u64,
+    /// Skipped so far, and still.
+    pub still_skipped: u64,
+    /// Archived, though the rules would skip them now. They stay.
+    pub archived_against_rules: u64,
+}
+
+#[derive(Serialize)]
+struct Verdict {
+    k: String,
+    a: bool,
+}
+
+impl Catalog {
+    /// Begins anew: nothing is judged.
+    pub async fn begin_judging(&self) -> Result<()> {
+        let mut connection = self.connection().await;
+        for statement in [
+            "-- name: create_judged
+            CREATE TEMP TABLE IF NOT EXISTS judged (attachment_row INTEGER PRIMARY KEY, accepted INTEGER NOT NULL)",
+            "-- name: clear_judged\nDELETE FROM temp.judged",
+        ] {
+            sqlx::query(statement).execute(&mut *connection).await.map_err(at("begin_judging"))?;
+        }
+        Ok(())
+    }
+
+    /// Notes what the rules say of these references of one team. Any accepting reference wins over skips.
+    pub async fn judge(&self, team: TeamRow, references: &[IngestReference]) -> Result<()> {
+        let verdicts: Vec<Verdict> = references
+            .iter()
+            .map(|reference| Verdict { k: reference.key.to_hex(), a: reference.skip_rule.is_none() })
+            .collect();
+        let mut connection = self.connection().await;
+        sqlx::query(
+            "-- name: judge
+            INSERT INTO temp.judged (attachment_row, accepted)
+            SELECT a.id, value ->> 'a' FROM json_each($2) j
+            CROSS JOIN attachments a ON a.team_id = $1 AND a.key = unhex(value ->> 'k')
+            WHERE true
+            ON CONFLICT (attachment_row) DO UPDATE SET accepted = max(accepted, excluded.accepted)",
+        )
+        .bind(team.0)
+        .bind(json(&verdicts))
+        .execute(&mut *connection)
+        .await
+        .map_err(at("judge"))?;
+        Ok(())
+    }
+
+    /// What the verdicts come to.
+    pub async fn judged(&self) -> Result<Judged> {
+        let mut connection = self.connection().await;
+        let row = sqlx::query(
+            "-- name: judged
+            SELECT count(*) FILTER (WHERE a.state = 'skipped' AND j.accepted),
+                sum(a.declared_size) FILTER (WHERE a.state = 'skipped' AND j.accepted),
+                count(*) FILTER (WHERE a.state = 'skipped' AND j.accepted AND a.declared_size IS NULL),
+                count(*) FILTER (WHERE a.state = 'skipped' AND NOT j.accepted),
+                count(*) FILTER (WHERE a.state = 'archived' AND NOT j.accepted)
+            FROM temp.judged j CROSS JOIN attachments a ON a.id = j.attachment_row",
+        )
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(at("judged"))?;
+        Ok(Judged {
+            accepted: unsigned(&row, 0),
+            accepted_bytes: unsigned(&row, 1),
+            unknown_size: unsigned(&row, 2),
+            still_skipped: unsigned(&row, 3),
+            archived_against_rules: unsigned(&row, 4),
+        })
+    }
+
+    /// Makes pending what is skipped and was judged to be accepted, in bounded transactions; it counts as seen by this
+    /// run. Their skips stay in the journal, where an `archived` wins over them. Gives how many. Repeating it changes
+    /// nothing.
+    pub async fn enqueue_accepted(&self) -> Result<u64> {
+        let mut enqueued = 0;
+        loop {
+            let mut connection = self.connection().await;
+            let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(at("begin_enqueue"))?;
+            let rows: Option<String> = sqlx::query(
+                "-- name: accepted_rows
+                SELECT '[' || group_concat(row) || ']' FROM
+                    (SELECT a.id AS row FROM temp.judged j CROSS JOIN attachments a ON a.id = j.attachment_row
+                    WHERE j.accepted AND a.state = 'skipped' LIMIT $1)",
+            )
+            .bind(STEP)
+            .fetch_one(&mut *transaction)
+            .await
+            .map_err(at("accepted_rows"))?
+            .get(0);
+            let Some(rows) = rows else { return Ok(enqueued) };
+            let done = sqlx::query(
+                "-- name: enqueue_accepted
+                UPDATE attachments SET state = 'pending', reason = NULL, attempts = 0, not_found_count = 0,
+                    not_before = 0, updated_at = $2
+                WHERE state = 'skipped' AND id IN (SELECT value FROM json_each($1))",
+            )
+            .bind(&rows)
+            .bind(self.clock.now_ms())
+            .execute(&mut *transaction)
+            .await
+            .map_err(at("enqueue_accepted"))?;
+            for (statement, name) in [
+                (
+                    "-- name: see_accepted
+                    INSERT OR IGNORE INTO temp.seen (attachment_row, known) SELECT value, 0 FROM json_each($1)",
+                    "see_accepted",
+                ),
+                (
+                    "-- name: judged_no_more
+                    DELETE FROM temp.judged WHERE attachment_row IN (SELECT value FROM json_each($1))",
+                    "judged_no_more",
+                ),
+            ] {
+                sqlx::query(statement).bind(&rows).execute(&mut *transaction).await.map_err(at(name))?;
+            }
+            super::find::unsettle(&mut transaction, &rows).await?;
+            transaction.commit().await.map_err(at("commit_enqueue"))?;
+            enqueued += done.rows_affected();
+        }
+    }
+}
