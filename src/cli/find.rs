@@ -267,7 +267,7 @@ fn answer(page: FindPage, same: Option<Same>, ok: bool) -> Answer {
                     State::Quarantined => quarantine_key,
                     _ => blob_key,
                 });
-                FoundAnswer { key, found }
+                FoundAnswer { found, key }
             })
             .collect(),
     }
@@ -339,7 +339,7 @@ fn hint(args: &FindArgs) -> String {
     if args.state == "archived" && args.same_as.is_none() {
         hints.push("--state any looks beyond what is archived".into());
     }
-    hints.iter().map(|hint| format!("\n{hint}.")).collect()
+    hints.iter().fold(String::new(), |text, hint| text + &format!("\n{hint}."))
 }
 
 #[cfg(test)]
