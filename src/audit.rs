@@ -20,7 +20,7 @@ use crate::ingest::ReloadError;
 use crate::store::{Archive, JournalWriter, StoreError};
 
 pub use accept::{Accepted, accept};
-pub use compact::{Compacted, Refused, compact};
+pub use compact::{CompactOptions, Compacted, Refused, compact};
 pub use export::{
     ExportError, ExportOptions, ExportProgress, ExportReport, ExportTrouble, HardLinks, Selection, Template,
     TemplateError, export,

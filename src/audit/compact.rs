@@ -43,10 +43,19 @@ pub struct Refused {
     pub reason: String,
 }
 
+/// What to merge.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct CompactOptions {
+    /// Change nothing.
+    pub dry_run: bool,
+    /// Merge the segments of the current day too.
+    pub today: bool,
+}
+
 /// Merges the small segments of closed days. The catalog must have loaded the whole journal; it is told what was
-/// replaced. With `dry_run` nothing is changed. Beside other writers and readers this is safe; two compactions at once
-/// would do the same work twice.
-pub async fn compact(subject: &Subject, dry_run: bool) -> Result<Compacted, AuditError> {
+/// replaced. Beside other writers and readers this is safe; two compactions at once would do the same work twice.
+pub async fn compact(subject: &Subject, options: CompactOptions) -> Result<Compacted, AuditError> {
+    let dry_run = options.dry_run;
     let mut done = Compacted::default();
     for stream in Stream::ALL {
         let files = subject.archive.segment_files(stream).await?;
@@ -62,7 +71,7 @@ pub async fn compact(subject: &Subject, dry_run: bool) -> Result<Compacted, Audi
         let today = subject.clock.now().to_zoned(TimeZone::UTC).date();
         let small = present.into_iter().filter(|file| {
             file.size_bytes < LARGE_BYTES
-                && segment_day(&file.key).is_some_and(|day| day < today)
+                && segment_day(&file.key).is_some_and(|day| day < today || options.today)
                 && seen.contains_key(&file.key)
         });
         for group in groups(small) {

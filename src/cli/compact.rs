@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::receipt::number;
 use super::session::{Session, settings};
 use super::{DONE, Global, INCOMPLETE, output};
-use crate::audit::{Compacted, compact};
+use crate::audit::{CompactOptions, Compacted, compact};
 
 /// The arguments of `jellyjar compact`.
 #[derive(Debug, Clone, Args)]
@@ -24,6 +24,9 @@ pub(super) struct CompactArgs {
     /// Tell what would be merged, and change nothing
     #[arg(long)]
     dry_run: bool,
+    /// Merge the segments of the current day too
+    #[arg(long)]
+    today: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -40,12 +43,13 @@ pub(super) async fn run(args: CompactArgs, global: &Global) -> anyhow::Result<Ex
     let session = Session::open(global, loaded, false).await?;
     session.reload().await?;
     let subject = session.subject();
+    let options = CompactOptions { dry_run: args.dry_run, today: args.today };
     let compacted = if args.dry_run {
-        compact(&subject, true).await.context("cannot look")?
+        compact(&subject, options).await.context("cannot look")?
     } else {
         session.journal.announce().await?;
         let lock = session.archive.lock("compaction", session.journal.writer_id(), &session.clock).await?;
-        let compacted = compact(&subject, false).await.context("cannot compact");
+        let compacted = compact(&subject, options).await.context("cannot compact");
         session.journal.heartbeat(true).await?;
         lock.release(&session.archive).await?;
         compacted?

@@ -156,18 +156,18 @@ impl Intake {
             read?;
         }
         let Reading { superseded, messages, gone, done, .. } = reading;
-        if !superseded.is_empty() {
-            self.catalog.supersede_segments(self.archive_row, &superseded).await?;
-            for key in &superseded {
-                vanished.remove(key);
-            }
-        }
         if done.messages > messages_before {
             self.journal_skips(rules).await?;
         }
         // Only now: a start that dies before its skips are in the journal must be followed by one that looks again.
         for (key, digest) in messages {
             self.catalog.remember_segment(self.archive_row, &key, digest).await?;
+        }
+        if !superseded.is_empty() {
+            self.catalog.supersede_segments(self.archive_row, &superseded).await?;
+            for key in &superseded {
+                vanished.remove(key);
+            }
         }
         if let Some(first) = vanished.iter().min() {
             return Ok(Whole::Vanished { count: vanished.len(), first: (*first).clone() });

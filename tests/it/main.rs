@@ -8,6 +8,7 @@ mod backup;
 mod bad_input;
 mod bucket;
 mod command_line;
+mod compact;
 mod completions;
 mod demo;
 mod export;
