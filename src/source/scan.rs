@@ -141,6 +141,12 @@ impl Scanner {
 
     /// Takes the next bytes.
     pub(super) fn feed(&mut self, bytes: &[u8]) -> Step {
+        let step = self.take(bytes);
+        self.fed += bytes.len();
+        step
+    }
+
+    fn take(&mut self, bytes: &[u8]) -> Step {
         let mut at = 0;
         while let Some(&byte) = bytes.get(at) {
             match self.state {
@@ -193,7 +199,6 @@ impl Scanner {
             }
             at += 1;
         }
-        self.fed += at;
         if matches!(self.state, State::Done) { Step::End(at) } else { Step::More }
     }
 

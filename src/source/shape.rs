@@ -261,9 +261,9 @@ fn data_content(data: &Object<'_>) -> Content {
     let inner = conversation.and_then(Object::read).and_then(|object| object.get(Key::Messages));
     if let Some(message) = data.object(Key::Message) {
         if inner.is_none() && !data.has(Key::Messages) {
-            // The usual event, which needs no copy of the conversation.
-            messages.push(fields::message(&message, context, "", &mut bad)?);
-            return Ok((messages, bad));
+            // The usual event, which needs no copy of the conversation. A list of one takes no more room than that: the
+            // allocator sweeps up at every request that is large to it.
+            return Ok((vec![fields::message(&message, context, "", &mut bad)?], bad));
         }
         messages.push(fields::message(&message, context.clone(), "", &mut bad)?);
     }
