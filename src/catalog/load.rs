@@ -50,7 +50,7 @@ impl Catalog {
     }
 }
 
-impl<'a> Load<'a> {
+impl Load<'_> {
     /// The connection, inside a transaction.
     async fn transaction(&mut self) -> Result<&mut SqliteConnection> {
         if self.open.is_none() {

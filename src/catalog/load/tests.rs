@@ -5,9 +5,7 @@ use serde_json::Map;
 use super::*;
 use crate::catalog::{IngestReference, StateTotals, TeamTotals};
 use crate::clock::Clock;
-use crate::model::{
-    Attachment, AttachmentId, Conversation, FORMAT_VERSION, Message, MessageLine, TeamKey, WriterId,
-};
+use crate::model::{Attachment, AttachmentId, Conversation, FORMAT_VERSION, Message, MessageLine, TeamKey, WriterId};
 
 fn team() -> TeamKey {
     "default".parse().unwrap()
@@ -93,7 +91,8 @@ async fn assert_totals_are_right(catalog: &Catalog) {
             WHERE attachments > 0
         UNION ALL SELECT team_id || ' ' || messages FROM message_totals WHERE messages > 0
         UNION ALL SELECT archive_id || ' ' || contents || ' ' || bytes FROM content_totals WHERE contents > 0";
-    const COUNTED: &str = "SELECT team_id || ' ' || state || ' ' || attachments || ' ' || archived_bytes FROM counted_states
+    const COUNTED: &str =
+        "SELECT team_id || ' ' || state || ' ' || attachments || ' ' || archived_bytes FROM counted_states
         UNION ALL SELECT team_id || ' ' || messages FROM counted_messages
         UNION ALL SELECT archive_id || ' ' || contents || ' ' || bytes FROM counted_contents";
     let (mut kept, mut counted) = (column(catalog, KEPT).await, column(catalog, COUNTED).await);
