@@ -267,13 +267,14 @@ pub(super) async fn insert(
     for chunk in chunks(&attachments) {
         let sql = format!(
             "-- name: ingest_attachments
-            INSERT INTO attachments (team_id, writer_id, updated_at, key, attachment_id, state, declared_size, reason, generation)
-            VALUES {}
+            INSERT INTO attachments
+                (team_id, writer_id, updated_at, key, attachment_id, state, declared_size, reason, generation)
+            SELECT shared.*, rows.* FROM (SELECT ?, ?, ?) shared CROSS JOIN (VALUES {}) rows WHERE true
             ON CONFLICT (team_id, key) DO UPDATE SET
                 state = 'pending', reason = NULL, declared_size = excluded.declared_size,
                 not_before = 0, updated_at = excluded.updated_at
             WHERE attachments.state = 'skipped' AND excluded.state = 'pending'",
-            values(chunk.len(), 6, 4, "?1,?2,?3,")
+            values(chunk.len(), 6)
         );
         let mut query = sqlx::query(AssertSqlSafe(sql)).bind(team.0).bind(writer_id).bind(now);
         for attachment in chunk {
@@ -292,9 +293,9 @@ pub(super) async fn insert(
         let sql = format!(
             "-- name: ingest_messages
             INSERT INTO messages (team_id, line_digest, message_id, subject, sender, people, sent_at, conversation_id)
-            VALUES {}
+            SELECT shared.*, rows.* FROM (SELECT ?) shared CROSS JOIN (VALUES {}) rows WHERE true
             ON CONFLICT (team_id, line_digest) DO NOTHING",
-            values(chunk.len(), 7, 2, "?1,")
+            values(chunk.len(), 7)
         );
         let mut query = sqlx::query(AssertSqlSafe(sql)).bind(team.0);
         for IngestMessage { line_digest, line, .. } in chunk {
@@ -344,12 +345,13 @@ async fn insert_links(connection: &mut SqliteConnection, team: TeamRow, messages
         let sql = format!(
             "-- name: ingest_links
             INSERT INTO links (message_row, place, attachment_row, name, content_type, declared_size, inline)
-            SELECT m.id, v.column2, a.id, v.column4, v.column5, v.column6, v.column7 FROM (VALUES {}) v
-            CROSS JOIN messages m ON m.team_id = ?1 AND m.line_digest = v.column1
-            CROSS JOIN attachments a ON a.team_id = ?1 AND a.key = v.column3
+            SELECT m.id, v.column2, a.id, v.column4, v.column5, v.column6, v.column7
+            FROM (SELECT ? AS team_id) shared CROSS JOIN (VALUES {}) v
+            CROSS JOIN messages m ON m.team_id = shared.team_id AND m.line_digest = v.column1
+            CROSS JOIN attachments a ON a.team_id = shared.team_id AND a.key = v.column3
             WHERE true
             ON CONFLICT (message_row, place) DO NOTHING",
-            values(chunk.len(), 7, 2, "")
+            values(chunk.len(), 7)
         );
         let mut query = sqlx::query(AssertSqlSafe(sql)).bind(team.0);
         for (message, place, attachment, key) in chunk {

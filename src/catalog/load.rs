@@ -28,6 +28,8 @@ pub struct Load<'a> {
     total: usize,
     /// Whether the catalog held nothing when the load began, so that it may be filled in bulk.
     is_empty: bool,
+    /// After so many lines it is.
+    bulk_after: usize,
     bulk: Option<BulkLock>,
 }
 
@@ -37,7 +39,7 @@ impl Catalog {
         let mut connection = self.connection().await;
         let is_empty = bulk::is_empty(&mut connection).await?;
         drop(connection);
-        Ok(Load { catalog: self, open: None, lines: 0, total: 0, is_empty, bulk: None })
+        Ok(Load { catalog: self, open: None, lines: 0, total: 0, is_empty, bulk_after: LINES, bulk: None })
     }
 
     /// Loads outcome lines of one team and merges them, in one transaction; see [`Load::outcomes`].
@@ -48,7 +50,7 @@ impl Catalog {
     }
 }
 
-impl<'a> Load<'a> {
+impl Load<'_> {
     /// The connection, inside a transaction.
     async fn transaction(&mut self) -> Result<&mut SqliteConnection> {
         if self.open.is_none() {
@@ -63,7 +65,7 @@ impl<'a> Load<'a> {
     async fn count(&mut self, lines: usize) -> Result<()> {
         self.lines += lines;
         self.total += lines;
-        if self.is_empty && self.bulk.is_none() && self.total >= LINES {
+        if self.is_empty && self.bulk.is_none() && self.total >= self.bulk_after {
             self.commit().await?;
             let mut connection = self.catalog.connection().await;
             self.bulk = bulk::begin(&mut connection, &self.catalog.folder).await?;
@@ -130,9 +132,10 @@ impl<'a> Load<'a> {
         for chunk in chunks(&cited) {
             let sql = format!(
                 "-- name: load_blobs
-                INSERT INTO blobs (archive_id, state, sha256, size_bytes) VALUES {}
+                INSERT INTO blobs (archive_id, state, sha256, size_bytes)
+                SELECT shared.*, rows.* FROM (SELECT ?, 'writing') shared CROSS JOIN (VALUES {}) rows WHERE true
                 ON CONFLICT (archive_id, sha256) DO NOTHING",
-                values(chunk.len(), 2, 2, "?1,'writing',")
+                values(chunk.len(), 2)
             );
             let mut query = sqlx::query(AssertSqlSafe(sql)).bind(archive.0);
             for (sha256, size) in chunk {
@@ -163,7 +166,7 @@ async fn merge(connection: &mut SqliteConnection, team: TeamRow, key: &TeamKey, 
         "-- name: load_outcomes
         INSERT INTO attachments (team_id, key, attachment_id, state, generation, writer_id, updated_at,
             sha256, size_bytes, sniffed_type, reason)
-        VALUES {}
+        SELECT shared.*, rows.* FROM (SELECT ?) shared CROSS JOIN (VALUES {}) rows WHERE true
         ON CONFLICT (team_id, key) DO UPDATE SET
             state = excluded.state, generation = excluded.generation, writer_id = excluded.writer_id,
             updated_at = excluded.updated_at, sha256 = excluded.sha256, size_bytes = excluded.size_bytes,
@@ -177,7 +180,7 @@ async fn merge(connection: &mut SqliteConnection, team: TeamRow, key: &TeamKey, 
             ELSE (excluded.generation, excluded.updated_at, excluded.writer_id)
                 > (attachments.generation, attachments.updated_at, coalesce(attachments.writer_id, ''))
         END",
-        values(lines.len(), 10, 2, "?1,")
+        values(lines.len(), 10)
     );
     let mut query = sqlx::query(AssertSqlSafe(sql)).bind(team.0);
     for line in lines {
@@ -196,3 +199,6 @@ async fn merge(connection: &mut SqliteConnection, team: TeamRow, key: &TeamKey, 
     query.execute(connection).await.map_err(at("load_outcomes"))?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

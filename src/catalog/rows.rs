@@ -20,18 +20,14 @@ pub(super) fn chunks<T>(mut rows: &[T]) -> impl Iterator<Item = &[T]> {
     })
 }
 
-/// `rows` rows of `columns` parameters each, for `VALUES`. Parameters are numbered from `first`; each row begins with
-/// the text `fixed`.
-pub(super) fn values(rows: usize, columns: usize, first: usize, fixed: &str) -> String {
-    let mut text = String::with_capacity(rows * columns * 6);
-    for row in 0..rows {
-        text.push_str(if row == 0 { "(" } else { ",(" });
-        text.push_str(fixed);
-        for column in 0..columns {
-            let comma = if column == 0 { "" } else { "," };
-            text.push_str(&format!("{comma}?{}", first + row * columns + column));
-        }
-        text.push(')');
+/// `rows` rows of `columns` parameters each, for `VALUES`. Parameters have no numbers, as the driver looks for the name
+/// of each that has one among all of them; so what all rows share stands in a row of its own beside them.
+pub(super) fn values(rows: usize, columns: usize) -> String {
+    let row = format!("(?{})", ",?".repeat(columns.saturating_sub(1)));
+    let mut text = row.clone();
+    for _ in 1..rows {
+        text.push(',');
+        text.push_str(&row);
     }
     text
 }
@@ -67,7 +63,8 @@ mod tests {
     }
 
     #[test]
-    fn values_number_their_parameters_in_order() {
-        assert_eq!(values(2, 2, 3, "?1,"), "(?1,?3,?4),(?1,?5,?6)");
+    fn values_have_a_parameter_for_every_column_of_every_row() {
+        assert_eq!(values(1, 1), "(?)");
+        assert_eq!(values(2, 3), "(?,?,?),(?,?,?)");
     }
 }

@@ -19,7 +19,7 @@ use super::run::Run;
 use super::session::{Access, Session, settings};
 use super::{DONE, Global, INCOMPLETE};
 use crate::config::SourceConfig;
-use crate::ingest::{Forecast, by_team};
+use crate::ingest::{Forecast, Prepared, by_team};
 use crate::model::{Payload, Position, Reject};
 use crate::source::{self, Item};
 use crate::worker::Ended;
@@ -73,10 +73,8 @@ fn read_all(inputs: Vec<source::Input>, config: SourceConfig) -> mpsc::Receiver<
             let flow = source::read(input, &config, &mut |item| {
                 match item {
                     Item::Payload(mut payload) => {
-                        let position = payload.position.clone();
-                        batch
-                            .rejects
-                            .extend(payload.bad_attachments.drain(..).map(|reason| reject_at(&position, reason)));
+                        let bad = std::mem::take(&mut payload.bad_attachments);
+                        batch.rejects.extend(bad.into_iter().map(|reason| reject_at(&payload.position, reason)));
                         batch.attachments +=
                             payload.messages.iter().map(|message| message.attachments.len()).sum::<usize>();
                         batch.payloads.push(payload);
@@ -182,40 +180,70 @@ pub(super) async fn replay(
     Ok(run.receipt(input, taken.and(outcome)).await)
 }
 
-/// Takes in everything that is read, until the end or a stop.
+/// A batch that is judged: what was read of it, what could not be, and its messages by the team's name.
+struct Judged {
+    input: Input,
+    rejects: Vec<Reject>,
+    teams: Vec<(String, Prepared)>,
+}
+
+/// Takes in everything that is read, until the end or a stop. A batch is judged while the catalog deals with the one
+/// before it.
 async fn take_in(
     session: &Session,
     run: &Run,
-    mut batches: mpsc::Receiver<Batch>,
+    batches: mpsc::Receiver<Batch>,
     input: &mut Input,
 ) -> anyhow::Result<()> {
+    let (sender, mut receiver) = mpsc::channel::<Judged>(1);
+    let taking = async move {
+        while let Some(batch) = receiver.recv().await {
+            *input = batch.input;
+            let expected: &Expected = &run.expected;
+            expected.payloads.store(input.payloads, Ordering::Relaxed);
+            session.intake.keep_rejects(&batch.rejects).await?;
+            for (name, prepared) in batch.teams {
+                if let Some(team) = session.teams.get(&name) {
+                    let taken = session.intake.take(team, prepared).await?;
+                    expected.attachments.fetch_add(taken.enqueued, Ordering::Relaxed);
+                    if taken.enqueued > 0 {
+                        run.signals.work.notify_one();
+                    }
+                }
+            }
+        }
+        anyhow::Ok(())
+    };
+    let (taken, ()) = tokio::join!(taking, judge(session, run, batches, sender));
+    taken?;
+    run.signals.input_ended.set();
+    Ok(())
+}
+
+/// Judges batches as they are read, until the end, a stop, or nobody takes them any more.
+async fn judge(session: &Session, run: &Run, mut batches: mpsc::Receiver<Batch>, sender: mpsc::Sender<Judged>) {
+    let mut input = Input::default();
     loop {
         let batch = tokio::select! {
             biased;
             () = run.signals.stop.wait() => None,
             batch = batches.recv() => batch,
         };
-        let Some(mut batch) = batch else { break };
+        let Some(mut batch) = batch else { return };
         input.payloads += count(batch.payloads.len());
         input.ignored += batch.ignored;
         let teams = sort_by_team(session, &mut batch);
         input.rejected += count(batch.rejects.len());
-        let expected: &Expected = &run.expected;
-        expected.payloads.store(input.payloads, Ordering::Relaxed);
-        session.intake.keep_rejects(&batch.rejects).await?;
-        for (name, messages) in teams {
-            if let Some(team) = session.teams.get(&name) {
-                let prepared = session.intake.prepare(team, messages);
-                let taken = session.intake.take(team, prepared).await?;
-                expected.attachments.fetch_add(taken.enqueued, Ordering::Relaxed);
-                if taken.enqueued > 0 {
-                    run.signals.work.notify_one();
-                }
-            }
+        let prepare = |(name, messages)| {
+            let team = session.teams.get(&name)?;
+            let prepared = session.intake.prepare(team, messages);
+            Some((name, prepared))
+        };
+        let teams = teams.into_iter().filter_map(prepare).collect();
+        if sender.send(Judged { input, rejects: batch.rejects, teams }).await.is_err() {
+            return;
         }
     }
-    run.signals.input_ended.set();
-    Ok(())
 }
 
 fn count(length: usize) -> u64 {

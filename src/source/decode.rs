@@ -98,6 +98,10 @@ impl<R: Read> BufRead for Peek<R> {
 
 impl<R: Read> Read for Peek<R> {
     fn read(&mut self, target: &mut [u8]) -> io::Result<usize> {
+        if self.bytes.len() == self.start && self.failure.is_none() && !self.is_at_end && target.len() >= CHUNK_BYTES {
+            // Nothing was looked at ahead: no need for a second copy.
+            return self.reader.read(target);
+        }
         let source = self.fill_buf()?;
         let length = source.len().min(target.len());
         target[..length].copy_from_slice(&source[..length]);

@@ -1,6 +1,8 @@
 //! Reads the fields of messages, conversations and attachments, leniently: numbers where text comes and the reverse,
 //! `null` and missing anything. Only a key that is repeated makes a unit unreadable.
 
+use std::borrow::Cow;
+
 use super::value::Value;
 use crate::model::{Attachment, AttachmentId, Conversation, Direction, Message};
 
@@ -117,10 +119,15 @@ impl<'a> Object<'a> {
 
 /// A string's content, or a number or boolean as it was written.
 fn text(value: Value<'_>) -> Option<String> {
+    plain(value).map(Cow::into_owned)
+}
+
+/// Like [`text`], without a copy where that can be.
+fn plain(value: Value<'_>) -> Option<Cow<'_, str>> {
     match value.string() {
-        Some(text) => Some(text.content.into_owned()),
+        Some(text) => Some(text.content),
         None if value.is_null() || value.is_object() || value.is_array() => None,
-        None => Some(value.text().to_owned()),
+        None => Some(Cow::Borrowed(value.text())),
     }
 }
 
@@ -142,13 +149,13 @@ pub(super) fn conversation(value: Value<'_>) -> Result<Option<Conversation>, Str
 /// be read go to `bad`.
 pub(super) fn message(
     object: &Object<'_>,
-    context: Option<&Conversation>,
+    context: Option<Conversation>,
     path: &str,
     bad: &mut Vec<String>,
 ) -> Result<Message, String> {
     object.require_single(MESSAGE_KEYS)?;
     let own = object.get(Key::Conversation).map(conversation).transpose()?.flatten();
-    let mut around = context.cloned().or(own);
+    let mut around = context.or(own);
     if let Some(id) = object.text(Key::ConversationId) {
         around.get_or_insert_default().id.get_or_insert(id);
     }
@@ -240,16 +247,18 @@ fn each(value: Option<Value<'_>>) -> impl Iterator<Item = Value<'_>> {
 }
 
 fn flag(value: Value<'_>) -> Option<bool> {
-    match text(value)?.trim().to_ascii_lowercase().as_str() {
-        "true" | "1" => Some(true),
-        "false" | "0" => Some(false),
+    let text = plain(value)?;
+    let is_one_of = |words: [&str; 2]| words.iter().any(|word| text.trim().eq_ignore_ascii_case(word));
+    match (is_one_of(["true", "1"]), is_one_of(["false", "0"])) {
+        (true, _) => Some(true),
+        (_, true) => Some(false),
         _ => None,
     }
 }
 
 /// A whole number below 2^63, as a number or as text.
 fn size(value: Value<'_>) -> Option<u64> {
-    let text = text(value)?;
+    let text = plain(value)?;
     let digits = text.trim();
     let is_plain = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
     if is_plain { digits.parse().ok().filter(|size| *size < 1 << 63) } else { None }

@@ -64,9 +64,53 @@ impl Number {
     }
 }
 
+/// The most containers of a value that are noted; what lies behind them is walked again when it is read.
+const MAX_NOTED: usize = 4096;
+
+/// Where the containers of a value begin and end, in the order of their beginnings, so that whoever reads the value
+/// need not walk through them to step over them.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Containers {
+    spans: Vec<(usize, usize)>,
+    /// The open ones that are noted, by place in `spans`.
+    open: Vec<usize>,
+}
+
+impl Containers {
+    /// Begin and end of each; an end of 0 stands for one that was not closed.
+    pub(super) fn spans(&self) -> &[(usize, usize)] {
+        &self.spans
+    }
+
+    fn clear(&mut self) {
+        self.spans.clear();
+        self.open.clear();
+    }
+
+    fn begin(&mut self, at: usize) {
+        if self.spans.len() < MAX_NOTED {
+            self.open.push(self.spans.len());
+            self.spans.push((at, 0));
+        }
+    }
+
+    /// `depth` is that of the container which ends: those that are not noted stand within those that are.
+    fn end(&mut self, at: usize, depth: u32) {
+        if self.open.len() == depth as usize
+            && let Some(place) = self.open.pop()
+        {
+            self.spans[place].1 = at + 1;
+        }
+    }
+}
+
 /// Scans one value, which must begin at the first byte that is fed.
 #[derive(Debug, Clone)]
 pub(super) struct Scanner {
+    /// What is noted of the value's containers.
+    containers: Option<Containers>,
+    /// How many bytes were fed before.
+    fed: usize,
     /// One bit for each open container: 1 for an object. The innermost is the lowest.
     objects: u128,
     depth: u32,
@@ -76,16 +120,33 @@ pub(super) struct Scanner {
 impl Scanner {
     /// Begins before a value.
     pub(super) const fn new() -> Self {
-        Self { objects: 0, depth: 0, state: State::Value }
+        Self { containers: None, fed: 0, objects: 0, depth: 0, state: State::Value }
+    }
+
+    /// Begins before a value whose containers are to be noted, in place of what was noted before.
+    pub(super) fn noting(mut containers: Containers) -> Self {
+        containers.clear();
+        Self { containers: Some(containers), ..Self::new() }
+    }
+
+    /// What was noted.
+    pub(super) fn into_containers(self) -> Containers {
+        self.containers.unwrap_or_default()
     }
 
     /// Begins inside an object, after one of its values.
     pub(super) const fn in_object() -> Self {
-        Self { objects: 1, depth: 1, state: State::AfterValue }
+        Self { containers: None, fed: 0, objects: 1, depth: 1, state: State::AfterValue }
     }
 
     /// Takes the next bytes.
     pub(super) fn feed(&mut self, bytes: &[u8]) -> Step {
+        let step = self.take(bytes);
+        self.fed += bytes.len();
+        step
+    }
+
+    fn take(&mut self, bytes: &[u8]) -> Step {
         let mut at = 0;
         while let Some(&byte) = bytes.get(at) {
             match self.state {
@@ -131,7 +192,7 @@ impl Scanner {
                 },
                 _ if matches!(byte, b' ' | b'\t' | b'\n' | b'\r') => {}
                 _ => {
-                    if let Err(reason) = self.structural(byte) {
+                    if let Err(reason) = self.structural(byte, at) {
                         return Step::Bad(at, reason);
                     }
                 }
@@ -150,29 +211,32 @@ impl Scanner {
         }
     }
 
-    fn structural(&mut self, byte: u8) -> Result<(), &'static str> {
+    fn structural(&mut self, byte: u8, at: usize) -> Result<(), &'static str> {
         match (self.state, byte) {
-            (State::ElementOrEnd, b']') | (State::KeyOrEnd, b'}') => self.close(),
-            (State::Value | State::ElementOrEnd, _) => return self.begin_value(byte),
+            (State::ElementOrEnd, b']') | (State::KeyOrEnd, b'}') => self.close(at),
+            (State::Value | State::ElementOrEnd, _) => return self.begin_value(byte, at),
             (State::Key | State::KeyOrEnd, b'"') => self.state = State::Text { key: true },
             (State::Key | State::KeyOrEnd, _) => return Err("a key was expected here"),
             (State::Colon, b':') => self.state = State::Value,
             (State::Colon, _) => return Err("a colon was expected here"),
             (_, b',') => self.state = if self.objects & 1 == 1 { State::Key } else { State::Value },
-            (_, b'}') if self.objects & 1 == 1 => self.close(),
-            (_, b']') if self.objects & 1 == 0 => self.close(),
+            (_, b'}') if self.objects & 1 == 1 => self.close(at),
+            (_, b']') if self.objects & 1 == 0 => self.close(at),
             _ => return Err("a comma or the end of the list or object was expected here"),
         }
         Ok(())
     }
 
-    fn begin_value(&mut self, byte: u8) -> Result<(), &'static str> {
+    fn begin_value(&mut self, byte: u8, at: usize) -> Result<(), &'static str> {
         self.state = match byte {
             b'{' | b'[' => {
                 if self.depth == MAX_DEPTH {
                     return Err("nested too deeply (128 levels are allowed)");
                 }
                 self.depth += 1;
+                if let Some(containers) = &mut self.containers {
+                    containers.begin(self.fed + at);
+                }
                 self.objects = self.objects << 1 | u128::from(byte == b'{');
                 if byte == b'{' { State::KeyOrEnd } else { State::ElementOrEnd }
             }
@@ -188,7 +252,10 @@ impl Scanner {
         Ok(())
     }
 
-    const fn close(&mut self) {
+    fn close(&mut self, at: usize) {
+        if let Some(containers) = &mut self.containers {
+            containers.end(self.fed + at, self.depth);
+        }
         self.objects >>= 1;
         self.depth -= 1;
         self.complete();

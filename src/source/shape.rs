@@ -53,11 +53,11 @@ pub(super) enum Unit {
     Bad(String),
 }
 
-/// Finds the units in `text`, one valid JSON value: at least one.
-pub(super) fn interpret(text: &str, context: Context, found: &mut Vec<Found>) {
+/// Finds the units in `text`, one valid JSON value whose containers were noted: at least one.
+pub(super) fn interpret(text: &str, containers: &scan::Containers, context: Context, found: &mut Vec<Found>) {
     found.clear();
     let mut search = Search { base: text.as_ptr() as usize, fixed_offset: None, team: None, found };
-    let value = Value::new(text);
+    let value = Value::scanned(text, containers);
     match context {
         Context::Any => search.value(value, 0),
         Context::Message | Context::Conversation => search.page_element(value, context),
@@ -258,10 +258,15 @@ fn data_content(data: &Object<'_>) -> Content {
     let context = conversation.map(fields::conversation).transpose()?.flatten();
     let mut bad = Vec::new();
     let mut messages = Vec::new();
-    if let Some(message) = data.object(Key::Message) {
-        messages.push(fields::message(&message, context.as_ref(), "", &mut bad)?);
-    }
     let inner = conversation.and_then(Object::read).and_then(|object| object.get(Key::Messages));
+    if let Some(message) = data.object(Key::Message) {
+        if inner.is_none() && !data.has(Key::Messages) {
+            // The usual event, which needs no copy of the conversation. A list of one takes no more room than that: the
+            // allocator sweeps up at every request that is large to it.
+            return Ok((vec![fields::message(&message, context, "", &mut bad)?], bad));
+        }
+        messages.push(fields::message(&message, context.clone(), "", &mut bad)?);
+    }
     for list in [data.get(Key::Messages), inner].into_iter().flatten() {
         read_messages(list, context.as_ref(), &mut messages, &mut bad)?;
     }
@@ -291,7 +296,7 @@ fn read_messages(
         match Object::read(element) {
             Some(object) => {
                 let path = format!("messages[{index}].");
-                let message = fields::message(&object, context, &path, bad);
+                let message = fields::message(&object, context.cloned(), &path, bad);
                 messages.push(message.map_err(|reason| format!("messages[{index}]: {reason}"))?);
             }
             None => bad.push(format!("messages[{index}]: not an object")),

@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 use super::Item;
 use super::buffer::Window;
 use super::excerpt::excerpt;
-use super::scan::{Scanner, Step};
+use super::scan::{Containers, Scanner, Step};
 use super::shape::{self, Context, Found, Unit};
 use super::value;
 use crate::model::{Payload, Position, Reject};
@@ -60,6 +60,7 @@ pub(super) struct Splitter<'a, R> {
     rejects_in_a_row: u64,
     held: Option<Held>,
     found: Vec<Found>,
+    containers: Containers,
 }
 
 impl<'a, R: Read> Splitter<'a, R> {
@@ -81,6 +82,7 @@ impl<'a, R: Read> Splitter<'a, R> {
             rejects_in_a_row: 0,
             held: None,
             found: Vec::new(),
+            containers: Containers::default(),
         }
     }
 
@@ -240,7 +242,7 @@ impl<'a, R: Read> Splitter<'a, R> {
 
     /// Reads the value that begins here.
     fn value(&mut self, context: Context) -> ControlFlow<()> {
-        let mut scanner = Scanner::new();
+        let mut scanner = Scanner::noting(std::mem::take(&mut self.containers));
         let mut taken = 0;
         let end = loop {
             let pending = self.window.pending();
@@ -268,6 +270,7 @@ impl<'a, R: Read> Splitter<'a, R> {
                 return self.broken(end, "something follows the JSON value");
             }
         }
+        self.containers = scanner.into_containers();
         self.whole(end, context, is_container)
     }
 
@@ -285,7 +288,7 @@ impl<'a, R: Read> Splitter<'a, R> {
         }
         let mut found = std::mem::take(&mut self.found);
         match std::str::from_utf8(&self.window.pending()[..end]) {
-            Ok(text) => shape::interpret(text, context, &mut found),
+            Ok(text) => shape::interpret(text, &self.containers, context, &mut found),
             Err(error) => {
                 let reason = format!("invalid UTF-8 at byte {} of the value", error.valid_up_to());
                 found.clear();

@@ -3,11 +3,32 @@
 
 use std::borrow::Cow;
 
-use super::scan::plain_length;
+use super::scan::{Containers, plain_length};
 
 /// A value as it stands in the text, without white space around it.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Value<'a>(&'a str);
+pub(super) struct Value<'a> {
+    text: &'a str,
+    noted: Noted<'a>,
+}
+
+/// What [`Containers`] tells of a text.
+#[derive(Debug, Clone, Copy)]
+struct Noted<'a> {
+    /// The text's address, from which offsets are counted.
+    base: usize,
+    spans: &'a [(usize, usize)],
+}
+
+impl Noted<'_> {
+    /// The index after the container that begins at `at` of `bytes`, a part of the text.
+    fn end_of_container(self, bytes: &[u8], at: usize) -> Option<usize> {
+        let begin = (bytes.as_ptr() as usize).wrapping_sub(self.base).wrapping_add(at);
+        let place = self.spans.binary_search_by_key(&begin, |(begin, _)| *begin).ok()?;
+        let length = self.spans[place].1.checked_sub(begin)?;
+        Some(at + length).filter(|end| *end <= bytes.len())
+    }
+}
 
 /// A string's content.
 #[derive(Debug)]
@@ -21,17 +42,23 @@ pub(super) struct Text<'a> {
 impl<'a> Value<'a> {
     /// Wraps the text of one value.
     pub(super) fn new(text: &'a str) -> Self {
-        Self(text.trim_ascii())
+        Self { text: text.trim_ascii(), noted: Noted { base: 0, spans: &[] } }
+    }
+
+    /// Wraps the text of one value whose containers were noted when it was scanned.
+    pub(super) fn scanned(text: &'a str, containers: &'a Containers) -> Self {
+        let noted = Noted { base: text.as_ptr() as usize, spans: containers.spans() };
+        Self { text: text.trim_ascii(), noted }
     }
 
     /// The value as it was written.
     pub(super) const fn text(self) -> &'a str {
-        self.0
+        self.text
     }
 
     /// The first byte, which tells the kind.
     pub(super) fn first(self) -> u8 {
-        self.0.bytes().next().unwrap_or(b'n')
+        self.text.bytes().next().unwrap_or(b'n')
     }
 
     /// Whether this is an object.
@@ -52,12 +79,13 @@ impl<'a> Value<'a> {
     /// An object's members in order, or an array's elements with empty keys; nothing for other values.
     pub(super) fn entries(self) -> Entries<'a> {
         let is_container = self.is_object() || self.is_array();
-        Entries { text: self.0, at: if is_container { 1 } else { self.0.len() }, has_keys: self.is_object() }
+        let at = if is_container { 1 } else { self.text.len() };
+        Entries { text: self.text, noted: self.noted, at, has_keys: self.is_object() }
     }
 
     /// A string's content; `None` for other values.
     pub(super) fn string(self) -> Option<Text<'a>> {
-        (self.first() == b'"').then(|| unescape(self.0))
+        (self.first() == b'"').then(|| unescape(self.text))
     }
 }
 
@@ -65,6 +93,7 @@ impl<'a> Value<'a> {
 #[derive(Debug)]
 pub(super) struct Entries<'a> {
     text: &'a str,
+    noted: Noted<'a>,
     at: usize,
     has_keys: bool,
 }
@@ -86,22 +115,22 @@ impl<'a> Iterator for Entries<'a> {
             return None;
         }
         if self.has_keys {
-            let end = end_of(bytes, self.at);
+            let end = end_of(bytes, self.at, self.noted);
             key = self.text.get(self.at..end)?;
             self.at = skip(end);
         }
-        let end = end_of(bytes, self.at).max(self.at + 1);
+        let end = end_of(bytes, self.at, self.noted).max(self.at + 1);
         let value = self.text.get(self.at..end)?;
         self.at = end;
-        Some((key, Value(value)))
+        Some((key, Value { text: value, noted: self.noted }))
     }
 }
 
 /// The index after the value that begins at `at`.
-fn end_of(bytes: &[u8], at: usize) -> usize {
+fn end_of(bytes: &[u8], at: usize, noted: Noted<'_>) -> usize {
     match bytes.get(at) {
         Some(b'"') => end_of_string(bytes, at),
-        Some(b'{' | b'[') => end_of_container(bytes, at),
+        Some(b'{' | b'[') => noted.end_of_container(bytes, at).unwrap_or_else(|| end_of_container(bytes, at)),
         _ => bytes[at.min(bytes.len())..]
             .iter()
             .position(|byte| matches!(byte, b',' | b'}' | b']' | b' ' | b'\t' | b'\n' | b'\r'))
@@ -204,7 +233,7 @@ pub(super) fn page_list(begin: &[u8]) -> Option<(usize, super::shape::Context)> 
     if !text.starts_with('{') {
         return None;
     }
-    for (key, value) in Value(text).entries() {
+    for (key, value) in Value::new(text).entries() {
         let end = value.text().as_ptr() as usize + value.text().len();
         let is_cut_off = end == text.as_ptr() as usize + text.len();
         match unescape(key).content.as_ref() {
