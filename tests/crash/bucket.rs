@@ -87,6 +87,7 @@ impl Bucket {
     }
 
     /// Copies the archive to a folder, so that the oracle can read it: all of it `anew`, or what has changed.
+    #[expect(clippy::future_not_send, reason = "a life is lived on one thread")]
     pub(crate) async fn copy_to(&self, folder: &Path, anew: bool) -> Result<()> {
         let mut copied = self.copied.take();
         if anew {
@@ -120,6 +121,7 @@ impl Bucket {
     }
 
     /// The server's list of this life's uploads that were begun and never finished (`ListMultipartUploads`).
+    #[expect(clippy::future_not_send, reason = "a life is lived on one thread")]
     async fn unfinished_uploads(&self) -> Result<usize> {
         let client: HttpClient = ReqwestConnector::default().connect(&ClientOptions::new().with_allow_http(true))?;
         let mut request = HttpRequest::new(HttpRequestBody::empty());
