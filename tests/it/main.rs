@@ -21,5 +21,6 @@ mod module_order;
 mod refilter;
 mod replay;
 mod secrets;
+mod store;
 mod support;
 mod toy_gate;
