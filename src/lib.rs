@@ -4,6 +4,10 @@
 //! `model digest secret clock < config filter < catalog < http < jelly < spool < fetch < store < source < ingest <
 //! archive < audit < worker < cli`. `sim`, the simulated Jelly, imports `digest` and `clock` alone.
 
+// The store suite of tests/it runs in here, too, and names things as it does there.
+#[cfg(test)]
+extern crate self as jellyjar;
+
 pub mod archive;
 pub mod audit;
 pub mod catalog;

@@ -404,6 +404,11 @@ impl Archive {
         }
         Ok(aborted)
     }
+
+    /// How many uploads in parts of its blobs were begun and are not finished; `None` where nobody can tell.
+    pub async fn unfinished_uploads(&self) -> Option<usize> {
+        self.bucket()?.unfinished_uploads().await
+    }
 }
 
 /// Makes a folder an archive.

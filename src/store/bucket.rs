@@ -6,7 +6,7 @@ mod connect;
 mod error;
 mod multipart;
 #[cfg(test)]
-mod suite;
+mod scripted;
 mod uploads;
 
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -131,21 +131,20 @@ impl Bucket {
 
     /// The path of a key in the bucket.
     fn path(&self, key: &str) -> Path {
-        if self.location.prefix.is_empty() {
-            Path::from(key)
-        } else {
-            Path::from(format!("{}/{key}", self.location.prefix))
-        }
+        let prefix = &self.location.prefix;
+        let text = if prefix.is_empty() { key.to_owned() } else { format!("{prefix}/{key}") };
+        // As it stands: the other way to make a path escapes `~`, `%` and letters beyond ASCII in a prefix.
+        Path::parse(&text).unwrap_or_else(|_| Path::from(text))
     }
 
-    /// The key of a path in the bucket.
-    fn key(&self, path: &Path) -> String {
-        let text = path.as_ref();
+    /// The key of a path in the bucket; `None` for what is not below the prefix, such as the empty object that some
+    /// tools put there as a folder.
+    fn key(&self, path: &Path) -> Option<String> {
         let prefix = &self.location.prefix;
-        match text.strip_prefix(prefix.as_str()).and_then(|rest| rest.strip_prefix('/')) {
-            Some(key) if !prefix.is_empty() => key.to_owned(),
-            _ => text.to_owned(),
+        if prefix.is_empty() {
+            return Some(path.to_string());
         }
+        Some(path.as_ref().strip_prefix(prefix.as_str())?.strip_prefix('/')?.to_owned())
     }
 
     fn place(&self, key: &str) -> String {
@@ -224,7 +223,7 @@ impl Bucket {
         let mut stream = self.connection.objects.list((!path.as_ref().is_empty()).then_some(&path));
         while let Some(meta) = stream.next().await {
             let meta = meta.map_err(|error| self.failed("list", prefix, &error))?;
-            found.push((self.key(&meta.location), meta));
+            found.extend(self.key(&meta.location).map(|key| (key, meta)));
         }
         found.sort_unstable_by(|(left, _), (right, _)| left.cmp(right));
         Ok(found)
@@ -239,10 +238,10 @@ impl Bucket {
             .list_with_delimiter((!path.as_ref().is_empty()).then_some(&path))
             .await
             .map_err(|error| self.failed("list", prefix, &error))?;
-        let name = |path: &Path| path.filename().unwrap_or_default().to_owned();
+        let name = |found: &Path| (*found != path).then(|| found.filename().unwrap_or_default().to_owned());
         Ok((
-            listed.objects.iter().map(|meta| name(&meta.location)).collect(),
-            listed.common_prefixes.iter().map(name).collect(),
+            listed.objects.iter().filter_map(|meta| name(&meta.location)).collect(),
+            listed.common_prefixes.iter().filter_map(name).collect(),
         ))
     }
 
@@ -291,7 +290,7 @@ impl Bucket {
                     self.check(key, &result, &bytes, digest).await?;
                     return Ok(Created::New);
                 }
-                Err(Error::NotImplemented { .. } | Error::NotSupported { .. }) if conditional => {
+                Err(error) if conditional && is_unsupported(&error) => {
                     self.conditional.store(UNCONDITIONAL, Ordering::Relaxed);
                     continue;
                 }
@@ -439,27 +438,36 @@ impl Bucket {
     /// that, whether it lets us write at all.
     pub(super) async fn probe(&self, key: &str, bytes: Bytes) -> Result<()> {
         let path = self.path(key);
-        let mut known = CONDITIONAL;
-        for time in 0..2 {
+        let create = || {
             let options = self.options(PutMode::Create, Purpose::Record);
-            match self.connection.objects.put_opts(&path, bytes.clone().into(), options).await {
-                // Stored although something was there: the condition was not looked at.
-                Ok(_) if time == 1 => known = UNCONDITIONAL,
-                Ok(_) | Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => {}
-                Err(Error::NotImplemented { .. } | Error::NotSupported { .. }) => {
-                    known = UNCONDITIONAL;
-                    self.replace(key, bytes.clone()).await?;
-                }
-                Err(error) if !is_final(&error) && time == 0 => {
-                    // Whether it was stored or not: a plain put tells whether we may.
-                    self.replace(key, bytes.clone()).await?;
-                }
-                Err(error) => return Err(self.failed("write", key, &error)),
+            self.connection.objects.put_opts(&path, bytes.clone().into(), options)
+        };
+        let first = create().await;
+        if let Err(error) = &first {
+            let taken = matches!(error, Error::AlreadyExists { .. } | Error::Precondition { .. });
+            if is_final(error) && !taken && !is_unsupported(error) {
+                return Err(self.failed("write", key, error));
             }
+            // Whether it was stored or not, S3's 409 included: with a plain put it is.
+            self.replace(key, bytes.clone()).await?;
         }
+        let known = match (first, create().await) {
+            (Err(error), _) | (_, Err(error)) if is_unsupported(&error) => UNCONDITIONAL,
+            // Stored although something was there: the condition was not looked at.
+            (_, Ok(_)) => UNCONDITIONAL,
+            (_, Err(Error::AlreadyExists { .. } | Error::Precondition { .. })) => CONDITIONAL,
+            (_, Err(error)) if is_final(&error) => return Err(self.failed("write", key, &error)),
+            // It may write, and that is what must be known now.
+            (_, Err(_)) => UNKNOWN,
+        };
         self.conditional.store(known, Ordering::Relaxed);
         Ok(())
     }
+}
+
+/// Whether the server, or the client library, knows no such condition.
+fn is_unsupported(error: &Error) -> bool {
+    matches!(error, Error::NotImplemented { .. } | Error::NotSupported { .. })
 }
 
 /// Whether looking, or another try, would not help.
@@ -470,7 +478,7 @@ fn is_final(error: &Error) -> bool {
         | Error::NotFound { .. }
         | Error::InvalidPath { .. }
         | Error::UnknownConfigurationKey { .. } => true,
-        error => !matches!(BucketError::new("write", String::new(), error).fault, Fault::Unreachable | Fault::Refused),
+        error => BucketError::new("write", String::new(), error).is_final(),
     }
 }
 

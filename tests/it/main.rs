@@ -22,5 +22,6 @@ mod module_order;
 mod refilter;
 mod replay;
 mod secrets;
+mod store;
 mod support;
 mod toy_gate;

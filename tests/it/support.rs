@@ -9,7 +9,7 @@ mod ledger;
 mod process;
 mod world;
 
-pub(crate) use bucket::Bucket;
+pub(crate) use bucket::{Bucket, Objects};
 pub(crate) use dump::{attachments, events, events_from, ids, lines, write_lines};
 pub(crate) use gate::{Mishap, Refusal};
 pub(crate) use jelly::Jelly;

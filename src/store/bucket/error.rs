@@ -38,21 +38,41 @@ pub struct BucketError {
     reason: String,
     /// The way out.
     advice: String,
+    /// The status of the answer, if there was one.
+    status: Option<u16>,
 }
 
 impl BucketError {
     /// Explains an error of the store.
     pub(super) fn new(doing: &'static str, place: String, error: &Error) -> Self {
         let text = chain(error);
-        let code = between(&text, "<Code>", "</Code>");
+        // The answer to a deletion of many is told in other words.
+        let code = between(&text, "<Code>", "</Code>").or_else(|| between(&text, "(code: ", ")"));
         let (fault, reason) = classify(error, code, &text);
         let advice = advice(fault, doing, &text);
-        Self { fault, doing, place, reason, advice }
+        Self { fault, doing, place, reason, advice, status: status(&text) }
+    }
+
+    /// Whether something below the bucket was not there, such as an upload in parts that has ended.
+    pub(super) fn is_absence(&self) -> bool {
+        self.fault == Fault::Refused && self.status == Some(404)
+    }
+
+    /// Whether another try would not help: whoever is refused now is refused again, but for the statuses that speak of
+    /// the moment (RFC 9110 §15.5; 409 as S3 uses it).
+    pub(super) fn is_final(&self) -> bool {
+        match self.fault {
+            Fault::Unreachable => false,
+            Fault::Refused => self
+                .status
+                .is_some_and(|status| (400..500).contains(&status) && !matches!(status, 408 | 409 | 412 | 425 | 429)),
+            _ => true,
+        }
     }
 
     /// An error that no request brought.
     pub(super) fn because(doing: &'static str, place: String, reason: &str, advice: &str) -> Self {
-        Self { fault: Fault::Refused, doing, place, reason: reason.to_owned(), advice: advice.to_owned() }
+        Self { fault: Fault::Refused, doing, place, reason: reason.to_owned(), advice: advice.to_owned(), status: None }
     }
 }
 
@@ -138,6 +158,9 @@ fn classify(error: &Error, code: Option<&str>, text: &str) -> (Fault, String) {
             return (Fault::Credentials, said("the server does not accept the credentials"));
         }
         Error::NotFound { .. } => return (Fault::Refused, said("it is not there")),
+        _ if matches!(code, Some("AccessDenied" | "AllAccessDisabled" | "AccountProblem")) => {
+            return (Fault::Permission, said("the credentials may not do this"));
+        }
         _ => {}
     }
     let lower = text.to_lowercase();
@@ -190,7 +213,10 @@ fn advice(fault: Fault, doing: &str, text: &str) -> String {
         Fault::Clock => "set this machine's clock (timedatectl set-ntp true) and run it again".into(),
         Fault::Permission => match doing {
             "list" => "grant the credentials leave to list the bucket (s3:ListBucket)".into(),
-            "read" | "look at" => "grant them leave to read objects (s3:GetObject)".into(),
+            // Without the second, S3 calls a missing object forbidden.
+            "read" | "look at" => {
+                "grant them leave to read objects (s3:GetObject) and to list the bucket (s3:ListBucket)".into()
+            }
             "delete" => "grant them leave to delete objects (s3:DeleteObject)".into(),
             _ => "they are read-only: grant them leave to write objects (s3:PutObject)".into(),
         },

@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::path::Path as FilePath;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -15,6 +16,7 @@ use object_store::{Error, MultipartId, PutMultipartOptions};
 use serde::{Deserialize, Serialize};
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::uploads::Listed;
 use super::{ADMISSION_UNIT, Bucket, Created, Purpose};
 use crate::config::ReadBack;
 use crate::digest::Digest;
@@ -26,6 +28,8 @@ use crate::store::{Put, Result, StoreError, Stored, blob_key, quarantine_key};
 const MAX_PARTS: u64 = 9_000;
 /// Parts of one upload that are sent at once.
 const PARTS_AT_ONCE: usize = 4;
+/// How often an upload is begun that somebody else aborts.
+const UPLOAD_TRIES: u32 = 3;
 /// Uploads of nobody knows whom are left alone for so long, in hours.
 const FOREIGN_HOURS: i64 = 48;
 
@@ -38,6 +42,24 @@ pub struct UploadRecord {
     pub key: String,
     /// The upload's id; missing where the crash came before it was known.
     pub id: Option<MultipartId>,
+}
+
+/// A large object on its way.
+struct Source<'a> {
+    key: &'a str,
+    file: Arc<File>,
+    size_bytes: u64,
+    digest: Digest,
+}
+
+/// How an upload in parts ended well.
+enum Sent {
+    /// The server has put the parts together.
+    Completed,
+    /// It gave no clear answer, and the right bytes are there.
+    Settled,
+    /// Somebody else has stored them meanwhile.
+    There,
 }
 
 impl Bucket {
@@ -81,7 +103,8 @@ impl Bucket {
         }
     }
 
-    /// An upload in parts knows no condition: it is looked first. To store the same bytes twice is harmless.
+    /// An upload in parts knows no condition: it is looked before it begins and before it ends. To store the same bytes
+    /// twice is harmless.
     async fn put_large(
         &self,
         scratch: &FilePath,
@@ -96,53 +119,76 @@ impl Bucket {
             None => Stored::New,
         };
         let file = file.try_clone().map_err(StoreError::io("open", scratch))?;
-        self.upload(scratch, key, purpose, Arc::new(file), put.size_bytes).await?;
-        let always = self.settings.common.read_back == ReadBack::Always;
-        if always || self.location.provider != Provider::S3 {
-            self.read_back(key, put.digest).await?;
+        let source = Source { key, file: Arc::new(file), size_bytes: put.size_bytes, digest: put.digest };
+        let mut tries = 0;
+        let sent = loop {
+            tries += 1;
+            match self.upload(scratch, &source, purpose).await {
+                // Somebody took it for one that a dead process had left.
+                Err(StoreError::Bucket(error)) if error.is_absence() && tries < UPLOAD_TRIES => {}
+                sent => break sent?,
+            }
+        };
+        match sent {
+            Sent::There => Ok(Stored::AlreadyThere),
+            Sent::Settled => Ok(stored),
+            Sent::Completed => {
+                let always = self.settings.common.read_back == ReadBack::Always;
+                if always || self.location.provider != Provider::S3 {
+                    self.read_back(key, put.digest).await?;
+                }
+                Ok(stored)
+            }
         }
-        Ok(stored)
     }
 
-    async fn upload(
-        &self,
-        scratch: &FilePath,
-        key: &str,
-        purpose: Purpose,
-        file: Arc<File>,
-        size_bytes: u64,
-    ) -> Result<()> {
-        let record_path = scratch.join(format!("{}{}", Digest::of(key.as_bytes()), crate::store::Scratch::UPLOAD));
+    async fn upload(&self, scratch: &FilePath, source: &Source<'_>, purpose: Purpose) -> Result<Sent> {
+        // One record for each try: one whose id is not known yet must not be forgotten with the next.
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let record_path = scratch.join(format!("{number}{}", crate::store::Scratch::UPLOAD));
+        let key = source.key;
         let mut record = UploadRecord { archive: self.location.to_string(), key: key.to_owned(), id: None };
         keep(&record_path, &record).await?;
         let path = self.path(key);
         let (tags, attributes) = self.labels(purpose);
         let options = PutMultipartOptions { tags, attributes, ..PutMultipartOptions::default() };
         let begun = self.objects_for(purpose)?.create_multipart_opts(&path, options).await;
+        // It may have begun all the same: the record stays, and the next start looks for it.
         let id = begun.map_err(|error| self.failed("write", key, &error))?;
         record.id = Some(id.clone());
-        keep(&record_path, &record).await?;
-        let done = self.send_parts(key, &path, &id, &file, size_bytes).await;
-        if done.is_err() {
-            // What cannot be aborted now is written down, and aborted by the next start.
-            self.connection
-                .objects
-                .abort_multipart(&path, &id)
-                .await
-                .map_err(|error| self.failed("write", key, &error))?;
+        let sent = match keep(&record_path, &record).await {
+            Ok(()) => self.send_parts(source, &path, &id).await,
+            Err(error) => Err(error),
+        };
+        let gone = match &sent {
+            Ok(Sent::Completed) => Ok(()),
+            _ => self.abort(&path, &id).await,
+        };
+        match gone {
+            Ok(()) => {
+                let _ = tokio::fs::remove_file(&record_path).await;
+            }
+            Err(error) => {
+                let error = self.failed("abort an upload to", key, &error);
+                tracing::debug!(error = %error, "the next start aborts it");
+            }
         }
-        let _ = tokio::fs::remove_file(&record_path).await;
-        done
+        match sent {
+            // Completed at the last moment, or by somebody else.
+            Err(error) => {
+                if self.is_there(source).await {
+                    Ok(Sent::Settled)
+                } else {
+                    Err(error)
+                }
+            }
+            sent => sent,
+        }
     }
 
-    async fn send_parts(
-        &self,
-        key: &str,
-        path: &Path,
-        id: &MultipartId,
-        file: &Arc<File>,
-        size_bytes: u64,
-    ) -> Result<()> {
+    async fn send_parts(&self, source: &Source<'_>, path: &Path, id: &MultipartId) -> Result<Sent> {
+        let size_bytes = source.size_bytes;
         let part_bytes = self.settings.common.part_bytes.max(size_bytes.div_ceil(MAX_PARTS).next_multiple_of(1 << 20));
         let objects = &self.connection.objects;
         let mut parts: Vec<BoxFuture<'_, Result<PartId>>> = Vec::new();
@@ -151,40 +197,39 @@ impl Bucket {
                 let offset = number * part_bytes;
                 let length = part_bytes.min(size_bytes - offset);
                 let _admitted = self.admit(length).await;
-                let bytes =
-                    read_part(file, offset, length).await.map_err(StoreError::io("read", FilePath::new(key)))?;
+                let bytes = read_part(&source.file, offset, length)
+                    .await
+                    .map_err(StoreError::io("read", FilePath::new(source.key)))?;
                 let number = usize::try_from(number).expect("at most 9,000 parts");
                 let sent = objects.put_part(path, id, number, bytes.into()).await;
-                sent.map_err(|error| self.failed("write", key, &error))
+                sent.map_err(|error| self.failed("write", source.key, &error))
             };
             parts.push(send.boxed());
         }
         let parts: Vec<PartId> = futures::stream::iter(parts).buffered(PARTS_AT_ONCE).try_collect().await?;
+        if self.is_there(source).await {
+            return Ok(Sent::There);
+        }
         match objects.complete_multipart(path, id, parts).await {
-            Ok(_) => Ok(()),
-            // It was completed, and the answer was lost: the id is gone, and the object is there.
-            Err(error) => match self.size(key).await {
-                Ok(Some(found)) if found == size_bytes => {
-                    tracing::debug!("the answer to a completed upload was lost");
-                    self.confirm_completed(key, &error, file).await
-                }
-                _ => Err(self.failed("write", key, &error)),
-            },
+            Ok(_) => Ok(Sent::Completed),
+            // The answer may have been lost.
+            Err(_) if self.is_there(source).await => Ok(Sent::Settled),
+            Err(error) => Err(self.failed("write", source.key, &error)),
         }
     }
 
-    /// Settles whether an upload whose completion got no clear answer is whole.
-    async fn confirm_completed(&self, key: &str, error: &Error, file: &Arc<File>) -> Result<()> {
-        let file = Arc::clone(file);
-        let wanted = tokio::task::spawn_blocking(move || {
-            let mut file = file.try_clone()?;
-            std::io::Seek::rewind(&mut file)?;
-            crate::store::folder::hash(file)
-        })
-        .await
-        .map_err(|_| StoreError::Broken)?
-        .map_err(StoreError::io("read", FilePath::new(key)))?;
-        if self.digest(key).await? == Some(wanted) { Ok(()) } else { Err(self.failed("write", key, error)) }
+    /// Whether the right bytes are seen to stand under their name.
+    async fn is_there(&self, source: &Source<'_>) -> bool {
+        matches!(self.size(source.key).await, Ok(Some(size_bytes)) if size_bytes == source.size_bytes)
+            && matches!(self.found(source.key, source.digest).await, Ok(Some(Created::Same)))
+    }
+
+    /// Aborts an upload; one that is not there is no error.
+    async fn abort(&self, path: &Path, id: &MultipartId) -> std::result::Result<(), Error> {
+        match self.connection.objects.abort_multipart(path, id).await {
+            Ok(()) | Err(Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Waits for memory for so many bytes; one object, however large, is always let through alone.
@@ -200,10 +245,7 @@ impl Bucket {
         let ours = self.location.to_string();
         let mut aborted = 0;
         let mut settled = Vec::with_capacity(records.len());
-        let listed = match &self.connection.uploads {
-            Some(uploads) => uploads.list(self.path("blobs").as_ref()).await,
-            None => None,
-        };
+        let listed = self.list_uploads().await;
         for record in records {
             if record.archive != ours {
                 settled.push(false);
@@ -212,11 +254,15 @@ impl Bucket {
             let path = self.path(&record.key);
             let ids: Vec<MultipartId> = match (&record.id, &listed) {
                 (Some(id), _) => vec![id.clone()],
-                (None, Some(listed)) => {
+                (None, Listed::Uploads(listed)) => {
                     listed.iter().filter(|upload| upload.key == path.as_ref()).map(|upload| upload.id.clone()).collect()
                 }
                 // Nobody can say; a lifecycle rule of the bucket clears it away.
-                (None, None) => Vec::new(),
+                (None, Listed::Never) => Vec::new(),
+                (None, Listed::NotNow) => {
+                    settled.push(false);
+                    continue;
+                }
             };
             let mut all = true;
             for id in ids {
@@ -232,8 +278,10 @@ impl Bucket {
             settled.push(all);
         }
         let old = self.clock.now() - jiff::SignedDuration::from_hours(FOREIGN_HOURS);
-        for upload in listed.into_iter().flatten().filter(|upload| is_before(upload.begun, old)) {
-            if self.connection.objects.abort_multipart(&Path::from(upload.key), &upload.id).await.is_ok() {
+        let Listed::Uploads(listed) = listed else { return (aborted, settled) };
+        for upload in listed.into_iter().filter(|upload| is_before(upload.begun, old)) {
+            let path = Path::parse(&upload.key).unwrap_or_else(|_| Path::from(upload.key.as_str()));
+            if self.connection.objects.abort_multipart(&path, &upload.id).await.is_ok() {
                 aborted += 1;
             }
         }
@@ -242,7 +290,23 @@ impl Bucket {
 
     /// The uploads that were begun and never finished, as far as the server tells.
     pub(in crate::store) async fn unfinished_uploads(&self) -> Option<usize> {
-        Some(self.connection.uploads.as_ref()?.list(self.path("blobs").as_ref()).await?.len())
+        match self.list_uploads().await {
+            Listed::Uploads(uploads) => Some(uploads.len()),
+            Listed::Never | Listed::NotNow => None,
+        }
+    }
+
+    /// Where large objects go, and nobody else's do: the slash keeps out prefixes that begin with the same letters.
+    async fn list_uploads(&self) -> Listed {
+        let Some(uploads) = &self.connection.uploads else { return Listed::Never };
+        let mut found = Vec::new();
+        for folder in ["blobs/sha256", "quarantine"] {
+            match uploads.list(&format!("{}/", self.path(folder))).await {
+                Listed::Uploads(listed) => found.extend(listed),
+                other => return other,
+            }
+        }
+        Listed::Uploads(found)
     }
 }
 
@@ -255,9 +319,13 @@ async fn keep(path: &FilePath, record: &UploadRecord) -> Result<()> {
     let text = serde_json::to_vec(record).expect("a struct of text always serialises");
     let target = path.to_owned();
     let written = tokio::task::spawn_blocking(move || {
-        let mut file = File::create(&target)?;
+        // Under its name in one step: a torn record would forget what it replaces.
+        let temporary = target.with_extension("tmp");
+        let mut file = File::create(&temporary)?;
         std::io::Write::write_all(&mut file, &text)?;
-        file.sync_data()
+        file.sync_data()?;
+        std::fs::rename(&temporary, &target)?;
+        target.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
     });
     written.await.map_err(|_| StoreError::Broken)?.map_err(StoreError::io("write", path))
 }

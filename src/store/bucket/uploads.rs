@@ -19,6 +19,32 @@ const QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_'
 /// At most so many pages are read: a bucket with more unfinished uploads wants a lifecycle rule.
 const MAX_PAGES: usize = 100;
 
+/// How often a page is asked for.
+const TRIES: u32 = 3;
+
+/// What a server says of unfinished uploads.
+#[derive(Debug)]
+pub(super) enum Listed {
+    /// These there are.
+    Uploads(Vec<Upload>),
+    /// It has no such list, or not for us.
+    Never,
+    /// It could not be asked this time.
+    NotNow,
+}
+
+/// Why a page was not given.
+struct Refused {
+    reason: String,
+    for_good: bool,
+}
+
+impl Refused {
+    fn now(reason: impl ToString) -> Self {
+        Self { reason: reason.to_string(), for_good: false }
+    }
+}
+
 /// One unfinished upload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Upload {
@@ -82,16 +108,16 @@ impl S3Uploads {
         Ok(Self { client, credentials: Arc::clone(store.credentials()), region, bucket_url })
     }
 
-    /// The unfinished uploads below a prefix; `None` where the server cannot tell.
-    pub(super) async fn list(&self, prefix: &str) -> Option<Vec<Upload>> {
+    /// The unfinished uploads whose keys begin with `prefix`.
+    pub(super) async fn list(&self, prefix: &str) -> Listed {
         let mut uploads = Vec::new();
         let mut markers = None;
         for _ in 0..MAX_PAGES {
-            let page = match self.page(prefix, markers.as_ref()).await {
+            let page = match self.page_in_the_end(prefix, markers.as_ref()).await {
                 Ok(page) => page,
-                Err(reason) => {
+                Err(Refused { reason, for_good }) => {
                     tracing::debug!(reason, "unfinished uploads cannot be listed");
-                    return None;
+                    return if for_good { Listed::Never } else { Listed::NotNow };
                 }
             };
             uploads.extend(page.uploads.into_iter().map(|upload| Upload {
@@ -104,10 +130,25 @@ impl S3Uploads {
                 _ => break,
             }
         }
-        Some(uploads)
+        // Not every server looks at the prefix.
+        uploads.retain(|upload| upload.key.starts_with(prefix));
+        Listed::Uploads(uploads)
     }
 
-    async fn page(&self, prefix: &str, markers: Option<&(String, String)>) -> Result<Page, String> {
+    async fn page_in_the_end(&self, prefix: &str, markers: Option<&(String, String)>) -> Result<Page, Refused> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match self.page(prefix, markers).await {
+                Err(Refused { for_good: false, .. }) if tries < TRIES => {
+                    tokio::time::sleep(super::pause_before(tries)).await;
+                }
+                page => return page,
+            }
+        }
+    }
+
+    async fn page(&self, prefix: &str, markers: Option<&(String, String)>) -> Result<Page, Refused> {
         let escaped = |text: &str| utf8_percent_encode(text, QUERY).to_string();
         // In the order of names, in which they are signed.
         let mut query = String::new();
@@ -120,18 +161,17 @@ impl S3Uploads {
         }
         let url = format!("{}/?{query}&uploads=", self.bucket_url);
         let mut request = HttpRequest::new(HttpRequestBody::empty());
-        *request.uri_mut() = url.parse().map_err(|_| "the endpoint is no URL".to_owned())?;
-        let credential = self.credentials.get_credential().await.map_err(|error| error.to_string())?;
-        AwsAuthorizer::new(&credential, "s3", &self.region)
-            .try_authorize(&mut request, None)
-            .map_err(|error| error.to_string())?;
-        let response = self.client.execute(request).await.map_err(|error| error.to_string())?;
+        *request.uri_mut() = url.parse().map_err(Refused::now)?;
+        let credential = self.credentials.get_credential().await.map_err(Refused::now)?;
+        AwsAuthorizer::new(&credential, "s3", &self.region).try_authorize(&mut request, None).map_err(Refused::now)?;
+        let response = self.client.execute(request).await.map_err(Refused::now)?;
         let status = response.status();
-        let body = response.into_body().bytes().await.map_err(|error| error.to_string())?;
+        let body = response.into_body().bytes().await.map_err(Refused::now)?;
         if !status.is_success() {
-            return Err(format!("status {status}"));
+            let for_good = matches!(status.as_u16(), 400 | 403 | 404 | 405 | 501);
+            return Err(Refused { reason: format!("status {status}"), for_good });
         }
-        quick_xml::de::from_reader(body.as_ref()).map_err(|error| error.to_string())
+        quick_xml::de::from_reader(body.as_ref()).map_err(Refused::now)
     }
 }
 

@@ -3,12 +3,19 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use futures::TryStreamExt as _;
+use jellyjar::clock::Clock;
+use jellyjar::config::{BucketSettings, HttpConfig};
+use jellyjar::model::Location;
+use jellyjar::secret::Secret;
+use jellyjar::store::Place;
 use object_store::aws::AmazonS3Builder;
 use object_store::azure::MicrosoftAzureBuilder;
 use object_store::gcp::GoogleCloudStorageBuilder;
+use object_store::multipart::MultipartStore;
 use object_store::path::Path as Key;
 use object_store::{ObjectStore, ObjectStoreExt as _, PutPayload};
 use s3s::auth::SimpleAuth;
@@ -26,6 +33,10 @@ const REGION: &str = "us-east-1";
 const ACCESS_KEY_ID: &str = "in-process";
 const SECRET_ACCESS_KEY: &str = "in-process-secret-canary-91c2";
 
+/// What the clients can do.
+pub(crate) trait Objects: ObjectStore + MultipartStore {}
+impl<T: ObjectStore + MultipartStore> Objects for T {}
+
 /// See the module.
 pub(crate) struct Bucket {
     /// What can go wrong on the way to it.
@@ -33,7 +44,7 @@ pub(crate) struct Bucket {
     /// The place as `--archive` takes it.
     pub(crate) location: String,
     environment: Vec<(&'static str, String)>,
-    store: Box<dyn ObjectStore>,
+    store: Arc<dyn Objects>,
     prefix: Key,
     // What an S3 of this process keeps; removed last.
     _folder: Option<TempDir>,
@@ -63,7 +74,7 @@ impl Bucket {
             .build()
             .unwrap();
         let environment = vec![("GOOGLE_SERVICE_ACCOUNT_KEY", account), ("GOOGLE_BASE_URL", gate.url())];
-        Self::new(gate, "gs", environment, Box::new(store), Some(folder))
+        Self::new(gate, "gs", environment, Arc::new(store), Some(folder))
     }
 
     /// In the SeaweedFS that runs beside the tests.
@@ -95,7 +106,7 @@ impl Bucket {
             ("AZURE_STORAGE_ACCOUNT_KEY", key),
             ("AZURE_STORAGE_ENDPOINT", endpoint),
         ];
-        Some(Self::new(gate, "az", environment, Box::new(store), None))
+        Some(Self::new(gate, "az", environment, Arc::new(store), None))
     }
 
     fn s3_beside(name: &str) -> Option<Self> {
@@ -122,14 +133,14 @@ impl Bucket {
             ("AWS_REGION", REGION.to_owned()),
             ("AWS_ENDPOINT_URL", gate.url()),
         ];
-        Self::new(gate, "s3", environment, Box::new(store), folder)
+        Self::new(gate, "s3", environment, Arc::new(store), folder)
     }
 
     fn new(
         gate: Gate,
         scheme: &str,
         environment: Vec<(&'static str, String)>,
-        store: Box<dyn ObjectStore>,
+        store: Arc<dyn Objects>,
         folder: Option<TempDir>,
     ) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
@@ -142,6 +153,46 @@ impl Bucket {
     /// Lets a program reach it.
     pub(crate) fn open_to(&self, command: &mut Command) {
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+    }
+
+    /// A variable that it is reached by.
+    fn value(&self, name: &str) -> Option<String> {
+        self.environment.iter().find(|(known, _)| *known == name).map(|(_, value)| value.clone())
+    }
+
+    /// The same as settings, for the library without the program.
+    pub(crate) fn settings(&self) -> BucketSettings {
+        let mut settings = BucketSettings::default();
+        settings.common.part_bytes = 5 << 20;
+        settings.s3.region = self.value("AWS_REGION");
+        settings.s3.endpoint = self.value("AWS_ENDPOINT_URL");
+        settings.gcs.endpoint = self.value("GOOGLE_BASE_URL");
+        settings.azure.account = self.value("AZURE_STORAGE_ACCOUNT_NAME");
+        settings.azure.endpoint = self.value("AZURE_STORAGE_ENDPOINT");
+        let variables = self.environment.iter().map(|(name, value)| (name.to_lowercase(), Secret::new(value)));
+        settings.environment = variables.collect();
+        settings
+    }
+
+    /// A place below its prefix, opened with these settings by the library itself.
+    pub(crate) fn place(&self, name: &str, settings: &BucketSettings) -> Place {
+        Self::place_at(&format!("{}/{name}", self.location), settings)
+    }
+
+    /// Any place.
+    pub(crate) fn place_at(location: &str, settings: &BucketSettings) -> Place {
+        let location: Location = location.parse().unwrap();
+        Place::of(&location, settings, &HttpConfig::default(), &Clock::system()).unwrap()
+    }
+
+    /// The client behind the program's back.
+    pub(crate) fn objects(&self) -> Arc<dyn Objects> {
+        Arc::clone(&self.store)
+    }
+
+    /// Its prefix in the store.
+    pub(crate) fn prefix(&self) -> &Key {
+        &self.prefix
     }
 
     /// The values of its variables that nobody may print.
