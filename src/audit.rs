@@ -6,6 +6,7 @@ mod chain;
 mod compact;
 mod journal;
 mod rebuild;
+mod recheck;
 mod repair;
 mod report;
 mod verify;
@@ -18,8 +19,9 @@ use crate::ingest::ReloadError;
 use crate::store::{Archive, JournalWriter, StoreError};
 
 pub use accept::{Accepted, accept};
-pub use compact::{Compacted, Refused, compact};
+pub use compact::{Compacted, Refused, compact, mergeable};
 pub use rebuild::{Rebuilt, rebuild};
+pub use recheck::{Rechecked, recheck};
 pub use repair::{RepairAccess, Repaired, Unrepaired, repair};
 pub use report::{BrokenBytes, Finding, FindingKind, Looked, Report};
 pub use verify::{Checked, VerifyOptions, verify};

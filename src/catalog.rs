@@ -7,12 +7,14 @@ mod audit;
 mod bulk;
 mod completion;
 mod decisions;
+mod inspect;
 mod ingest;
 mod jobs;
 mod journal;
 mod load;
 mod lookup;
 mod pauses;
+mod recheck;
 mod recover;
 mod report;
 mod rows;
@@ -37,6 +39,7 @@ pub use jobs::{Job, Lease, LeaseTicket};
 pub use journal::{LoadedSegment, UnjournaledSkip};
 pub use load::Load;
 pub use pauses::team_scope;
+pub use recheck::KnownContent;
 pub use report::{AttachmentRow, RejectRow, SeenTotals, StateTotals, TeamTotals};
 pub use state::{BlobState, Pause, State};
 
@@ -378,8 +381,8 @@ async fn bind_team(connection: &mut SqliteConnection, archive: ArchiveRow, key: 
     Ok(TeamRow(row))
 }
 
-/// The type of the network file system that holds `folder`; `None` on a local one, or where that cannot be told.
-fn network_file_system(folder: &Path) -> Option<String> {
+/// The type of the file system that holds `folder`; `None` where that cannot be told.
+pub fn file_system(folder: &Path) -> Option<String> {
     let folder = folder.canonicalize().ok()?;
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
     let kind = mounts
@@ -392,6 +395,11 @@ fn network_file_system(folder: &Path) -> Option<String> {
         })
         .max_by_key(|(length, _)| *length)?
         .1;
+    Some(kind.to_owned())
+}
+
+/// The type of the network file system that holds `folder`; `None` on a local one, or where that cannot be told.
+pub fn network_file_system(folder: &Path) -> Option<String> {
     const NETWORK: [&str; 16] = [
         "nfs",
         "nfs4",
@@ -410,5 +418,5 @@ fn network_file_system(folder: &Path) -> Option<String> {
         "fuse.rclone",
         "fuse.glusterfs",
     ];
-    NETWORK.contains(&kind).then(|| kind.to_owned())
+    file_system(folder).filter(|kind| NETWORK.contains(&kind.as_str()))
 }
