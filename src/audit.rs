@@ -8,6 +8,7 @@ mod compact;
 mod export;
 mod journal;
 mod rebuild;
+mod recheck;
 mod repair;
 mod report;
 mod verify;
@@ -20,12 +21,13 @@ use crate::ingest::ReloadError;
 use crate::store::{Archive, JournalWriter, StoreError};
 
 pub use accept::{Accepted, accept};
-pub use compact::{CompactOptions, Compacted, Refused, compact};
+pub use compact::{CompactOptions, Compacted, Refused, compact, mergeable};
 pub use export::{
     ExportError, ExportOptions, ExportProgress, ExportReport, ExportTrouble, HardLinks, Selection, Template,
     TemplateError, export,
 };
 pub use rebuild::{Rebuilt, rebuild};
+pub use recheck::{Rechecked, recheck};
 pub use repair::{RepairAccess, Repaired, Unrepaired, repair};
 pub use report::{BrokenBytes, Finding, FindingKind, Looked, Report};
 pub use verify::{Checked, VerifyOptions, verify};

@@ -10,6 +10,7 @@ mod completion;
 mod decisions;
 mod export;
 mod find;
+mod inspect;
 mod ingest;
 mod jobs;
 mod journal;
@@ -17,6 +18,7 @@ mod load;
 mod lookup;
 mod pauses;
 mod people;
+mod recheck;
 mod recover;
 mod refilter;
 mod report;
@@ -46,6 +48,7 @@ pub use load::Load;
 pub use pauses::team_scope;
 pub use people::People;
 pub use refilter::Judged;
+pub use recheck::KnownContent;
 pub use report::{AttachmentRow, RejectRow, SeenTotals, StateTotals, TeamTotals};
 pub use state::{BlobState, Pause, State};
 
@@ -395,8 +398,8 @@ async fn bind_team(connection: &mut SqliteConnection, archive: ArchiveRow, key: 
     Ok(TeamRow(row))
 }
 
-/// The type of the network file system that holds `folder`; `None` on a local one, or where that cannot be told.
-fn network_file_system(folder: &Path) -> Option<String> {
+/// The type of the file system that holds `folder`; `None` where that cannot be told.
+pub fn file_system(folder: &Path) -> Option<String> {
     let folder = folder.canonicalize().ok()?;
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
     let kind = mounts
@@ -409,6 +412,11 @@ fn network_file_system(folder: &Path) -> Option<String> {
         })
         .max_by_key(|(length, _)| *length)?
         .1;
+    Some(kind.to_owned())
+}
+
+/// The type of the network file system that holds `folder`; `None` on a local one, or where that cannot be told.
+pub fn network_file_system(folder: &Path) -> Option<String> {
     const NETWORK: [&str; 16] = [
         "nfs",
         "nfs4",
@@ -427,5 +435,5 @@ fn network_file_system(folder: &Path) -> Option<String> {
         "fuse.rclone",
         "fuse.glusterfs",
     ];
-    NETWORK.contains(&kind).then(|| kind.to_owned())
+    file_system(folder).filter(|kind| NETWORK.contains(&kind.as_str()))
 }

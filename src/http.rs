@@ -16,7 +16,7 @@ use url::Url;
 pub(crate) use address::Origin;
 pub use address::{AddressRules, Refusal};
 pub use base::BaseUrl;
-pub(crate) use headers::retry_after;
+pub(crate) use headers::{retry_after, served_at};
 
 use crate::config::HttpConfig;
 

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::StatusCode;
 use http::header::{AUTHORIZATION, HeaderValue};
+use jiff::Timestamp;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::Response;
 use url::Url;
@@ -20,7 +21,7 @@ pub(crate) use link::resolve_location;
 pub use quota::{EgressWindow, Quota, QuotaLimits, QuotaState};
 
 use crate::clock::Clock;
-use crate::http::{BaseUrl, HttpClients, HttpError, read_body};
+use crate::http::{BaseUrl, HttpClients, HttpError, read_body, served_at};
 use crate::model::{AttachmentId, TeamKey};
 use crate::secret::Secret;
 
@@ -40,6 +41,15 @@ struct Inner {
     quota: Quota,
     clock: Clock,
     requests: AtomicU64,
+}
+
+/// What the service says of a token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Probe {
+    /// Why it is not accepted: the status, 401 or 403, and the service's words. `None` if it is.
+    pub refusal: Option<(u16, String)>,
+    /// The service's clock, to the second, as its answer shows it.
+    pub served_at: Option<Timestamp>,
 }
 
 impl JellyClient {
@@ -100,14 +110,27 @@ impl JellyClient {
 
     /// Asks whether the token is still accepted (`GET /members`). Counts against the quota even when that is used up.
     pub async fn probe_members(&self) -> Result<bool, ExchangeError> {
+        Ok(self.probe().await?.refusal.is_none())
+    }
+
+    /// The same, with what else the answer tells.
+    pub async fn probe(&self) -> Result<Probe, ExchangeError> {
         self.0.quota.take_anyway(self.0.clock.now());
         let (_, mut response) = self.get(&["members"]).await?;
-        match response.status() {
+        let served_at = served_at(response.headers());
+        let status = response.status();
+        match status {
             StatusCode::OK => {
                 read_body(&mut response).await;
-                Ok(true)
+                Ok(Probe { refusal: None, served_at })
             }
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Ok(false),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                let words = match self.refused(response, &[]).await {
+                    ExchangeError::Unauthorized(words) | ExchangeError::Forbidden(words) => words,
+                    other => other.to_string(),
+                };
+                Ok(Probe { refusal: Some((status.as_u16(), words)), served_at })
+            }
             _ => Err(self.refused(response, &[]).await),
         }
     }

@@ -14,6 +14,7 @@ mod keys;
 mod lock;
 mod put;
 mod scratch;
+mod trial;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -37,6 +38,7 @@ pub use keys::{blob_key, quarantine_key, segment_day};
 pub use lock::ArchiveLock;
 pub use put::{Put, Stored};
 pub use scratch::Scratch;
+pub use trial::Trial;
 
 use bucket::{Created, Purpose};
 
@@ -216,8 +218,7 @@ impl Archive {
                 made.await.map_err(|_| StoreError::Broken)??;
             }
             Place::Bucket(bucket) => {
-                let (objects, prefixes) = bucket.list_names("").await?;
-                if objects.iter().any(|name| name != Self::MARKER) || !prefixes.is_empty() {
+                if !place.is_free().await? {
                     return Err(StoreError::NotAnArchive { place: place.to_string() });
                 }
                 bucket.put_if_absent(Self::MARKER, text.into(), Purpose::Record).await?;
@@ -414,13 +415,8 @@ impl Archive {
 /// Makes a folder an archive.
 fn make_folder_archive(root: &Path, marker: &[u8]) -> Result<()> {
     std::fs::create_dir_all(root).map_err(StoreError::io("make the folder", root))?;
-    let entries = std::fs::read_dir(root).map_err(StoreError::io("read the folder", root))?;
-    for entry in entries {
-        let entry = entry.map_err(StoreError::io("read the folder", root))?;
-        let name = entry.file_name();
-        if name != Scratch::HOME && name != Archive::MARKER && name != "lost+found" {
-            return Err(StoreError::NotAnArchive { place: root.display().to_string() });
-        }
+    if !trial::only_ours(root)? {
+        return Err(StoreError::NotAnArchive { place: root.display().to_string() });
     }
     let folder = Folder::open(root)?;
     if let Some(parent) = root.parent() {

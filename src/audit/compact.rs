@@ -69,11 +69,9 @@ pub async fn compact(subject: &Subject, options: CompactOptions) -> Result<Compa
         }
         let known: HashSet<Digest> = seen.values().map(|segment| segment.sha256).collect();
         let today = subject.clock.now().to_zoned(TimeZone::UTC).date();
-        let small = present.into_iter().filter(|file| {
-            file.size_bytes < LARGE_BYTES
-                && segment_day(&file.key).is_some_and(|day| day < today || options.today)
-                && seen.contains_key(&file.key)
-        });
+        let small = present
+            .into_iter()
+            .filter(|file| is_small(file, today, options.today) && seen.contains_key(&file.key));
         for group in groups(small) {
             match merge(subject, stream, &group, &seen, &known, dry_run).await? {
                 Ok(()) => {
@@ -86,6 +84,16 @@ pub async fn compact(subject: &Subject, options: CompactOptions) -> Result<Compa
     }
     done.segments_now = done.segments_before - done.left_over - done.merged + done.written;
     Ok(done)
+}
+
+/// How many of these segments of one stream are small and of past days, so that a compaction may merge them.
+pub fn mergeable(files: &[SegmentFile], now: jiff::Timestamp) -> usize {
+    let today = now.to_zoned(TimeZone::UTC).date();
+    files.iter().filter(|file| is_small(file, today, false)).count()
+}
+
+fn is_small(file: &SegmentFile, today: jiff::civil::Date, with_today: bool) -> bool {
+    file.size_bytes < LARGE_BYTES && segment_day(&file.key).is_some_and(|day| day < today || with_today)
 }
 
 /// Neighbours, up to the size of a new segment; one alone is left as it is.

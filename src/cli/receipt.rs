@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::output;
+use crate::audit::Rechecked;
 use crate::catalog::SeenTotals;
 
 /// What was read.
@@ -39,6 +40,9 @@ pub(super) struct Receipt {
     pub(super) bytes_fetched: u64,
     pub(super) bytes_stored: u64,
     pub(super) api_requests: u64,
+    /// With `--check`: what a look at the known contents found.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) check: Option<Rechecked>,
     pub(super) elapsed_seconds: f64,
     /// Whether the places sum up to the attachments.
     pub(super) adds_up: bool,
@@ -125,6 +129,14 @@ impl Receipt {
             ("API requests", number(self.api_requests), ""),
             ("elapsed", format!("{:.1} s", self.elapsed_seconds), ""),
         ];
+        if let Some(check) = &self.check {
+            let elapsed = rows.len() - 1;
+            let more = [
+                ("checked", number(check.checked), "known contents that were looked at"),
+                ("  missing", number(check.missing), "gone or of another size: fetched again"),
+            ];
+            rows.splice(elapsed..elapsed, more);
+        }
         // Places that are empty and usually are need no line, but every number that counts is shown.
         rows.retain(|(label, value, _)| {
             value != "0"

@@ -18,6 +18,7 @@ use super::receipt::{Input, Receipt, number, size};
 use super::run::Run;
 use super::session::{Access, Session, settings};
 use super::{DONE, Global, INCOMPLETE};
+use crate::audit::{Rechecked, recheck};
 use crate::config::SourceConfig;
 use crate::ingest::{Forecast, Prepared, by_team};
 use crate::model::{Payload, Position, Reject};
@@ -31,6 +32,7 @@ use crate::worker::Ended;
   jellyjar replay 'logs/2026-*.jsonl.gz' --archive /srv/archive --dry-run
   zcat hooks.gz | jellyjar replay - --archive /srv/archive --json
   jellyjar replay dumps/ --archive /srv/archive --type application/pdf --since 2026-01-01
+  jellyjar replay dumps/ --archive s3://company-mail --check
 
 A payload is a webhook body, an API message, a conversation with its messages, a page of either, or a log
 record that carries one. Files may hold one JSON document, JSON Lines, concatenated JSON or an array, each
@@ -46,6 +48,9 @@ pub(super) struct ReplayArgs {
     /// Read everything first, and stop before any download if something cannot be read
     #[arg(long)]
     pub(super) strict: bool,
+    /// Look whether the bytes of what is known are still there, by their size, and fetch what is not once more
+    #[arg(long, conflicts_with = "dry_run")]
+    pub(super) check: bool,
     #[command(flatten)]
     pub(super) filter: FilterArgs,
 }
@@ -133,9 +138,18 @@ pub(super) async fn run(args: ReplayArgs, global: &Global) -> anyhow::Result<Exi
     super::session::require_token(global, &loaded.config)?;
     let session = Arc::new(Session::open(global, loaded, true).await?);
     let access = Arc::new(Access::open(&session).await?);
-    let receipt = replay(session, access, inputs, args.strict, global.quiet).await?;
+    let receipt = replay(session, access, inputs, Care { strict: args.strict, check: args.check }, global.quiet).await?;
     receipt.print(global.json);
     Ok(ExitCode::from(receipt.exit_code()))
+}
+
+/// What a replay does beyond the usual.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Care {
+    /// Reads everything first, and fetches nothing if something cannot be read.
+    pub(super) strict: bool,
+    /// Looks whether what is known is still there.
+    pub(super) check: bool,
 }
 
 /// Replays inputs into an open archive.
@@ -143,15 +157,16 @@ pub(super) async fn replay(
     session: Arc<Session>,
     access: Arc<Access>,
     inputs: Vec<source::Input>,
-    strict: bool,
+    care: Care,
     quiet: bool,
 ) -> anyhow::Result<Receipt> {
     session.reload().await?;
     let run = Run::new(Arc::clone(&session), access);
     let batches = read_all(inputs, session.config.source.clone());
     let mut input = Input::default();
-    let (taken, outcome) = if strict {
-        let taken = take_in(&session, &run, batches, &mut input).await;
+    let mut rechecked = None;
+    let (taken, outcome) = if care.strict {
+        let taken = take_in(&session, &run, batches, &mut input, care, &mut rechecked).await;
         if taken.is_ok() && input.rejected > 0 {
             let mut receipt = run.receipt(input, Ok(Ended::Done)).await;
             receipt.notes.push("--strict: something could not be read, so nothing was fetched".into());
@@ -162,7 +177,7 @@ pub(super) async fn replay(
     } else {
         // If one of the two breaks off, the other finishes or releases what is in flight.
         let taking = async {
-            let taken = take_in(&session, &run, batches, &mut input).await;
+            let taken = take_in(&session, &run, batches, &mut input, care, &mut rechecked).await;
             if taken.is_err() {
                 run.signals.stop.set();
             }
@@ -177,7 +192,9 @@ pub(super) async fn replay(
         };
         tokio::join!(taking, working)
     };
-    Ok(run.receipt(input, taken.and(outcome)).await)
+    let mut receipt = run.receipt(input, taken.and(outcome)).await;
+    receipt.check = rechecked;
+    Ok(receipt)
 }
 
 /// A batch that is judged: what was read of it, what could not be, and its messages by the team's name.
@@ -194,13 +211,16 @@ async fn take_in(
     run: &Run,
     batches: mpsc::Receiver<Batch>,
     input: &mut Input,
+    care: Care,
+    rechecked: &mut Option<Rechecked>,
 ) -> anyhow::Result<()> {
     let (sender, mut receiver) = mpsc::channel::<Judged>(1);
+    let taken_in = &mut *input;
     let taking = async move {
         while let Some(batch) = receiver.recv().await {
-            *input = batch.input;
+            *taken_in = batch.input;
             let expected: &Expected = &run.expected;
-            expected.payloads.store(input.payloads, Ordering::Relaxed);
+            expected.payloads.store(taken_in.payloads, Ordering::Relaxed);
             session.intake.keep_rejects(&batch.rejects).await?;
             for (name, prepared) in batch.teams {
                 if let Some(team) = session.teams.get(&name) {
@@ -216,6 +236,18 @@ async fn take_in(
     };
     let (taken, ()) = tokio::join!(taking, judge(session, run, batches, sender));
     taken?;
+    if care.check && !(care.strict && input.rejected > 0) {
+        let subject = session.subject();
+        let requeued = || {
+            run.expected.attachments.fetch_add(1, Ordering::Relaxed);
+            run.signals.work.notify_one();
+        };
+        tokio::select! {
+            biased;
+            () = run.signals.stop.wait() => {}
+            done = recheck(&subject, rechecked.insert(Rechecked::default()), requeued) => done?,
+        }
+    }
     run.signals.input_ended.set();
     Ok(())
 }

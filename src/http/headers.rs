@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::HeaderMap;
-use http::header::RETRY_AFTER;
+use http::header::{DATE, RETRY_AFTER};
 use jiff::Timestamp;
 
 /// The longest wait that an answer can ask for: one day, the longest of the service's own windows.
@@ -23,6 +23,11 @@ pub(crate) fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duratio
         Duration::try_from(at.duration_since(now)).unwrap_or(Duration::ZERO)
     };
     Some(wait.clamp(Duration::from_secs(1), LONGEST))
+}
+
+/// The server's clock when it answered (RFC 9110 §6.6.1), to the second.
+pub(crate) fn served_at(headers: &HeaderMap) -> Option<Timestamp> {
+    http_date(headers.get(DATE)?.to_str().ok()?.trim())
 }
 
 /// Reads the three forms of RFC 9110 §5.6.7.

@@ -62,7 +62,7 @@ pub(super) fn answer(state: &State, request: &Request<'_>, out: &mut Vec<u8>) ->
     };
     if !authorized {
         state.counters.unauthorized.fetch_add(1, Relaxed);
-        return json(out, "401 Unauthorized", INVALID_TOKEN);
+        return dated(state, out, "401 Unauthorized", INVALID_TOKEN);
     }
     match path.strip_prefix("/api/") {
         Some("members") if request.method == "GET" => members(state, out),
@@ -84,10 +84,17 @@ fn members(state: &State, out: &mut Vec<u8>) -> Next {
     let asked = state.members_asked.fetch_add(1, Relaxed);
     let asked = u32::try_from(asked).unwrap_or(u32::MAX);
     match state.pick(&[Fault::Members401, Fault::Members403], 0, asked) {
-        Some(Fault::Members401) => json(out, "401 Unauthorized", INVALID_TOKEN),
-        Some(_) => json(out, "403 Forbidden", FORBIDDEN),
-        None => json(out, "200 OK", MEMBERS),
+        Some(Fault::Members401) => dated(state, out, "401 Unauthorized", INVALID_TOKEN),
+        Some(_) => dated(state, out, "403 Forbidden", FORBIDDEN),
+        None => dated(state, out, "200 OK", MEMBERS),
     }
+}
+
+/// An answer that tells the time, as the service's answers do.
+fn dated(state: &State, out: &mut Vec<u8>, status: &str, body: &str) -> Next {
+    let headers = format!("{JSON}Date: {}\r\n", http_date(state.clock.now()));
+    write_answer(out, status, &headers, body.as_bytes());
+    Next::KeepAlive
 }
 
 fn exchange(state: &State, id: &str, now: Timestamp, out: &mut Vec<u8>) -> Next {

@@ -7,6 +7,7 @@ mod error;
 mod multipart;
 #[cfg(test)]
 mod scripted;
+mod trial;
 mod uploads;
 
 use std::sync::atomic::{AtomicU8, Ordering};

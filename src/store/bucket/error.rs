@@ -70,6 +70,16 @@ impl BucketError {
         }
     }
 
+    /// The way out alone.
+    pub fn advice(&self) -> &str {
+        &self.advice
+    }
+
+    /// What went wrong, without the way out.
+    pub fn finding(&self) -> String {
+        format!("cannot {} {}: {}", self.doing, self.place, self.reason)
+    }
+
     /// An error that no request brought.
     pub(super) fn because(doing: &'static str, place: String, reason: &str, advice: &str) -> Self {
         Self { fault: Fault::Refused, doing, place, reason: reason.to_owned(), advice: advice.to_owned(), status: None }
