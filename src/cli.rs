@@ -7,6 +7,7 @@ mod completions;
 pub mod config;
 mod demo;
 mod export;
+mod doctor;
 mod failed;
 pub mod filter_args;
 mod find;
@@ -156,6 +157,8 @@ enum Command {
     Compact(compact::CompactArgs),
     /// Make the catalog anew from the archive's journal
     Rebuild(rebuild::RebuildArgs),
+    /// Check everything that a run needs, and say what to do where something is wrong
+    Doctor(doctor::DoctorArgs),
     /// See it work: a simulated Jelly, a sample dump, an archive in ./jellyjar-demo
     Demo(demo::DemoArgs),
     /// Run the simulated Jelly alone, to rehearse with
@@ -203,6 +206,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Verify(args) => verify::run(args, &global).await,
         Command::Compact(args) => compact::run(args, &global).await,
         Command::Rebuild(args) => rebuild::run(args, &global).await,
+        Command::Doctor(args) => doctor::run(args, &global).await,
         Command::Demo(args) => demo::run(args, &global).await,
         Command::Sim(args) => sim::run(args).await,
         Command::Config(args) => config::run(&args, &global.overrides(false), global.json),

@@ -133,7 +133,7 @@ fn location_of<'a>(config: &'a Config, team_name: &str) -> anyhow::Result<&'a Lo
 
 /// Where the catalog is: as configured; else inside a folder archive; for a bucket in the user's state folder, under the
 /// archive's UUID.
-fn catalog_folder_of(config: &Config, location: &Location, uuid: &str) -> anyhow::Result<PathBuf> {
+pub(super) fn catalog_folder_of(config: &Config, location: &Location, uuid: &str) -> anyhow::Result<PathBuf> {
     match (&config.catalog, location) {
         (Some(folder), _) => Ok(folder.clone()),
         (None, Location::Folder(root)) => Ok(root.join(Scratch::HOME)),

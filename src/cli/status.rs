@@ -101,21 +101,12 @@ async fn gather(look: Look) -> anyhow::Result<Status> {
         pauses.push(PauseJson { scope, team, until, reason });
     }
     let mut quotas = Vec::new();
-    let now_ms = session.clock.now_ms();
+    let now = session.clock.now();
     for (_, key) in &keys {
         let kept = catalog.quota_window(&format!("team:{key}")).await?;
         if let Some(state) = kept.and_then(|text| serde_json::from_str::<QuotaState>(&text).ok()) {
-            let today = now_ms.div_euclid(86_400_000);
-            quotas.push(QuotaJson {
-                team: key.to_string(),
-                requests_today: if state.day == today { state.day_used } else { 0 },
-                requests_in_window: state
-                    .slots
-                    .iter()
-                    .filter(|(start, _)| *start > now_ms - 300_000)
-                    .map(|(_, used)| used)
-                    .sum(),
-            });
+            let (requests_today, requests_in_window) = state.used(now);
+            quotas.push(QuotaJson { team: key.to_string(), requests_today, requests_in_window });
         }
     }
     let rejected = catalog.reject_count().await?;

@@ -50,6 +50,16 @@ pub struct QuotaState {
     pub day_used: u64,
 }
 
+impl QuotaState {
+    /// What is used: of this UTC day, and of the last 5 minutes.
+    pub fn used(&self, now: Timestamp) -> (u64, u64) {
+        let now_ms = now.as_millisecond();
+        let today = if self.day == now_ms.div_euclid(DAY_MS) { self.day_used } else { 0 };
+        let recent = self.slots.iter().filter(|(start, _)| *start > now_ms - 300_000);
+        (today, recent.map(|(_, used)| used).sum())
+    }
+}
+
 /// The window of one egress group, shared by its teams. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct EgressWindow(Arc<Mutex<Window>>);

@@ -1,0 +1,196 @@
+//! The catalog, the journal that it is made from, and what waits for a person.
+
+use std::path::Path;
+
+use crate::audit::mergeable;
+use crate::catalog::{Catalog, network_file_system, team_scope};
+use crate::config::Loaded;
+use crate::model::{Location, Stream};
+use crate::spool::Spool;
+use crate::store::Place;
+
+use super::super::receipt::{number, size};
+use super::super::session::{Session, catalog_folder_of};
+use super::super::{Global, output};
+use super::place::{Found, disk};
+use super::{Findings, told};
+
+/// So many small segments of past days make opening an archive slow.
+const MANY_SEGMENTS: usize = 200;
+/// How long SQLite may check the catalog.
+const CHECK_PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
+
+/// Examines the catalog of an archive, and through it the archive's state. Gives both opened, where they are there.
+pub(super) async fn examine(
+    findings: &mut Findings,
+    global: &Global,
+    loaded: &Loaded,
+    location: &Location,
+    found: Found,
+) -> Option<Session> {
+    let uuid = match &found {
+        Found::Archive(marker) => marker.archive_uuid.as_str(),
+        Found::Nothing => "",
+        Found::Unusable => {
+            findings.skipped("catalog", "without an archive that can be opened it is not looked at", None);
+            return None;
+        }
+    };
+    let folder = match catalog_folder_of(&loaded.config, location, uuid) {
+        Ok(folder) => folder,
+        Err(error) => {
+            findings.failed("catalog", &error);
+            return None;
+        }
+    };
+    writable(findings, &folder).await;
+    if location.folder().is_none() {
+        spool(findings, loaded, &folder);
+    }
+    let path = folder.join(Catalog::FILE_NAME);
+    if matches!(found, Found::Nothing) || !path.exists() {
+        match network_file_system(&folder) {
+            Some(kind) => findings.problem(
+                "catalog",
+                format!("it cannot be kept on a network file system ({kind}) at {}", folder.display()),
+                "give --catalog a folder on a local disk",
+            ),
+            None => findings.ok("catalog", format!("there is none yet in {}; it is made when it is needed", folder.display())),
+        }
+        return None;
+    }
+    let session = match Session::open(global, loaded.clone(), false).await {
+        Ok(session) => session,
+        Err(error) => {
+            findings.failed("catalog", &error);
+            return None;
+        }
+    };
+    sound(findings, &session, &path).await;
+    journal(findings, &session).await;
+    if let Err(error) = state(findings, &session).await {
+        findings.failed("catalog", &error);
+    }
+    Some(session)
+}
+
+/// Whether the catalog's folder may be written, or made.
+async fn writable(findings: &mut Findings, folder: &Path) {
+    let trial = Place::Folder(folder.to_owned()).try_out(false).await;
+    if let Err(error) = trial.and_then(|trial| trial.written) {
+        let (found, _) = told(&error.into());
+        findings.problem("catalog", found, "give --catalog a folder of your own on a local disk");
+    }
+}
+
+/// The folder for downloads of an archive in a bucket.
+fn spool(findings: &mut Findings, loaded: &Loaded, catalog: &Path) {
+    let spool = &loaded.config.spool;
+    let folder = spool.folder.as_deref().unwrap_or(catalog);
+    let there = folder.ancestors().find(|folder| folder.exists()).unwrap_or(folder);
+    if !spool.allow_tmpfs && Spool::is_in_memory(there) {
+        findings.problem(
+            "spool",
+            format!("{} is in memory (tmpfs), which large downloads would fill", folder.display()),
+            "set `folder` under [spool] to a folder on a disk, or `allow_tmpfs = true`",
+        );
+    } else {
+        findings.ok("spool", format!("downloads wait in {} until they are stored", folder.display()));
+    }
+    disk(findings, &loaded.config, folder);
+}
+
+async fn sound(findings: &mut Findings, session: &Session, path: &Path) {
+    let catalog = &session.catalog;
+    let bytes = std::fs::metadata(path).map_or(0, |metadata| metadata.len());
+    let schema = catalog.schema_version().await.map_or_else(|_| "?".into(), |version| version.to_string());
+    let worker = match catalog.try_worker_lock() {
+        Ok(None) => "another process works with it now",
+        _ => "no other process works with it",
+    };
+    let found = format!("{}, {}, tables of version {schema}; {worker}", path.display(), size(bytes));
+    match tokio::time::timeout(CHECK_PATIENCE, catalog.quick_check()).await {
+        Ok(Ok(None)) => findings.ok("catalog", format!("{found}; SQLite finds it sound")),
+        Ok(Ok(Some(wrong))) => {
+            let advice = "run `jellyjar rebuild`, which makes it anew from the archive";
+            findings.problem("catalog", format!("{found}; SQLite finds it damaged: {wrong}"), advice);
+        }
+        Ok(Err(error)) => findings.failed("catalog", &error.into()),
+        Err(_) => findings.ok("catalog", format!("{found}; it is too large to be checked as a whole here")),
+    }
+}
+
+async fn journal(findings: &mut Findings, session: &Session) {
+    let (mut segments, mut bytes, mut small) = (0, 0, 0);
+    for stream in Stream::ALL {
+        match session.archive.segment_files(stream).await {
+            Ok(files) => {
+                small += mergeable(&files, session.clock.now());
+                segments += files.len();
+                bytes += files.iter().map(|file| file.size_bytes).sum::<u64>();
+            }
+            Err(error) => return findings.failed("journal", &error.into()),
+        }
+    }
+    let found = format!("{} segments, {}", number(count(segments)), size(bytes));
+    if small >= MANY_SEGMENTS {
+        let advice = "run `jellyjar compact`, which merges them: an archive of few large ones opens faster";
+        findings.warning("journal", format!("{found}; {} small ones of past days", number(count(small))), advice);
+    } else {
+        findings.ok("journal", found);
+    }
+}
+
+/// What waits for a person, as this catalog knows it.
+async fn state(findings: &mut Findings, session: &Session) -> anyhow::Result<()> {
+    let (catalog, archive) = (&session.catalog, session.archive_row);
+    let (mut archived, mut failed, mut quarantined, mut pending) = (0, 0, 0, 0);
+    for team in catalog.team_totals(archive).await? {
+        archived += team.states.archived;
+        failed += team.states.failed;
+        quarantined += team.states.quarantined;
+        pending += team.states.pending;
+    }
+    findings.ok("attachments", format!("{} are archived, {} pending", number(archived), number(pending)));
+    let damaged = catalog.damaged_blobs(archive).await?;
+    for (count, found, advice) in [
+        (damaged, "contents are damaged or missing", "`jellyjar verify --repair` fetches them again"),
+        (failed, "attachments failed", "`jellyjar failed` tells why, `jellyjar retry` tries them again"),
+        (
+            quarantined,
+            "attachments are quarantined",
+            "`jellyjar quarantined` tells why, `jellyjar accept` admits them",
+        ),
+        (
+            catalog.reject_count().await?,
+            "pieces of input could not be read",
+            "`jellyjar rejected` lists them; mend and replay them",
+        ),
+    ] {
+        if count > 0 {
+            findings.warning("attachments", format!("{} {found}", number(count)), advice);
+        }
+    }
+    let keys = catalog.teams(archive).await?;
+    for pause in catalog.pauses().await? {
+        let team = keys.iter().find(|(row, _)| team_scope(*row) == pause.scope);
+        if team.is_none() && pause.scope.starts_with("team:") {
+            // Another archive's.
+            continue;
+        }
+        let whose = team.map_or_else(|| pause.scope.clone(), |(_, key)| format!("team {key}"));
+        if pause.until_ms == i64::MAX {
+            let advice = "give a valid token, then run `jellyjar retry` to go on";
+            findings.warning("pause", format!("{whose} is paused: {}", pause.reason), advice);
+        } else {
+            let until = output::time(pause.until_ms);
+            let advice = "it ends by itself; `jellyjar retry` goes on after that";
+            findings.warning("pause", format!("{whose} is paused until {until}: {}", pause.reason), advice);
+        }
+    }
+    Ok(())
+}
+
+fn count(length: usize) -> u64 {
+    u64::try_from(length).unwrap_or(u64::MAX)
+}
