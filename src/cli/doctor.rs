@@ -118,7 +118,7 @@ impl Findings {
     /// A check that ended with an error.
     fn failed(&mut self, name: &'static str, error: &anyhow::Error) {
         let (found, advice) = told(error);
-        self.add(name, Standing::Problem, found, advice);
+        self.problem(name, found, advice.unwrap_or_else(|| usual_advice(name).into()));
     }
 
     fn count(&self, status: Standing) -> usize {
@@ -172,8 +172,7 @@ const WARN_SECONDS: u64 = 60;
 const PROBLEM_SECONDS: u64 = 300;
 
 fn text(check: &Check) -> String {
-    let mut text =
-        format!("{:<8} {:<14} {}", check.status.as_str(), check.name, printable(&check.found, 2_000));
+    let mut text = format!("{:<8} {:<14} {}", check.status.as_str(), check.name, printable(&check.found, 2_000));
     if let Some(advice) = &check.advice {
         text.push_str(&format!("\n{:24}→ {}", "", printable(advice, 2_000)));
     }
@@ -190,6 +189,18 @@ fn told(error: &anyhow::Error) -> (String, Option<String>) {
     match whole.split_once("; ") {
         Some((found, advice)) => (found.to_owned(), Some(advice.to_owned())),
         None => (whole, None),
+    }
+}
+
+/// The way out where an error names none.
+fn usual_advice(check: &str) -> &'static str {
+    match check {
+        "configuration" => "`jellyjar config check` explains every setting",
+        "token" => "set the team's token again, and check who may read its file",
+        "api" => "check --api-url, and `proxy` and `ca_file` under [http]",
+        "catalog" => "give --catalog a folder of your own on a local disk, or run `jellyjar rebuild`",
+        "journal" => "run `jellyjar verify`",
+        _ => "check that the place is right, that it is a folder or bucket of yours, and that you may write there",
     }
 }
 

@@ -5,7 +5,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::model::Location;
 use crate::spool::Spool;
-use crate::store::{BucketError, Fault, Marker, Place, Result, StoreError, Trial};
+use crate::store::{BucketError, Fault, Marker, Place, Result, StoreError, Trial, nearest};
 
 use super::super::output;
 use super::super::receipt::size;
@@ -131,7 +131,7 @@ fn report(findings: &mut Findings, place: &Place, trial: Trial, clock: &Clock) {
         }
     }
     if let Some(stored_at) = stored_at {
-        findings.clock("the archive's storage", stored_at, clock.now());
+        findings.clock("the bucket", stored_at, clock.now());
     }
 }
 
@@ -170,20 +170,20 @@ async fn uploads(findings: &mut Findings, place: &Place) {
 
 /// The file system of a folder, and the space that is left on it.
 pub(super) fn disk(findings: &mut Findings, config: &Config, folder: &std::path::Path) {
-    let Some(there) = folder.ancestors().find(|folder| folder.exists()) else { return };
-    let there = if there.as_os_str().is_empty() { std::path::Path::new(".") } else { there };
-    let kind = file_system(there).unwrap_or_else(|| "of unknown type".into());
-    let status = match rustix::fs::statvfs(there) {
+    let there = nearest(folder);
+    let kind = file_system(&there).unwrap_or_else(|| "of unknown type".into());
+    let status = match rustix::fs::statvfs(&there) {
         Ok(status) => status,
         Err(error) => {
             let error = std::io::Error::from(error);
-            return findings.failed("disk", &anyhow::anyhow!("cannot look at the disk of {}: {error}", there.display()));
+            return findings
+                .failed("disk", &anyhow::anyhow!("cannot look at the disk of {}: {error}", there.display()));
         }
     };
     let free_bytes = status.f_bavail.saturating_mul(status.f_frsize);
     let least = config.spool.min_free_bytes;
     let found = format!("{} on the disk of {} ({kind}) are free", size(free_bytes), there.display());
-    if Spool::is_in_memory(there) {
+    if Spool::is_in_memory(&there) {
         let advice = "what is there is gone after a restart; choose a folder on a disk";
         findings.warning("disk", format!("{}: the file system is in memory", there.display()), advice);
     }
