@@ -144,7 +144,7 @@ fn without_a_token_everything_else_is_checked() {
     command.env_remove("JELLY_API_TOKEN");
     let examined = Examined::of(&world, &world.start(command).wait());
     assert_eq!(examined.code, 1, "{}", examined.answer);
-    examined.has("token", "problem", "nowhere");
+    examined.has("token", "problem", "No such file or directory (os error 2) → check that it exists");
     examined.has("catalog", "ok", "sound");
 }
 

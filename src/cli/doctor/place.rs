@@ -31,14 +31,8 @@ pub(super) async fn examine(findings: &mut Findings, config: &Config, location: 
             return Found::Unusable;
         }
     };
-    let found = match place.marker().await {
-        Ok(Some(marker)) => {
-            let made = output::time(marker.created_at.as_millisecond());
-            let text = format!("{place}: {} of format {}, made {made}", marker.archive_uuid, marker.format_version);
-            findings.ok("archive", text);
-            Found::Archive(marker)
-        }
-        Ok(None) => nothing(findings, &place).await,
+    let found = match marker(findings, &place).await {
+        Ok(found) => found,
         Err(error) => {
             let hopeless = is_hopeless(&error);
             findings.failed("archive", &error.into());
@@ -60,29 +54,26 @@ pub(super) async fn examine(findings: &mut Findings, config: &Config, location: 
     found
 }
 
-async fn nothing(findings: &mut Findings, place: &Place) -> Found {
-    match place.is_free().await {
-        Ok(true) => {
-            findings.ok("archive", format!("{place}: there is none yet, and `jellyjar replay` will make it"));
-            Found::Nothing
-        }
-        Ok(false) => {
-            findings.failed("archive", &StoreError::NotAnArchive { place: place.to_string() }.into());
-            Found::Unusable
-        }
-        Err(error) => {
-            findings.failed("archive", &error.into());
-            Found::Unusable
-        }
+async fn marker(findings: &mut Findings, place: &Place) -> Result<Found> {
+    if let Some(marker) = place.marker().await? {
+        let made = output::time(marker.created_at.as_millisecond());
+        let text = format!("{place}: {} of format {}, made {made}", marker.archive_uuid, marker.format_version);
+        findings.ok("archive", text);
+        return Ok(Found::Archive(marker));
     }
+    if !place.is_free().await? {
+        return Err(StoreError::NotAnArchive { place: place.to_string() });
+    }
+    findings.ok("archive", format!("{place}: there is none yet, and `jellyjar replay` will make it"));
+    Ok(Found::Nothing)
 }
 
 /// Whether no other request would fare better.
 fn is_hopeless(error: &StoreError) -> bool {
     match error {
         StoreError::Bucket(BucketError { fault, .. }) => !matches!(fault, Fault::Permission | Fault::Refused),
-        // Nothing is written where a newer program works, nor where no folder can be.
-        StoreError::Unsupported { .. } | StoreError::NotAFolder { .. } => true,
+        // Nothing is written where a newer program works, among other things, or where no folder can be.
+        StoreError::Unsupported { .. } | StoreError::NotAFolder { .. } | StoreError::NotAnArchive { .. } => true,
         _ => false,
     }
 }
