@@ -47,8 +47,8 @@ pub use journal::{LoadedSegment, UnjournaledSkip};
 pub use load::Load;
 pub use pauses::team_scope;
 pub use people::People;
-pub use refilter::Judged;
 pub use recheck::KnownContent;
+pub use refilter::Judged;
 pub use report::{AttachmentRow, RejectRow, SeenTotals, StateTotals, TeamTotals};
 pub use state::{BlobState, Pause, State};
 

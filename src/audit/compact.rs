@@ -69,9 +69,8 @@ pub async fn compact(subject: &Subject, options: CompactOptions) -> Result<Compa
         }
         let known: HashSet<Digest> = seen.values().map(|segment| segment.sha256).collect();
         let today = subject.clock.now().to_zoned(TimeZone::UTC).date();
-        let small = present
-            .into_iter()
-            .filter(|file| is_small(file, today, options.today) && seen.contains_key(&file.key));
+        let small =
+            present.into_iter().filter(|file| is_small(file, today, options.today) && seen.contains_key(&file.key));
         for group in groups(small) {
             match merge(subject, stream, &group, &seen, &known, dry_run).await? {
                 Ok(()) => {
