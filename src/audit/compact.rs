@@ -171,6 +171,18 @@ mod tests {
     }
 
     #[test]
+    fn small_segments_of_past_days_may_be_merged() {
+        let now = "2026-11-22T12:00:00Z".parse().unwrap();
+        let files = [
+            file("messages/v1/2026/11/21/A.jsonl", 1),
+            file("messages/v1/2026/11/21/B.jsonl", LARGE_BYTES),
+            file("messages/v1/2026/11/22/C.jsonl", 1),
+            file("messages/v1/nowhere.jsonl", 1),
+        ];
+        assert_eq!(mergeable(&files, now), 1);
+    }
+
+    #[test]
     fn neighbours_are_grouped_up_to_the_target_and_one_alone_is_left() {
         let mib = 1 << 20;
         let files = [file("a", 15 * mib), file("b", 15 * mib), file("c", 15 * mib)];
