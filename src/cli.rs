@@ -6,6 +6,7 @@ mod compact;
 mod completions;
 pub mod config;
 mod demo;
+mod doctor;
 mod export;
 mod doctor;
 mod failed;

@@ -38,7 +38,7 @@ pub use keys::{blob_key, quarantine_key, segment_day};
 pub use lock::ArchiveLock;
 pub use put::{Put, Stored};
 pub use scratch::Scratch;
-pub use trial::Trial;
+pub use trial::{Trial, nearest};
 
 use bucket::{Created, Purpose};
 

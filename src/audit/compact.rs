@@ -69,8 +69,8 @@ pub async fn compact(subject: &Subject, options: CompactOptions) -> Result<Compa
         }
         let known: HashSet<Digest> = seen.values().map(|segment| segment.sha256).collect();
         let today = subject.clock.now().to_zoned(TimeZone::UTC).date();
-        let open_from = if options.today { jiff::civil::Date::MAX } else { today };
-        let small = present.into_iter().filter(|file| is_small(file, open_from) && seen.contains_key(&file.key));
+        let small =
+            present.into_iter().filter(|file| is_small(file, today, options.today) && seen.contains_key(&file.key));
         for group in groups(small) {
             match merge(subject, stream, &group, &seen, &known, dry_run).await? {
                 Ok(()) => {
@@ -88,11 +88,11 @@ pub async fn compact(subject: &Subject, options: CompactOptions) -> Result<Compa
 /// How many of these segments of one stream are small and of past days, so that a compaction may merge them.
 pub fn mergeable(files: &[SegmentFile], now: jiff::Timestamp) -> usize {
     let today = now.to_zoned(TimeZone::UTC).date();
-    files.iter().filter(|file| is_small(file, today)).count()
+    files.iter().filter(|file| is_small(file, today, false)).count()
 }
 
-fn is_small(file: &SegmentFile, open_from: jiff::civil::Date) -> bool {
-    file.size_bytes < LARGE_BYTES && segment_day(&file.key).is_some_and(|day| day < open_from)
+fn is_small(file: &SegmentFile, today: jiff::civil::Date, with_today: bool) -> bool {
+    file.size_bytes < LARGE_BYTES && segment_day(&file.key).is_some_and(|day| day < today || with_today)
 }
 
 /// Neighbours, up to the size of a new segment; one alone is left as it is.
@@ -168,6 +168,18 @@ mod tests {
 
     fn file(key: &str, size_bytes: u64) -> SegmentFile {
         SegmentFile { key: key.into(), size_bytes }
+    }
+
+    #[test]
+    fn small_segments_of_past_days_may_be_merged() {
+        let now = "2026-11-22T12:00:00Z".parse().unwrap();
+        let files = [
+            file("messages/v1/2026/11/21/A.jsonl", 1),
+            file("messages/v1/2026/11/21/B.jsonl", LARGE_BYTES),
+            file("messages/v1/2026/11/22/C.jsonl", 1),
+            file("messages/v1/nowhere.jsonl", 1),
+        ];
+        assert_eq!(mergeable(&files, now), 1);
     }
 
     #[test]

@@ -19,7 +19,7 @@ use super::{DONE, Global, INCOMPLETE, TOKEN_REFUSED, USAGE, UsageError};
 use crate::clock::Clock;
 use crate::config::{Config, Environment, Loaded, load};
 use crate::model::{FORMAT_VERSION, Location};
-use crate::store::BucketError;
+use crate::store::{BucketError, Fault};
 
 /// The arguments of `jellyjar doctor`.
 #[derive(Debug, Clone, Args)]
@@ -118,7 +118,7 @@ impl Findings {
     /// A check that ended with an error.
     fn failed(&mut self, name: &'static str, error: &anyhow::Error) {
         let (found, advice) = told(error);
-        self.add(name, Standing::Problem, found, advice);
+        self.problem(name, found, advice.unwrap_or_else(|| usual_advice(name).into()));
     }
 
     fn count(&self, status: Standing) -> usize {
@@ -172,24 +172,43 @@ const WARN_SECONDS: u64 = 60;
 const PROBLEM_SECONDS: u64 = 300;
 
 fn text(check: &Check) -> String {
-    let mut text =
-        format!("{:<8} {:<14} {}", check.status.as_str(), check.name, printable(&check.found, 2_000));
+    let mut text = format!("{:<8} {:<14} {}", check.status.as_str(), check.name, printable(&check.found, 2_000));
     if let Some(advice) = &check.advice {
         text.push_str(&format!("\n{:24}→ {}", "", printable(advice, 2_000)));
     }
     text
 }
 
-/// An error in its two parts: what is wrong, and the way out. By the house's rule an error names both, in this order,
-/// set apart by a semicolon.
+/// An error in its two parts: what is wrong, with its causes, and the way out. By the house's rule an error names both,
+/// in this order, set apart by a semicolon.
 fn told(error: &anyhow::Error) -> (String, Option<String>) {
     if let Some(error) = error.chain().find_map(|cause| cause.downcast_ref::<BucketError>()) {
-        return (error.finding(), Some(error.advice().to_owned()));
+        // Where nothing else is known, the way out leads here.
+        let advice = (error.fault != Fault::Refused).then(|| error.advice().to_owned());
+        return (error.finding(), advice);
     }
-    let whole = format!("{error:#}");
-    match whole.split_once("; ") {
-        Some((found, advice)) => (found.to_owned(), Some(advice.to_owned())),
-        None => (whole, None),
+    let (mut found, mut advice) = (Vec::new(), None);
+    for cause in error.chain().map(ToString::to_string) {
+        match cause.split_once("; ") {
+            Some((what, way_out)) => {
+                found.push(what.to_owned());
+                advice = Some(way_out.to_owned());
+            }
+            None => found.push(cause),
+        }
+    }
+    (found.join(": "), advice)
+}
+
+/// The way out where an error names none.
+fn usual_advice(check: &str) -> &'static str {
+    match check {
+        "configuration" => "`jellyjar config check` explains every setting",
+        "token" => "set the team's token again, and check who may read its file",
+        "api" => "check --api-url, and `proxy` and `ca_file` under [http]",
+        "catalog" => "give --catalog a folder of your own on a local disk, or run `jellyjar rebuild`",
+        "journal" => "run `jellyjar verify`",
+        _ => "check that the place is right, that it is a folder or bucket of yours, and that you may write there",
     }
 }
 
@@ -317,6 +336,8 @@ mod tests {
     fn an_error_is_told_in_its_two_parts() {
         let (found, advice) = told(&anyhow::anyhow!("it is broken; mend it; really").context("cannot go on"));
         assert_eq!((found.as_str(), advice.as_deref()), ("cannot go on: it is broken", Some("mend it; really")));
+        let (found, advice) = told(&anyhow::anyhow!("no such file").context("cannot read it; check the name"));
+        assert_eq!((found.as_str(), advice.as_deref()), ("cannot read it: no such file", Some("check the name")));
         assert_eq!(told(&anyhow::anyhow!("broken")), ("broken".into(), None));
     }
 

@@ -138,7 +138,8 @@ pub(super) async fn run(args: ReplayArgs, global: &Global) -> anyhow::Result<Exi
     super::session::require_token(global, &loaded.config)?;
     let session = Arc::new(Session::open(global, loaded, true).await?);
     let access = Arc::new(Access::open(&session).await?);
-    let receipt = replay(session, access, inputs, Care { strict: args.strict, check: args.check }, global.quiet).await?;
+    let receipt =
+        replay(session, access, inputs, Care { strict: args.strict, check: args.check }, global.quiet).await?;
     receipt.print(global.json);
     Ok(ExitCode::from(receipt.exit_code()))
 }
@@ -215,12 +216,12 @@ async fn take_in(
     rechecked: &mut Option<Rechecked>,
 ) -> anyhow::Result<()> {
     let (sender, mut receiver) = mpsc::channel::<Judged>(1);
-    let told = &mut *input;
+    let taken_in = &mut *input;
     let taking = async move {
         while let Some(batch) = receiver.recv().await {
-            *told = batch.input;
+            *taken_in = batch.input;
             let expected: &Expected = &run.expected;
-            expected.payloads.store(told.payloads, Ordering::Relaxed);
+            expected.payloads.store(taken_in.payloads, Ordering::Relaxed);
             session.intake.keep_rejects(&batch.rejects).await?;
             for (name, prepared) in batch.teams {
                 if let Some(team) = session.teams.get(&name) {

@@ -247,6 +247,14 @@ mod tests {
     }
 
     #[test]
+    fn what_a_kept_state_has_used_ends_with_the_day_and_the_window() {
+        let state = QuotaState { slots: vec![(DAY_MS, 3), (DAY_MS + 200_000, 4)], day: 1, day_used: 9 };
+        assert_eq!(state.used(at(DAY_MS + 200_001)), (9, 7));
+        assert_eq!(state.used(at(DAY_MS + 300_001)), (9, 4));
+        assert_eq!(state.used(at(2 * DAY_MS)), (0, 0));
+    }
+
+    #[test]
     fn a_full_day_opens_at_midnight_utc() {
         let quota = quota(100, 2);
         quota.try_take(at(DAY_MS - 10)).unwrap();

@@ -7,7 +7,7 @@ use crate::catalog::{Catalog, network_file_system, team_scope};
 use crate::config::Loaded;
 use crate::model::{Location, Stream};
 use crate::spool::Spool;
-use crate::store::Place;
+use crate::store::{Place, nearest};
 
 use super::super::receipt::{number, size};
 use super::super::session::{Session, catalog_folder_of};
@@ -49,13 +49,14 @@ pub(super) async fn examine(
     }
     let path = folder.join(Catalog::FILE_NAME);
     if matches!(found, Found::Nothing) || !path.exists() {
-        match network_file_system(&folder) {
+        match network_file_system(&nearest(&folder)) {
             Some(kind) => findings.problem(
                 "catalog",
                 format!("it cannot be kept on a network file system ({kind}) at {}", folder.display()),
                 "give --catalog a folder on a local disk",
             ),
-            None => findings.ok("catalog", format!("there is none yet in {}; it is made when it is needed", folder.display())),
+            None => findings
+                .ok("catalog", format!("there is none yet in {}; it is made when it is needed", folder.display())),
         }
         return None;
     }
@@ -87,8 +88,7 @@ async fn writable(findings: &mut Findings, folder: &Path) {
 fn spool(findings: &mut Findings, loaded: &Loaded, catalog: &Path) {
     let spool = &loaded.config.spool;
     let folder = spool.folder.as_deref().unwrap_or(catalog);
-    let there = folder.ancestors().find(|folder| folder.exists()).unwrap_or(folder);
-    if !spool.allow_tmpfs && Spool::is_in_memory(there) {
+    if !spool.allow_tmpfs && Spool::is_in_memory(&nearest(folder)) {
         findings.problem(
             "spool",
             format!("{} is in memory (tmpfs), which large downloads would fill", folder.display()),
@@ -156,11 +156,7 @@ async fn state(findings: &mut Findings, session: &Session) -> anyhow::Result<()>
     for (count, found, advice) in [
         (damaged, "contents are damaged or missing", "`jellyjar verify --repair` fetches them again"),
         (failed, "attachments failed", "`jellyjar failed` tells why, `jellyjar retry` tries them again"),
-        (
-            quarantined,
-            "attachments are quarantined",
-            "`jellyjar quarantined` tells why, `jellyjar accept` admits them",
-        ),
+        (quarantined, "attachments are quarantined", "`jellyjar quarantined` tells why, `jellyjar accept` admits them"),
         (
             catalog.reject_count().await?,
             "pieces of input could not be read",

@@ -5,7 +5,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::model::Location;
 use crate::spool::Spool;
-use crate::store::{BucketError, Fault, Marker, Place, Result, StoreError, Trial};
+use crate::store::{BucketError, Fault, Marker, Place, Result, StoreError, Trial, nearest};
 
 use super::super::output;
 use super::super::receipt::size;
@@ -31,14 +31,8 @@ pub(super) async fn examine(findings: &mut Findings, config: &Config, location: 
             return Found::Unusable;
         }
     };
-    let found = match place.marker().await {
-        Ok(Some(marker)) => {
-            let made = output::time(marker.created_at.as_millisecond());
-            let text = format!("{place}: {} of format {}, made {made}", marker.archive_uuid, marker.format_version);
-            findings.ok("archive", text);
-            Found::Archive(marker)
-        }
-        Ok(None) => nothing(findings, &place).await,
+    let found = match marker(findings, &place).await {
+        Ok(found) => found,
         Err(error) => {
             let hopeless = is_hopeless(&error);
             findings.failed("archive", &error.into());
@@ -60,29 +54,26 @@ pub(super) async fn examine(findings: &mut Findings, config: &Config, location: 
     found
 }
 
-async fn nothing(findings: &mut Findings, place: &Place) -> Found {
-    match place.is_free().await {
-        Ok(true) => {
-            findings.ok("archive", format!("{place}: there is none yet, and `jellyjar replay` will make it"));
-            Found::Nothing
-        }
-        Ok(false) => {
-            findings.failed("archive", &StoreError::NotAnArchive { place: place.to_string() }.into());
-            Found::Unusable
-        }
-        Err(error) => {
-            findings.failed("archive", &error.into());
-            Found::Unusable
-        }
+async fn marker(findings: &mut Findings, place: &Place) -> Result<Found> {
+    if let Some(marker) = place.marker().await? {
+        let made = output::time(marker.created_at.as_millisecond());
+        let text = format!("{place}: {} of format {}, made {made}", marker.archive_uuid, marker.format_version);
+        findings.ok("archive", text);
+        return Ok(Found::Archive(marker));
     }
+    if !place.is_free().await? {
+        return Err(StoreError::NotAnArchive { place: place.to_string() });
+    }
+    findings.ok("archive", format!("{place}: there is none yet, and `jellyjar replay` will make it"));
+    Ok(Found::Nothing)
 }
 
 /// Whether no other request would fare better.
 fn is_hopeless(error: &StoreError) -> bool {
     match error {
         StoreError::Bucket(BucketError { fault, .. }) => !matches!(fault, Fault::Permission | Fault::Refused),
-        // Nothing is written where a newer program works, nor where no folder can be.
-        StoreError::Unsupported { .. } | StoreError::NotAFolder { .. } => true,
+        // Nothing is written where a newer program works, among other things, or where no folder can be.
+        StoreError::Unsupported { .. } | StoreError::NotAFolder { .. } | StoreError::NotAnArchive { .. } => true,
         _ => false,
     }
 }
@@ -131,7 +122,7 @@ fn report(findings: &mut Findings, place: &Place, trial: Trial, clock: &Clock) {
         }
     }
     if let Some(stored_at) = stored_at {
-        findings.clock("the archive's storage", stored_at, clock.now());
+        findings.clock("the bucket", stored_at, clock.now());
     }
 }
 
@@ -170,20 +161,20 @@ async fn uploads(findings: &mut Findings, place: &Place) {
 
 /// The file system of a folder, and the space that is left on it.
 pub(super) fn disk(findings: &mut Findings, config: &Config, folder: &std::path::Path) {
-    let Some(there) = folder.ancestors().find(|folder| folder.exists()) else { return };
-    let there = if there.as_os_str().is_empty() { std::path::Path::new(".") } else { there };
-    let kind = file_system(there).unwrap_or_else(|| "of unknown type".into());
-    let status = match rustix::fs::statvfs(there) {
+    let there = nearest(folder);
+    let kind = file_system(&there).unwrap_or_else(|| "of unknown type".into());
+    let status = match rustix::fs::statvfs(&there) {
         Ok(status) => status,
         Err(error) => {
             let error = std::io::Error::from(error);
-            return findings.failed("disk", &anyhow::anyhow!("cannot look at the disk of {}: {error}", there.display()));
+            return findings
+                .failed("disk", &anyhow::anyhow!("cannot look at the disk of {}: {error}", there.display()));
         }
     };
     let free_bytes = status.f_bavail.saturating_mul(status.f_frsize);
     let least = config.spool.min_free_bytes;
     let found = format!("{} on the disk of {} ({kind}) are free", size(free_bytes), there.display());
-    if Spool::is_in_memory(there) {
+    if Spool::is_in_memory(&there) {
         let advice = "what is there is gone after a restart; choose a folder on a disk";
         findings.warning("disk", format!("{}: the file system is in memory", there.display()), advice);
     }
