@@ -211,7 +211,7 @@ async fn ask(behind: &Behind, mut request: Request<Bytes>) -> Result<Response<Fu
             // The host stays what the client has signed.
             whole(sender.send_request(request.map(Full::new)).await.map_err(|_| Lost)?).await
         }
-        Behind::S3(service) => whole(service.call(request.map(s3s::Body::from)).await.map_err(|_| Lost)?).await,
+        Behind::S3(service) => in_process(service, request).await,
         Behind::GcsShaped(service) => {
             // Google's tokens are no signatures of S3.
             request.headers_mut().remove(header::AUTHORIZATION);
@@ -219,11 +219,19 @@ async fn ask(behind: &Behind, mut request: Request<Bytes>) -> Result<Response<Fu
             if request.headers_mut().remove("x-amz-if-generation-match").is_some_and(|generation| generation == "0") {
                 request.headers_mut().insert(header::IF_NONE_MATCH, HeaderValue::from_static("*"));
             }
-            let mut answer = whole(service.call(request.map(s3s::Body::from)).await.map_err(|_| Lost)?).await?;
+            let mut answer = in_process(service, request).await?;
             rename(answer.headers_mut(), "x-amz-", "x-goog-");
             Ok(answer)
         }
     }
+}
+
+/// Asks an S3 of this process. It looks, and then it writes: here nothing comes in between, as a condition promises.
+async fn in_process(service: &S3Service, request: Request<Bytes>) -> Result<Response<Full<Bytes>>, Lost> {
+    static CONDITION: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+    let is_conditional = request.headers().contains_key(header::IF_NONE_MATCH);
+    let _alone = if is_conditional { Some(CONDITION.lock().await) } else { None };
+    whole(service.call(request.map(s3s::Body::from)).await.map_err(|_| Lost)?).await
 }
 
 /// Gives all headers that begin with `from` the beginning `to`.
