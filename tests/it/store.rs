@@ -1,6 +1,8 @@
 //! The store suite: the library's store on every kind of storage there is to test with, without the program above it.
 
 mod behaviours;
+mod labels;
+mod refusals;
 
 use std::sync::Arc;
 

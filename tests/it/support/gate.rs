@@ -44,8 +44,10 @@ pub(crate) enum Mishap {
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Refusal {
     AccessDenied,
+    AuthorizationHeaderMalformed,
     ConditionalRequestConflict,
     ExpiredToken,
+    NoSuchBucket,
     PermanentRedirect,
     RequestTimeTooSkewed,
     SlowDown,
@@ -55,6 +57,8 @@ impl Refusal {
     fn answer(self) -> Response<Full<Bytes>> {
         let (status, message) = match self {
             Self::AccessDenied => (403, "Access Denied"),
+            Self::AuthorizationHeaderMalformed => (400, "The authorization header is malformed; the region is wrong."),
+            Self::NoSuchBucket => (404, "The specified bucket does not exist"),
             Self::ConditionalRequestConflict => (409, "A conflicting operation occurred during processing."),
             Self::ExpiredToken => (400, "The provided token has expired."),
             Self::PermanentRedirect => (301, "The bucket must be addressed using the specified endpoint."),
@@ -63,8 +67,10 @@ impl Refusal {
             }
             Self::SlowDown => (503, "Please reduce your request rate."),
         };
+        let more =
+            if matches!(self, Self::AuthorizationHeaderMalformed) { "<Region>eu-central-1</Region>" } else { "" };
         let body = format!(
-            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>{self:?}</Code><Message>{message}</Message></Error>"
+            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>{self:?}</Code><Message>{message}</Message>{more}</Error>"
         );
         let mut answer = Response::new(Full::from(body));
         *answer.status_mut() = StatusCode::from_u16(status).unwrap();
@@ -87,11 +93,32 @@ struct Rule {
     seen: usize,
 }
 
+/// A request that came.
+#[derive(Debug, Clone)]
+pub(crate) struct Passed {
+    pub(crate) method: Method,
+    /// With the query.
+    pub(crate) path: String,
+    pub(crate) headers: HeaderMap,
+}
+
+impl Passed {
+    /// A header, which must be signed.
+    pub(crate) fn signed(&self, name: &str) -> Option<&str> {
+        let value = self.headers.get(name)?.to_str().unwrap();
+        let signature = self.headers[header::AUTHORIZATION].to_str().unwrap();
+        let (_, names) = signature.split_once("SignedHeaders=").unwrap();
+        let names = names.split(',').next().unwrap();
+        assert!(names.split(';').any(|signed| signed == name), "{name} is not signed: {signature}");
+        Some(value)
+    }
+}
+
 /// What has passed, and what is to go wrong.
 #[derive(Debug, Default)]
 struct Book {
     rules: Vec<Rule>,
-    passed: Vec<(Method, String)>,
+    passed: Vec<Passed>,
 }
 
 /// See the module. Dropping it closes it.
@@ -145,7 +172,12 @@ impl Gate {
     /// How many requests with this method came whose path and query hold `key`.
     pub(crate) fn count(&self, method: &Method, key: &str) -> usize {
         let book = self.book.lock().unwrap();
-        book.passed.iter().filter(|(one, path)| one == method && path.contains(key)).count()
+        book.passed.iter().filter(|one| one.method == method && one.path.contains(key)).count()
+    }
+
+    /// All requests that came since it was reset.
+    pub(crate) fn passed(&self) -> Vec<Passed> {
+        self.book.lock().unwrap().passed.clone()
     }
 
     /// Runs asynchronous code of a test.
@@ -163,8 +195,8 @@ impl Drop for Gate {
 
 impl Book {
     /// Notes a request, and says what is to become of it.
-    fn enter(&mut self, method: &Method, path: &str) -> Option<Mishap> {
-        self.passed.push((method.clone(), path.to_owned()));
+    fn enter(&mut self, method: &Method, path: &str, headers: &HeaderMap) -> Option<Mishap> {
+        self.passed.push(Passed { method: method.clone(), path: path.to_owned(), headers: headers.clone() });
         let mut mishap = None;
         for rule in self.rules.iter_mut().filter(|rule| rule.method == *method && path.contains(&rule.key)) {
             rule.seen += 1;
@@ -183,7 +215,7 @@ struct Lost;
 
 async fn pass(behind: &Behind, book: &Mutex<Book>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Lost> {
     let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
-    let mishap = book.lock().unwrap().enter(request.method(), path);
+    let mishap = book.lock().unwrap().enter(request.method(), path, request.headers());
     // All of it is read first, so that what is cut is never the request.
     let (parts, body) = request.into_parts();
     let body = body.collect().await.map_err(|_| Lost)?.to_bytes();
