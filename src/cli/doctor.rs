@@ -172,8 +172,7 @@ const WARN_SECONDS: u64 = 60;
 const PROBLEM_SECONDS: u64 = 300;
 
 fn text(check: &Check) -> String {
-    let mut text =
-        format!("{:<8} {:<14} {}", check.status.as_str(), check.name, printable(&check.found, 2_000));
+    let mut text = format!("{:<8} {:<14} {}", check.status.as_str(), check.name, printable(&check.found, 2_000));
     if let Some(advice) = &check.advice {
         text.push_str(&format!("\n{:24}→ {}", "", printable(advice, 2_000)));
     }

@@ -55,7 +55,8 @@ pub(super) async fn examine(
                 format!("it cannot be kept on a network file system ({kind}) at {}", folder.display()),
                 "give --catalog a folder on a local disk",
             ),
-            None => findings.ok("catalog", format!("there is none yet in {}; it is made when it is needed", folder.display())),
+            None => findings
+                .ok("catalog", format!("there is none yet in {}; it is made when it is needed", folder.display())),
         }
         return None;
     }
@@ -156,11 +157,7 @@ async fn state(findings: &mut Findings, session: &Session) -> anyhow::Result<()>
     for (count, found, advice) in [
         (damaged, "contents are damaged or missing", "`jellyjar verify --repair` fetches them again"),
         (failed, "attachments failed", "`jellyjar failed` tells why, `jellyjar retry` tries them again"),
-        (
-            quarantined,
-            "attachments are quarantined",
-            "`jellyjar quarantined` tells why, `jellyjar accept` admits them",
-        ),
+        (quarantined, "attachments are quarantined", "`jellyjar quarantined` tells why, `jellyjar accept` admits them"),
         (
             catalog.reject_count().await?,
             "pieces of input could not be read",

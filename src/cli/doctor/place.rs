@@ -177,7 +177,8 @@ pub(super) fn disk(findings: &mut Findings, config: &Config, folder: &std::path:
         Ok(status) => status,
         Err(error) => {
             let error = std::io::Error::from(error);
-            return findings.failed("disk", &anyhow::anyhow!("cannot look at the disk of {}: {error}", there.display()));
+            return findings
+                .failed("disk", &anyhow::anyhow!("cannot look at the disk of {}: {error}", there.display()));
         }
     };
     let free_bytes = status.f_bavail.saturating_mul(status.f_frsize);

@@ -18,7 +18,7 @@ fn labels_arrive_signed_on_what_they_are_for_and_on_nothing_else() {
         let bucket = Bucket::s3s();
         let mut settings = bucket.settings();
         settings.s3.tags.insert("team".into(), "a b&c".into());
-        settings.s3.storage_class = Some("STANDARD_IA".into());
+        settings.s3.storage_class = Some("REDUCED_REDUNDANCY".into());
         settings.s3.kms_key_id = Some("alias/archive".into());
         settings.s3.object_lock_mode = Some(ObjectLockMode::Governance);
         settings.s3.object_lock_days = Some(30);
@@ -65,7 +65,7 @@ fn labels_arrive_signed_on_what_they_are_for_and_on_nothing_else() {
             }
             let tags = is(&["blobs", "outcomes"]).then_some("team=a+b%26c");
             assert_eq!(request.signed("x-amz-tagging"), tags, "{request:?}");
-            let class = is(&["blobs"]).then_some("STANDARD_IA");
+            let class = is(&["blobs"]).then_some("REDUCED_REDUNDANCY");
             assert_eq!(request.signed("x-amz-storage-class"), class, "{request:?}");
             let key = (!is_part && !completes).then_some("alias/archive");
             assert_eq!(request.signed("x-amz-server-side-encryption-aws-kms-key-id"), key, "{request:?}");
