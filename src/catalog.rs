@@ -10,7 +10,6 @@ mod completion;
 mod decisions;
 mod export;
 mod find;
-mod inspect;
 mod ingest;
 mod inspect;
 mod jobs;
@@ -50,7 +49,6 @@ pub use pauses::team_scope;
 pub use people::People;
 pub use recheck::KnownContent;
 pub use refilter::Judged;
-pub use recheck::KnownContent;
 pub use report::{AttachmentRow, RejectRow, SeenTotals, StateTotals, TeamTotals};
 pub use state::{BlobState, Pause, State};
 

@@ -8,7 +8,6 @@ pub mod config;
 mod demo;
 mod doctor;
 mod export;
-mod doctor;
 mod failed;
 pub mod filter_args;
 mod find;

@@ -76,10 +76,9 @@ pub(super) fn is_usage(error: &anyhow::Error) -> bool {
                         | CatalogError::Backup { .. }
                 )
             )
-            || matches!(
-                cause.downcast_ref::<BucketError>(),
-                Some(error) if !matches!(error.fault, Fault::Unreachable | Fault::Refused)
-            )
+            || cause.downcast_ref::<BucketError>().is_some_and(is_refused)
+            // As transparent as it is, it hides what it holds from the chain.
+            || matches!(cause.downcast_ref::<StoreError>(), Some(StoreError::Bucket(error)) if is_refused(error))
             || matches!(
                 cause.downcast_ref::<StoreError>(),
                 Some(
@@ -90,6 +89,11 @@ pub(super) fn is_usage(error: &anyhow::Error) -> bool {
                 )
             )
     })
+}
+
+/// Whether a bucket is not there, or not for these credentials, rather than in trouble.
+fn is_refused(error: &BucketError) -> bool {
+    !matches!(error.fault, Fault::Unreachable | Fault::Refused)
 }
 
 /// Text from outside, fit for a terminal: control characters become visible, long text is cut.

@@ -60,6 +60,8 @@ pub(super) enum Created {
 
 /// How often an unclear answer is settled by looking, before it counts as an error.
 const SETTLE_TRIES: u32 = 8;
+/// How often an object is deleted, if that fails for the moment.
+const DELETE_TRIES: u32 = 3;
 /// The largest record that is read whole into memory, in bytes.
 const MAX_RECORD_BYTES: u64 = 64 << 20;
 /// What memory for uploads is counted in, in bytes.
@@ -257,9 +259,17 @@ impl Bucket {
     pub(super) async fn delete(&self, keys: &[String]) -> Result<()> {
         let delete = |key: String| {
             async move {
-                match self.connection.objects.delete(&self.path(&key)).await {
-                    Ok(()) | Err(Error::NotFound { .. }) => Ok(()),
-                    Err(error) => Err(self.failed("delete", &key, &error)),
+                let mut tries = 0;
+                loop {
+                    tries += 1;
+                    match self.connection.objects.delete(&self.path(&key)).await {
+                        Ok(()) | Err(Error::NotFound { .. }) => return Ok(()),
+                        // The client does not repeat what it sends by POST.
+                        Err(error) if !is_final(&error) && tries < DELETE_TRIES => {
+                            tokio::time::sleep(pause_before(tries)).await;
+                        }
+                        Err(error) => return Err(self.failed("delete", &key, &error)),
+                    }
                 }
             }
             .boxed()

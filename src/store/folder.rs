@@ -19,18 +19,12 @@ pub struct Folder {
     descriptor: File,
     /// Folders whose own entries are known to be durable.
     durable_folders: Mutex<HashSet<PathBuf>>,
-    temporary: AtomicU64,
 }
 
 impl Folder {
     pub(super) fn open(root: &Path) -> Result<Self> {
         let descriptor = File::open(root).map_err(StoreError::io("open", root))?;
-        Ok(Self {
-            root: root.to_owned(),
-            descriptor,
-            durable_folders: Mutex::new(HashSet::new()),
-            temporary: AtomicU64::new(0),
-        })
+        Ok(Self { root: root.to_owned(), descriptor, durable_folders: Mutex::new(HashSet::new()) })
     }
 
     /// Where it is.
@@ -69,7 +63,9 @@ impl Folder {
     fn write_temporary(&self, bytes: &[u8]) -> Result<PathBuf> {
         let home = self.root.join(Scratch::HOME);
         std::fs::create_dir_all(&home).map_err(StoreError::io("make the folder", &home))?;
-        let number = self.temporary.fetch_add(1, Ordering::Relaxed);
+        // One folder may be open more than once.
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let path = home.join(format!("put-{}-{number}.tmp", std::process::id()));
         let written = File::create(&path).and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()));
         if let Err(error) = written {

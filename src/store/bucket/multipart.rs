@@ -189,7 +189,7 @@ impl Bucket {
 
     async fn send_parts(&self, source: &Source<'_>, path: &Path, id: &MultipartId) -> Result<Sent> {
         let size_bytes = source.size_bytes;
-        let part_bytes = self.settings.common.part_bytes.max(size_bytes.div_ceil(MAX_PARTS).next_multiple_of(1 << 20));
+        let part_bytes = self.settings.common.part_bytes.max(size_bytes.div_ceil(MAX_PARTS));
         let objects = &self.connection.objects;
         let mut parts: Vec<BoxFuture<'_, Result<PartId>>> = Vec::new();
         for number in 0..size_bytes.div_ceil(part_bytes) {

@@ -46,8 +46,10 @@ pub(crate) enum Mishap {
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Refusal {
     AccessDenied,
+    AuthorizationHeaderMalformed,
     ConditionalRequestConflict,
     ExpiredToken,
+    NoSuchBucket,
     PermanentRedirect,
     RequestTimeTooSkewed,
     SlowDown,
@@ -57,6 +59,8 @@ impl Refusal {
     fn answer(self) -> Response<Full<Bytes>> {
         let (status, message) = match self {
             Self::AccessDenied => (403, "Access Denied"),
+            Self::AuthorizationHeaderMalformed => (400, "The authorization header is malformed; the region is wrong."),
+            Self::NoSuchBucket => (404, "The specified bucket does not exist"),
             Self::ConditionalRequestConflict => (409, "A conflicting operation occurred during processing."),
             Self::ExpiredToken => (400, "The provided token has expired."),
             Self::PermanentRedirect => (301, "The bucket must be addressed using the specified endpoint."),
@@ -65,8 +69,10 @@ impl Refusal {
             }
             Self::SlowDown => (503, "Please reduce your request rate."),
         };
+        let more =
+            if matches!(self, Self::AuthorizationHeaderMalformed) { "<Region>eu-central-1</Region>" } else { "" };
         let body = format!(
-            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>{self:?}</Code><Message>{message}</Message></Error>"
+            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>{self:?}</Code><Message>{message}</Message>{more}</Error>"
         );
         let mut answer = Response::new(Full::from(body));
         *answer.status_mut() = StatusCode::from_u16(status).unwrap();
@@ -89,11 +95,32 @@ struct Rule {
     seen: usize,
 }
 
+/// A request that came.
+#[derive(Debug, Clone)]
+pub(crate) struct Passed {
+    pub(crate) method: Method,
+    /// With the query.
+    pub(crate) path: String,
+    pub(crate) headers: HeaderMap,
+}
+
+impl Passed {
+    /// A header, which must be signed.
+    pub(crate) fn signed(&self, name: &str) -> Option<&str> {
+        let value = self.headers.get(name)?.to_str().unwrap();
+        let signature = self.headers[header::AUTHORIZATION].to_str().unwrap();
+        let (_, names) = signature.split_once("SignedHeaders=").unwrap();
+        let names = names.split(',').next().unwrap();
+        assert!(names.split(';').any(|signed| signed == name), "{name} is not signed: {signature}");
+        Some(value)
+    }
+}
+
 /// What has passed, and what is to go wrong.
 #[derive(Debug, Default)]
 struct Book {
     rules: Vec<Rule>,
-    passed: Vec<(Method, String)>,
+    passed: Vec<Passed>,
 }
 
 /// See the module. Dropping it closes it.
@@ -147,7 +174,12 @@ impl Gate {
     /// How many requests with this method came whose path and query hold `key`.
     pub(crate) fn count(&self, method: &Method, key: &str) -> usize {
         let book = self.book.lock().unwrap();
-        book.passed.iter().filter(|(one, path)| one == method && path.contains(key)).count()
+        book.passed.iter().filter(|one| one.method == method && one.path.contains(key)).count()
+    }
+
+    /// All requests that came since it was reset.
+    pub(crate) fn passed(&self) -> Vec<Passed> {
+        self.book.lock().unwrap().passed.clone()
     }
 
     /// Runs asynchronous code of a test.
@@ -165,8 +197,8 @@ impl Drop for Gate {
 
 impl Book {
     /// Notes a request, and says what is to become of it.
-    fn enter(&mut self, method: &Method, path: &str) -> Option<Mishap> {
-        self.passed.push((method.clone(), path.to_owned()));
+    fn enter(&mut self, method: &Method, path: &str, headers: &HeaderMap) -> Option<Mishap> {
+        self.passed.push(Passed { method: method.clone(), path: path.to_owned(), headers: headers.clone() });
         let mut mishap = None;
         for rule in self.rules.iter_mut().filter(|rule| rule.method == *method && path.contains(&rule.key)) {
             rule.seen += 1;
@@ -185,7 +217,7 @@ struct Lost;
 
 async fn pass(behind: &Behind, book: &Mutex<Book>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Lost> {
     let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
-    let mishap = book.lock().unwrap().enter(request.method(), path);
+    let mishap = book.lock().unwrap().enter(request.method(), path, request.headers());
     // All of it is read first, so that what is cut is never the request.
     let (parts, body) = request.into_parts();
     let body = body.collect().await.map_err(|_| Lost)?.to_bytes();
@@ -217,7 +249,7 @@ async fn ask(behind: &Behind, mut request: Request<Bytes>) -> Result<Response<Fu
             // The host stays what the client has signed.
             whole(sender.send_request(request.map(Full::new)).await.map_err(|_| Lost)?).await
         }
-        Behind::S3(service) => whole(service.call(request.map(s3s::Body::from)).await.map_err(|_| Lost)?).await,
+        Behind::S3(service) => in_process(service, request).await,
         Behind::GcsShaped(service) => {
             // Google's tokens are no signatures of S3.
             request.headers_mut().remove(header::AUTHORIZATION);
@@ -225,11 +257,19 @@ async fn ask(behind: &Behind, mut request: Request<Bytes>) -> Result<Response<Fu
             if request.headers_mut().remove("x-amz-if-generation-match").is_some_and(|generation| generation == "0") {
                 request.headers_mut().insert(header::IF_NONE_MATCH, HeaderValue::from_static("*"));
             }
-            let mut answer = whole(service.call(request.map(s3s::Body::from)).await.map_err(|_| Lost)?).await?;
+            let mut answer = in_process(service, request).await?;
             rename(answer.headers_mut(), "x-amz-", "x-goog-");
             Ok(answer)
         }
     }
+}
+
+/// Asks an S3 of this process. It looks, and then it writes: here nothing comes in between, as a condition promises.
+async fn in_process(service: &S3Service, request: Request<Bytes>) -> Result<Response<Full<Bytes>>, Lost> {
+    static CONDITION: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+    let is_conditional = request.headers().contains_key(header::IF_NONE_MATCH);
+    let _alone = if is_conditional { Some(CONDITION.lock().await) } else { None };
+    whole(service.call(request.map(s3s::Body::from)).await.map_err(|_| Lost)?).await
 }
 
 /// Gives all headers that begin with `from` the beginning `to`.
