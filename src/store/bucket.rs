@@ -64,6 +64,8 @@ const SETTLE_TRIES: u32 = 8;
 const DELETE_TRIES: u32 = 3;
 /// The largest record that is read whole into memory, in bytes.
 const MAX_RECORD_BYTES: u64 = 64 << 20;
+/// The largest object that S3 copies in one request, in bytes.
+const MAX_COPY_BYTES: u64 = 5 << 30;
 /// What memory for uploads is counted in, in bytes.
 const ADMISSION_UNIT: u64 = 64 << 10;
 
@@ -379,16 +381,23 @@ impl Bucket {
     /// Copies quarantined bytes to the blobs, if they still are what their name says, and takes them out of quarantine.
     pub(super) async fn accept_quarantined(&self, digest: Digest) -> Result<Option<Stored>> {
         let (from, to) = (quarantine_key(digest), blob_key(digest));
-        if !matches!(self.found(&from, digest).await?, Some(Created::Same)) {
-            return Ok(None);
-        }
+        let size_bytes = match self.digest(&from).await? {
+            Some((found, size_bytes)) if found == digest => size_bytes,
+            _ => return Ok(None),
+        };
         let stored = match self.found(&to, digest).await? {
             Some(Created::Same) => Stored::AlreadyThere,
             found => {
-                self.objects_for(Purpose::Blob)?
-                    .copy(&self.path(&from), &self.path(&to))
-                    .await
-                    .map_err(|error| self.failed("write", &to, &error))?;
+                let (tags, attributes) = self.labels(Purpose::Blob);
+                // A copy has neither the tags nor the storage class of a blob.
+                if tags.encoded().is_empty() && attributes.is_empty() && size_bytes <= MAX_COPY_BYTES {
+                    self.objects_for(Purpose::Blob)?
+                        .copy(&self.path(&from), &self.path(&to))
+                        .await
+                        .map_err(|error| self.failed("write", &to, &error))?;
+                } else {
+                    self.resend(&from, &to, digest, size_bytes).await?;
+                }
                 self.read_back(&to, digest).await?;
                 if found.is_some() { Stored::Replaced } else { Stored::New }
             }

@@ -173,3 +173,20 @@ fn an_upload_that_fails_is_aborted() {
         assert!(left.into_iter().all(|path| path.is_dir()), "no record is left");
     });
 }
+
+/// Another machine may take an upload for one that a crash has left.
+#[test]
+fn an_upload_that_somebody_else_aborts_is_begun_again() {
+    for (method, key) in [(Method::PUT, "partNumber=2"), (Method::POST, "uploadId=")] {
+        let bucket = Bucket::s3s();
+        let store = in_bucket(&bucket);
+        bucket.gate.block_on(async {
+            let (place, _) = (store.open)("again");
+            let archive = Archive::open_or_create(&place, &Clock::system()).await.unwrap();
+            bucket.gate.spoil(method.clone(), key, 1..=1, Mishap::Refused(Refusal::NoSuchUpload));
+            let put = store.spooled(&bytes(1, LARGE_BYTES)).await;
+            assert_eq!(archive.put(store.scratch.path(), vec![put]).await.unwrap(), [Stored::New]);
+            assert_eq!(bucket.gate.count(&Method::POST, "uploads"), 2);
+        });
+    }
+}

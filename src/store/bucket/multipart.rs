@@ -12,7 +12,7 @@ use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use jiff::Timestamp;
 use object_store::multipart::PartId;
 use object_store::path::Path;
-use object_store::{Error, MultipartId, PutMultipartOptions};
+use object_store::{Error, MultipartId, ObjectStoreExt as _, PutMultipartOptions};
 use serde::{Deserialize, Serialize};
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -47,9 +47,16 @@ pub struct UploadRecord {
 /// A large object on its way.
 struct Source<'a> {
     key: &'a str,
-    file: Arc<File>,
+    from: From,
     size_bytes: u64,
     digest: Digest,
+}
+
+/// Where its bytes are.
+enum From {
+    File(Arc<File>),
+    /// In the bucket itself, under another name.
+    Object(Path),
 }
 
 /// How an upload in parts ended well.
@@ -119,11 +126,12 @@ impl Bucket {
             None => Stored::New,
         };
         let file = file.try_clone().map_err(StoreError::io("open", scratch))?;
-        let source = Source { key, file: Arc::new(file), size_bytes: put.size_bytes, digest: put.digest };
+        let from = From::File(Arc::new(file));
+        let source = Source { key, from, size_bytes: put.size_bytes, digest: put.digest };
         let mut tries = 0;
         let sent = loop {
             tries += 1;
-            match self.upload(scratch, &source, purpose).await {
+            match self.upload(Some(scratch), &source, purpose).await {
                 // Somebody took it for one that a dead process had left.
                 Err(StoreError::Bucket(error)) if error.is_absence() && tries < UPLOAD_TRIES => {}
                 sent => break sent?,
@@ -142,14 +150,27 @@ impl Bucket {
         }
     }
 
-    async fn upload(&self, scratch: &FilePath, source: &Source<'_>, purpose: Purpose) -> Result<Sent> {
+    /// Stores an object of the bucket under another name, as a blob is stored. An upload that a crash leaves is found by
+    /// its age alone.
+    pub(super) async fn resend(&self, from: &str, to: &str, digest: Digest, size_bytes: u64) -> Result<()> {
+        let path = self.path(from);
+        if size_bytes > self.settings.common.part_bytes {
+            let source = Source { key: to, from: From::Object(path), size_bytes, digest };
+            return self.upload(None, &source, Purpose::Blob).await.map(|_| ());
+        }
+        let _admitted = self.admit(size_bytes).await;
+        let bytes = async { self.connection.objects.get(&path).await?.bytes().await }.await;
+        self.overwrite(to, bytes.map_err(|error| self.failed("read", from, &error))?, Purpose::Blob).await
+    }
+
+    async fn upload(&self, scratch: Option<&FilePath>, source: &Source<'_>, purpose: Purpose) -> Result<Sent> {
         // One record for each try: one whose id is not known yet must not be forgotten with the next.
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let record_path = scratch.join(format!("{number}{}", crate::store::Scratch::UPLOAD));
+        let record_path = scratch.map(|scratch| scratch.join(format!("{number}{}", crate::store::Scratch::UPLOAD)));
         let key = source.key;
         let mut record = UploadRecord { archive: self.location.to_string(), key: key.to_owned(), id: None };
-        keep(&record_path, &record).await?;
+        keep(record_path.as_deref(), &record).await?;
         let path = self.path(key);
         let (tags, attributes) = self.labels(purpose);
         let options = PutMultipartOptions { tags, attributes, ..PutMultipartOptions::default() };
@@ -157,7 +178,7 @@ impl Bucket {
         // It may have begun all the same: the record stays, and the next start looks for it.
         let id = begun.map_err(|error| self.failed("write", key, &error))?;
         record.id = Some(id.clone());
-        let sent = match keep(&record_path, &record).await {
+        let sent = match keep(record_path.as_deref(), &record).await {
             Ok(()) => self.send_parts(source, &path, &id).await,
             Err(error) => Err(error),
         };
@@ -167,7 +188,9 @@ impl Bucket {
         };
         match gone {
             Ok(()) => {
-                let _ = tokio::fs::remove_file(&record_path).await;
+                if let Some(path) = &record_path {
+                    let _ = tokio::fs::remove_file(path).await;
+                }
             }
             Err(error) => {
                 let error = self.failed("abort an upload to", key, &error);
@@ -197,9 +220,16 @@ impl Bucket {
                 let offset = number * part_bytes;
                 let length = part_bytes.min(size_bytes - offset);
                 let _admitted = self.admit(length).await;
-                let bytes = read_part(&source.file, offset, length)
-                    .await
-                    .map_err(StoreError::io("read", FilePath::new(source.key)))?;
+                let bytes = match &source.from {
+                    From::File(file) => {
+                        let read = read_part(file, offset, length).await;
+                        read.map_err(StoreError::io("read", FilePath::new(source.key)))?
+                    }
+                    From::Object(from) => {
+                        let read = objects.get_range(from, offset..offset + length).await;
+                        read.map_err(|error| self.failed("read", source.key, &error))?
+                    }
+                };
                 let number = usize::try_from(number).expect("at most 9,000 parts");
                 let sent = objects.put_part(path, id, number, bytes.into()).await;
                 sent.map_err(|error| self.failed("write", source.key, &error))
@@ -315,7 +345,8 @@ fn is_before(begun: Option<Timestamp>, limit: Timestamp) -> bool {
 }
 
 /// Writes a record down, durably.
-async fn keep(path: &FilePath, record: &UploadRecord) -> Result<()> {
+async fn keep(path: Option<&FilePath>, record: &UploadRecord) -> Result<()> {
+    let Some(path) = path else { return Ok(()) };
     let text = serde_json::to_vec(record).expect("a struct of text always serialises");
     let target = path.to_owned();
     let written = tokio::task::spawn_blocking(move || {

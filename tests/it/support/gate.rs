@@ -50,6 +50,7 @@ pub(crate) enum Refusal {
     ConditionalRequestConflict,
     ExpiredToken,
     NoSuchBucket,
+    NoSuchUpload,
     PermanentRedirect,
     RequestTimeTooSkewed,
     SlowDown,
@@ -60,6 +61,7 @@ impl Refusal {
         let (status, message) = match self {
             Self::AccessDenied => (403, "Access Denied"),
             Self::AuthorizationHeaderMalformed => (400, "The authorization header is malformed; the region is wrong."),
+            Self::NoSuchUpload => (404, "The upload may have been aborted or completed."),
             Self::NoSuchBucket => (404, "The specified bucket does not exist"),
             Self::ConditionalRequestConflict => (409, "A conflicting operation occurred during processing."),
             Self::ExpiredToken => (400, "The provided token has expired."),
