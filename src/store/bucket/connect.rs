@@ -19,12 +19,15 @@ use crate::model::{BucketLocation, Provider};
 pub(super) trait Objects: ObjectStore + MultipartStore {}
 impl<T: ObjectStore + MultipartStore> Objects for T {}
 
+/// Makes a client whose objects are locked until a day.
+type MakeLocking = Box<dyn Fn(&str) -> Result<Arc<dyn Objects>, BucketError> + Send + Sync>;
+
 /// A bucket's clients.
 pub(super) struct Connection {
     /// For everything.
     pub(super) objects: Arc<dyn Objects>,
     /// Makes a client whose objects are locked until a day (`yyyy-mm-dd`), where they are to be.
-    pub(super) locking: Option<Box<dyn Fn(&str) -> Result<Arc<dyn Objects>, BucketError> + Send + Sync>>,
+    pub(super) locking: Option<MakeLocking>,
     /// Finds uploads that were never finished, where the protocol can.
     pub(super) uploads: Option<S3Uploads>,
 }
@@ -56,7 +59,7 @@ pub(super) fn connect(
                     let store = builder.build().map_err(|error| BucketError::new("open", place.clone(), &error))?;
                     Ok(Arc::new(store) as Arc<dyn Objects>)
                 };
-                Box::new(make) as Box<dyn Fn(&str) -> _ + Send + Sync>
+                Box::new(make) as MakeLocking
             });
             Ok(Connection { objects: Arc::new(store), locking, uploads: Some(uploads) })
         }

@@ -405,7 +405,7 @@ impl Machine {
             let mut found: Vec<&str> =
                 keys.iter().filter(|key| key.starts_with(folder)).map(|key| &key[key.len() - 64..]).collect();
             found.sort_unstable();
-            let mut expected: Vec<String> = digests.iter().map(|digest| digest.to_hex()).collect();
+            let mut expected: Vec<String> = digests.iter().map(Digest::to_hex).collect();
             expected.sort_unstable();
             assert_eq!(found, expected);
         }

@@ -40,7 +40,7 @@ struct Refused {
 }
 
 impl Refused {
-    fn now(reason: impl ToString) -> Self {
+    fn now<E: std::fmt::Display>(reason: E) -> Self {
         Self { reason: reason.to_string(), for_good: false }
     }
 }

@@ -21,9 +21,12 @@ use tempfile::TempDir;
 /// Larger than one part of an upload, which these tests set to 5 MiB, and not a multiple of it.
 pub(crate) const LARGE_BYTES: usize = (6 << 20) + 4_321;
 
+/// Makes a place, and the other way to it.
+type Open = Box<dyn Fn(&str) -> (Place, Raw) + Send + Sync>;
+
 /// A kind of store, in which places are made by name.
 pub(crate) struct Store {
-    pub(crate) open: Box<dyn Fn(&str) -> (Place, Raw) + Send + Sync>,
+    pub(crate) open: Open,
     pub(crate) scratch: TempDir,
 }
 
