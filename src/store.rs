@@ -400,7 +400,7 @@ impl Archive {
         let (aborted, settled) = bucket.abort_uploads(&records).await;
         for ((path, _), settled) in abandoned.iter().zip(settled) {
             if settled {
-                scratch.forget_upload(path);
+                Scratch::forget_upload(path);
             }
         }
         Ok(aborted)

@@ -32,6 +32,9 @@ struct Entry {
 /// What a thread found of one file: its digest and size, or why it cannot be read.
 type Read = Result<Option<(Digest, u64)>, String>;
 
+/// What one task has read.
+type ReadFiles = Vec<(Digest, Entry, Read)>;
+
 /// Compares all bytes with the merged journal and the catalog. Files that changed after `since_ms` may belong to work
 /// in progress and are not called uncited.
 pub(super) async fn audit_blobs(
@@ -42,7 +45,7 @@ pub(super) async fn audit_blobs(
     report: &mut Report,
 ) -> Result<(), AuditError> {
     let threads = subject.archive.reads_at_once();
-    let mut tasks: JoinSet<Result<Vec<(Digest, Entry, Read)>, StoreError>> = JoinSet::new();
+    let mut tasks: JoinSet<Result<ReadFiles, StoreError>> = JoinSet::new();
     for stranger in subject.archive.blob_strangers().await? {
         stranger_note(report, stranger);
     }
@@ -97,7 +100,7 @@ async fn start(
     subject: &Subject,
     batch: Vec<(Digest, Entry)>,
     threads: usize,
-    tasks: &mut JoinSet<Result<Vec<(Digest, Entry, Read)>, StoreError>>,
+    tasks: &mut JoinSet<Result<ReadFiles, StoreError>>,
     checked: &Checked,
     since_ms: i64,
     report: &mut Report,
@@ -122,7 +125,7 @@ async fn start(
 /// Takes the result of one thread; `false` when none is at work.
 async fn finish_one(
     subject: &Subject,
-    tasks: &mut JoinSet<Result<Vec<(Digest, Entry, Read)>, StoreError>>,
+    tasks: &mut JoinSet<Result<ReadFiles, StoreError>>,
     since_ms: i64,
     report: &mut Report,
 ) -> Result<bool, AuditError> {

@@ -81,6 +81,9 @@ struct Reading<'a> {
     gone: bool,
 }
 
+/// A segment that was opened, or found gone.
+type Opened = (Stream, String, Option<SegmentReader>);
+
 /// What the reading side hands to the loading side, in order.
 enum Read {
     Messages(TeamKey, Vec<IngestMessage>),
@@ -115,8 +118,8 @@ impl Intake {
             match self.load_unseen(rules, &mut done).await? {
                 Whole::Yes => break,
                 // Compaction is at work, and what it wrote has not been listed: with the next listing it will be.
-                Whole::Moving | Whole::Vanished { .. } if pass < PASSES => {}
-                Whole::Moving => break,
+                Whole::Moving => {}
+                Whole::Vanished { .. } if pass < PASSES => {}
                 Whole::Vanished { count, first } => return Err(ReloadError::Vanished { count, first }),
             }
         }
@@ -183,7 +186,7 @@ impl Intake {
         mut sender: mpsc::Sender<Read>,
     ) -> Result<(), ReloadError> {
         // The next ones are opened while one is read: many small ones in a bucket would otherwise cost a round trip each.
-        let mut opening: Vec<BoxFuture<'_, Result<(Stream, String, Option<SegmentReader>), StoreError>>> = Vec::new();
+        let mut opening: Vec<BoxFuture<'_, Result<Opened, StoreError>>> = Vec::new();
         for (stream, key) in unseen {
             let archive = &self.archive;
             let open = async move {

@@ -107,7 +107,7 @@ impl Archive {
     /// The writers' records, by key: what they say, or why that cannot be read.
     pub async fn writer_records(&self) -> Result<Vec<(String, std::result::Result<WriterRecord, String>)>> {
         let names = self.entries("writers").await?;
-        let keys = names.into_iter().filter(|(name, is_folder)| !is_folder && name.ends_with(".json"));
+        let keys = names.into_iter().filter(|(name, is_folder)| !is_folder && name.strip_suffix(".json").is_some());
         let read = |key: String| {
             async move {
                 let text = self.read_key(&key).await?;

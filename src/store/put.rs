@@ -171,7 +171,7 @@ impl Folder {
         }
         if single || !self.sync_all()? {
             for folder in &folders {
-                Folder::sync_folder(folder)?;
+                Self::sync_folder(folder)?;
             }
         }
         Ok(stored)

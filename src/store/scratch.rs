@@ -68,7 +68,7 @@ impl Scratch {
     }
 
     /// Removes the record of an upload that is done with, and its folder with the last one.
-    pub(super) fn forget_upload(&self, path: &Path) {
+    pub(super) fn forget_upload(path: &Path) {
         let _ = std::fs::remove_file(path);
         if let Some(folder) = path.parent() {
             let _ = std::fs::remove_dir(folder);

@@ -131,7 +131,7 @@ fn one_at_a_time() {
     let lock = world.archive().join("lock.json");
     let held =
         |at: &str| format!("{{\"v\":1,\"purpose\":\"compaction\",\"writer_id\":\"01K0\",\"taken_at\":\"{at}\"}}\n");
-    fs::write(&lock, held(&jiff::Timestamp::now().to_string())).unwrap();
+    fs::write(&lock, held(&jellyjar::clock::Clock::system().now().to_string())).unwrap();
     let refused = answer(&world, &["compact", "--today"], 1);
     assert!(refused["error"].as_str().unwrap().contains("another process"), "{refused}");
     assert_eq!(segments(&world, "outcomes").len(), 5);
