@@ -55,7 +55,7 @@ pub const INTERRUPTED: u8 = 130;
 #[error("{0}")]
 pub(crate) struct UsageError(pub(crate) String);
 
-/// Archives every email attachment of a Jelly team into a folder that the team owns.
+/// Archives every email attachment of a Jelly team into a bucket or folder that the team owns.
 #[derive(Debug, Parser)]
 #[command(name = "jellyjar", version, infer_subcommands = false, arg_required_else_help = true, max_term_width = 100)]
 #[command(after_help = "Examples:
