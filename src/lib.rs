@@ -1,4 +1,4 @@
-//! jellyjar archives every email attachment of a Jelly team into a folder that the team owns.
+//! jellyjar archives every email attachment of a Jelly team into a bucket or folder that the team owns.
 //!
 //! The modules have one order, and a file imports only what stands to the left:
 //! `model digest secret clock < config filter < catalog < http < jelly < spool < fetch < store < source < ingest <

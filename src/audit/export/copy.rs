@@ -48,7 +48,11 @@ pub(super) fn copy(
         return Ok(Copied::Proven { modified_ms, written: 0 });
     }
     let runtime = tokio::runtime::Handle::current();
-    let unreadable = |error: StoreError| Ok(Copied::Damaged(format!("cannot be read: {}", causes(&error))));
+    let unreadable = |error: StoreError| match error {
+        // A bucket that cannot be reached says nothing of its files: the run ends, and the next one goes on.
+        StoreError::Bucket(_) => Err(error.into()),
+        error => Ok(Copied::Damaged(format!("cannot be read: {}", causes(&error)))),
+    };
     let mut from = match runtime.block_on(archive.open_bytes(digest, false)) {
         Ok(Some(from)) => from,
         Ok(None) => return Ok(Copied::Missing),
