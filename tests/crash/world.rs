@@ -212,7 +212,7 @@ impl World {
             self.folder.join("jellyjar.toml"),
             format!(
                 "[worker]\nbatch_size = {}\nconcurrency = {}\nmax_leases = 256\nmax_wait = \"2s\"\n\
-                 [spool]\nmemory_threshold = \"{} KiB\"\nmin_free = \"1 MiB\"\n\
+                 [spool]\nmemory_threshold = \"{} KiB\"\nmin_free = \"1 MiB\"\nallow_tmpfs = true\n\
                  [retry]\nbase_delay = \"10ms\"\n[bucket]\npart_size = \"5 MiB\"\n",
                 settings.batch_size, settings.concurrency, settings.memory_threshold_kib
             ),

@@ -43,7 +43,7 @@ fn replay(world: &World, bucket: &Bucket, machine: &str) -> Receipt {
 /// A world with 61 attachments, one of which is so large that a bucket gets it in parts.
 fn world() -> World {
     let world = World::new();
-    world.settings("[bucket]\npart_size = \"5 MiB\"\n");
+    world.settings("spool.allow_tmpfs = true\n[bucket]\npart_size = \"5 MiB\"\n");
     let mut mail = events(20, 3, (100, 40_000));
     mail.extend(events_from(1_000_000, 1, 1, (12 << 20, 12 << 20)));
     world.dump(&mail);

@@ -144,6 +144,7 @@ fn one_at_a_time() {
 #[test]
 fn a_bucket_is_compacted_too() {
     let (world, bucket) = (World::new(), Bucket::s3s());
+    world.settings("spool.allow_tmpfs = true\n");
     let run = |arguments: &[&str]| {
         let options = ["--archive", &bucket.location, "--catalog", "one", "--json"];
         let mut command = world.command(&[arguments, &options].concat());
