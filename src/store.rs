@@ -92,7 +92,10 @@ pub enum StoreError {
         reason: String,
     },
     /// Another process does what only one should do at a time.
-    #[error("another process has locked the archive for {purpose} since {since}; wait until it is done")]
+    #[error(
+        "another process has locked the archive for {purpose} since {since}; wait until it is done, or, if it was \
+             killed, for five minutes"
+    )]
     Locked {
         /// What for.
         purpose: String,

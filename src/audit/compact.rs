@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::{AuditError, Subject};
 use crate::digest::Digest;
 use crate::model::{SegmentHeader, SegmentRef, Stream};
-use crate::store::{SegmentFile, segment_day};
+use crate::store::{ArchiveLock, SegmentFile, segment_day};
 
 /// Segments from this size on, in bytes, are left as they are.
 const LARGE_BYTES: u64 = 16 << 20;
@@ -54,7 +54,11 @@ pub struct CompactOptions {
 
 /// Merges the small segments of closed days. The catalog must have loaded the whole journal; it is told what was
 /// replaced. Beside other writers and readers this is safe; two compactions at once would do the same work twice.
-pub async fn compact(subject: &Subject, options: CompactOptions) -> Result<Compacted, AuditError> {
+pub async fn compact(
+    subject: &Subject,
+    options: CompactOptions,
+    mut lock: Option<&mut ArchiveLock>,
+) -> Result<Compacted, AuditError> {
     let dry_run = options.dry_run;
     let mut done = Compacted::default();
     for stream in Stream::ALL {
@@ -72,6 +76,10 @@ pub async fn compact(subject: &Subject, options: CompactOptions) -> Result<Compa
         let small =
             present.into_iter().filter(|file| is_small(file, today, options.today) && seen.contains_key(&file.key));
         for group in groups(small) {
+            if let Some(lock) = &mut lock {
+                lock.renew(&subject.archive, &subject.clock).await?;
+                subject.journal.heartbeat(false).await?;
+            }
             match merge(subject, stream, &group, &seen, &known, dry_run).await? {
                 Ok(()) => {
                     done.merged += super::journal::count(group.len());
@@ -154,10 +162,12 @@ async fn merge(
     if dry_run {
         return Ok(Ok(()));
     }
+    let replaced = supersedes.clone();
     let (key, sha256) = subject.journal.append_merged(stream, supersedes, &body).await?;
-    let keys: Vec<String> = group.iter().map(|file| file.key.clone()).collect();
+    // In this order: a segment that counts as loaded is not asked again what it replaces.
+    subject.catalog.supersede_segments(subject.archive_row, &replaced).await?;
     subject.catalog.remember_segment(subject.archive_row, &key, sha256).await?;
-    subject.catalog.supersede_segments(subject.archive_row, &keys).await?;
+    let keys: Vec<String> = group.iter().map(|file| file.key.clone()).collect();
     subject.archive.remove_segments(keys).await?;
     Ok(Ok(()))
 }

@@ -22,6 +22,8 @@ pub(super) struct JournalAudit<'a> {
     /// Times between which a change is in motion and not judged.
     moving: (i64, i64),
     teams: HashMap<TeamKey, TeamRow>,
+    /// Whether a segment that was listed was gone when it was to be read.
+    gone: bool,
 }
 
 /// What one walk over a stream found.
@@ -34,11 +36,12 @@ struct Walked {
 
 impl<'a> JournalAudit<'a> {
     pub(super) fn new(subject: &'a Subject, moving: (i64, i64)) -> Self {
-        Self { subject, moving, teams: HashMap::new() }
+        Self { subject, moving, teams: HashMap::new(), gone: false }
     }
 
     /// Reads everything, reports what is wrong with it, and loads it for comparison with the catalog.
-    pub(super) async fn run(mut self, report: &mut Report) -> Result<(), AuditError> {
+    /// Gives `false` where a segment that was listed was gone when it was to be read: what was reported may be wrong then.
+    pub(super) async fn run(mut self, report: &mut Report) -> Result<bool, AuditError> {
         let archive = std::sync::Arc::clone(&self.subject.archive);
         // In the order that a writer beside us makes harmless: a record never says more than the segments hold, a
         // catalog never knows segments that are not there, an outcome never comes before its message.
@@ -86,7 +89,7 @@ impl<'a> JournalAudit<'a> {
                 "restore it from a copy of the archive, or run `jellyjar rebuild` to go on with what is there",
             );
         }
-        Ok(())
+        Ok(!self.gone)
     }
 
     async fn judge_chains(
@@ -171,7 +174,10 @@ impl<'a> JournalAudit<'a> {
         let mut reader = match SegmentReader::open(&self.subject.archive, key).await {
             Ok(Some(reader)) => reader,
             // Compaction may have removed it since it was listed; if not, its chain has a gap.
-            Ok(None) => return Ok(()),
+            Ok(None) => {
+                self.gone = true;
+                return Ok(());
+            }
             Err(StoreError::Damaged { key, reason }) => {
                 report.problem(FindingKind::SegmentDamaged, key, reason, RESTORE);
                 return Ok(());

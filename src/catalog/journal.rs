@@ -7,7 +7,7 @@ use sqlx::{Connection as _, Row as _};
 
 use super::{ArchiveRow, Catalog, CatalogError, Result, TeamRow, at, json};
 use crate::digest::Digest;
-use crate::model::AttachmentId;
+use crate::model::{AttachmentId, SegmentRef};
 
 /// A segment that the catalog has seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,12 +16,17 @@ pub struct LoadedSegment {
     pub sha256: Digest,
     /// Whether a later segment replaces it, so that it may vanish.
     pub superseded: bool,
+    /// Whether its lines were loaded from it. One that was replaced before this catalog met it is known by name only.
+    pub loaded: bool,
 }
 
 /// Columns of an attachment named by a skip that the journal does not hold yet.
 pub type UnjournaledSkip = (i64, AttachmentId, String);
 
 /// Notes that a segment has been loaded or written.
+/// `segments.superseded` of a segment that was replaced before it was loaded.
+const REPLACED_UNREAD: i64 = 2;
+
 pub(super) async fn remember_segment(
     connection: &mut SqliteConnection,
     archive: ArchiveRow,
@@ -30,7 +35,8 @@ pub(super) async fn remember_segment(
 ) -> Result<()> {
     sqlx::query(
         "-- name: remember_segment
-        INSERT INTO segments (archive_id, key, sha256) VALUES ($1, $2, $3) ON CONFLICT (archive_id, key) DO NOTHING",
+        INSERT INTO segments (archive_id, key, sha256) VALUES ($1, $2, $3)
+        ON CONFLICT (archive_id, key) DO UPDATE SET superseded = 1 WHERE superseded = 2",
     )
     .bind(archive.0)
     .bind(key)
@@ -38,6 +44,27 @@ pub(super) async fn remember_segment(
     .execute(connection)
     .await
     .map_err(at("remember_segment"))?;
+    Ok(())
+}
+
+pub(super) async fn supersede_segments(
+    connection: &mut SqliteConnection,
+    archive: ArchiveRow,
+    replaced: &[SegmentRef],
+) -> Result<()> {
+    let rows: Vec<(&str, String)> =
+        replaced.iter().map(|segment| (segment.key.as_str(), segment.sha256.to_hex())).collect();
+    sqlx::query(
+        "-- name: supersede_segments
+        INSERT INTO segments (archive_id, key, sha256, superseded)
+        SELECT $1, value ->> 0, unhex(value ->> 1), 2 FROM json_each($2) WHERE true
+        ON CONFLICT (archive_id, key) DO UPDATE SET superseded = 1 WHERE superseded = 0",
+    )
+    .bind(archive.0)
+    .bind(json(&rows))
+    .execute(connection)
+    .await
+    .map_err(at("supersede_segments"))?;
     Ok(())
 }
 
@@ -59,7 +86,11 @@ impl Catalog {
                 let sha256 = sha256.try_into().map_err(|_| CatalogError::Impossible("segments.sha256".into()))?;
                 Ok((
                     row.get(0),
-                    LoadedSegment { sha256: Digest::from_bytes(sha256), superseded: row.get::<i64, _>(2) != 0 },
+                    LoadedSegment {
+                        sha256: Digest::from_bytes(sha256),
+                        superseded: row.get::<i64, _>(2) != 0,
+                        loaded: row.get::<i64, _>(2) != REPLACED_UNREAD,
+                    },
                 ))
             })
             .collect()
@@ -71,19 +102,27 @@ impl Catalog {
         remember_segment(&mut connection, archive, key, sha256).await
     }
 
-    /// Notes that `keys` are replaced by a later segment.
-    pub async fn supersede_segments(&self, archive: ArchiveRow, keys: &[String]) -> Result<()> {
+    /// Notes that segments are replaced by a later one, which need not be loaded yet. To be told before that one counts
+    /// as loaded: nobody would look at it again.
+    pub async fn supersede_segments(&self, archive: ArchiveRow, replaced: &[SegmentRef]) -> Result<()> {
+        let mut connection = self.connection().await;
+        supersede_segments(&mut connection, archive, replaced).await
+    }
+
+    /// Notes that the lines of replaced segments are loaded, from those that replaced them.
+    pub async fn replaced_are_loaded(&self, archive: ArchiveRow, replaced: &[SegmentRef]) -> Result<()> {
+        let keys: Vec<&str> = replaced.iter().map(|segment| segment.key.as_str()).collect();
         let mut connection = self.connection().await;
         sqlx::query(
-            "-- name: supersede_segments
+            "-- name: replaced_are_loaded
             UPDATE segments SET superseded = 1
-            WHERE archive_id = $1 AND key IN (SELECT value FROM json_each($2))",
+            WHERE archive_id = $1 AND superseded = 2 AND key IN (SELECT value FROM json_each($2))",
         )
         .bind(archive.0)
         .bind(json(&keys))
         .execute(&mut *connection)
         .await
-        .map_err(at("supersede_segments"))?;
+        .map_err(at("replaced_are_loaded"))?;
         Ok(())
     }
 

@@ -9,7 +9,7 @@ use super::bulk::{self, BulkLock};
 use super::rows::{chunks, values};
 use super::{ArchiveRow, Catalog, IngestMessage, Result, TeamRow, at};
 use crate::digest::Digest;
-use crate::model::{AttachmentKey, OutcomeKind, OutcomeLine, TeamKey};
+use crate::model::{AttachmentKey, OutcomeKind, OutcomeLine, SegmentRef, TeamKey};
 
 /// Lines of one transaction. Others wait meanwhile, and a crash loses as many: they are loaded again.
 const LINES: usize = 20_000;
@@ -104,6 +104,11 @@ impl Load<'_> {
     /// Notes that a segment has been loaded whole.
     pub async fn remember_segment(&mut self, archive: ArchiveRow, key: &str, sha256: Digest) -> Result<()> {
         super::journal::remember_segment(self.transaction().await?, archive, key, sha256).await
+    }
+
+    /// Like [`Catalog::supersede_segments`].
+    pub async fn supersede_segments(&mut self, archive: ArchiveRow, replaced: &[SegmentRef]) -> Result<()> {
+        super::journal::supersede_segments(self.transaction().await?, archive, replaced).await
     }
 
     /// Loads messages of one team. An attachment without an outcome becomes pending, or skipped with generation 0 (see

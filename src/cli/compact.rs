@@ -45,14 +45,27 @@ pub(super) async fn run(args: CompactArgs, global: &Global) -> anyhow::Result<Ex
     let subject = session.subject();
     let options = CompactOptions { dry_run: args.dry_run, today: args.today };
     let compacted = if args.dry_run {
-        compact(&subject, options).await.context("cannot look")?
+        compact(&subject, options, None).await.context("cannot look")?
     } else {
-        session.journal.announce().await?;
-        let lock = session.archive.lock("compaction", session.journal.writer_id(), &session.clock).await?;
-        let compacted = compact(&subject, options).await.context("cannot compact");
+        let mut lock = session.archive.lock("compaction", session.journal.writer_id(), &session.clock).await?;
+        let work = async {
+            session.journal.announce().await?;
+            compact(&subject, options, Some(&mut lock)).await.context("cannot compact")
+        };
+        // What was begun is harmless wherever it is dropped: a reader merges, and the next compaction clears up.
+        let compacted = tokio::select! {
+            compacted = work => Some(compacted),
+            () = super::run::interrupted() => None,
+        };
         session.journal.heartbeat(true).await?;
         lock.release(&session.archive).await?;
-        compacted?
+        match compacted {
+            Some(compacted) => compacted?,
+            None => {
+                output::note("Interrupted; run it again to go on.");
+                return Ok(ExitCode::from(super::INTERRUPTED));
+            }
+        }
     };
     let answer = Answer { ok: compacted.refused.is_empty(), dry_run: args.dry_run, compacted };
     if global.json {

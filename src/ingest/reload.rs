@@ -12,7 +12,9 @@ use serde::Deserialize;
 use super::{Intake, Team, ingest_message};
 use crate::catalog::{CatalogError, IngestMessage, Load, LoadedSegment};
 use crate::digest::Digest;
-use crate::model::{Attachment, Conversation, Message, OutcomeKind, OutcomeLine, Stream, TeamKey, Versioned};
+use crate::model::{
+    Attachment, Conversation, Message, OutcomeKind, OutcomeLine, SegmentRef, Stream, TeamKey, Versioned,
+};
 use crate::store::{SegmentReader, StoreError};
 
 /// What can go wrong while the journal is loaded.
@@ -74,8 +76,8 @@ struct Reading<'a> {
     seen: &'a HashMap<String, LoadedSegment>,
     rules: &'a (dyn Fn(&TeamKey) -> Team + Send + Sync),
     done: &'a mut Reloaded,
-    /// Keys that are replaced.
-    superseded: Vec<String>,
+    /// What is replaced.
+    superseded: Vec<SegmentRef>,
     /// Segments of messages that were read.
     messages: Vec<(String, Digest)>,
     gone: bool,
@@ -88,6 +90,8 @@ type Opened = (Stream, String, Option<SegmentReader>);
 enum Read {
     Messages(TeamKey, Vec<IngestMessage>),
     Outcomes(TeamKey, Vec<OutcomeLine>),
+    /// Segments that the one whose lines come next has replaced.
+    Replaced(Vec<SegmentRef>),
     /// A segment of outcomes has been handed over whole.
     Segment(String, Digest),
 }
@@ -167,9 +171,9 @@ impl Intake {
             self.catalog.remember_segment(self.archive_row, &key, digest).await?;
         }
         if !superseded.is_empty() {
-            self.catalog.supersede_segments(self.archive_row, &superseded).await?;
-            for key in &superseded {
-                vanished.remove(key);
+            self.catalog.replaced_are_loaded(self.archive_row, &superseded).await?;
+            for replaced in &superseded {
+                vanished.remove(&replaced.key);
             }
         }
         if let Some(first) = vanished.iter().min() {
@@ -208,12 +212,16 @@ impl Intake {
                 // Our own: it is being taken in, and is remembered when that is done.
                 continue;
             }
-            let loaded_before = !header.supersedes.is_empty()
-                && header
-                    .supersedes
-                    .iter()
-                    .all(|old| reading.seen.get(&old.key).is_some_and(|segment| segment.sha256 == old.sha256));
-            reading.superseded.extend(header.supersedes.iter().map(|segment| segment.key.clone()));
+            let is_loaded = |old: &SegmentRef| {
+                reading.seen.get(&old.key).is_some_and(|segment| segment.loaded && segment.sha256 == old.sha256)
+            };
+            let loaded_before = !header.supersedes.is_empty() && header.supersedes.iter().all(is_loaded);
+            if !header.supersedes.is_empty() {
+                let replaced = header.supersedes.clone();
+                reading.superseded.extend(replaced.iter().cloned());
+                // Before the segment counts as loaded: it is not read again.
+                hand_over(&mut sender, Read::Replaced(replaced)).await;
+            }
             match stream {
                 // Nothing in it is new.
                 _ if loaded_before => reader.skip_lines().await?,
@@ -239,6 +247,7 @@ impl Intake {
             match read {
                 Read::Messages(team, messages) => load.messages(self.archive_row, &team, &messages).await?,
                 Read::Outcomes(team, lines) => load.outcomes(self.archive_row, &team, &lines).await?,
+                Read::Replaced(replaced) => load.supersede_segments(self.archive_row, &replaced).await?,
                 Read::Segment(key, digest) => load.remember_segment(self.archive_row, &key, digest).await?,
             }
         }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt as _;
+use futures::stream::Fuse;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Map;
@@ -235,7 +236,7 @@ pub struct SegmentReader {
 
 /// Cuts a stream of bytes into lines.
 struct Lines {
-    stream: ByteStream,
+    stream: Fuse<ByteStream>,
     hasher: Hasher,
     /// What was read and not yet given out.
     buffer: BytesMut,
@@ -269,7 +270,7 @@ impl SegmentReader {
     /// Opens a segment and reads its header; `None` where there is no such segment.
     pub async fn open(archive: &Archive, key: &str) -> Result<Option<Self>> {
         let Some(stream) = archive.open_key(key).await? else { return Ok(None) };
-        let mut lines = Lines { stream, hasher: Hasher::default(), buffer: BytesMut::new() };
+        let mut lines = Lines { stream: stream.fuse(), hasher: Hasher::default(), buffer: BytesMut::new() };
         let line = lines.next(key).await?;
         let damaged = |reason: String| StoreError::Damaged { key: key.to_owned(), reason };
         let version: Version =

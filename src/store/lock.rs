@@ -10,8 +10,10 @@ use crate::clock::Clock;
 use crate::model::{FORMAT_VERSION, WriterId};
 
 const KEY: &str = "lock.json";
-/// A lock of this age, in minutes, belongs to a dead process.
-const STALE_MINUTES: i64 = 60;
+/// A lock that was not renewed for so long, in minutes, belongs to a dead process.
+const STALE_MINUTES: i64 = 5;
+/// How often it is renewed, in seconds.
+const RENEW_SECONDS: i64 = 60;
 
 #[derive(Debug, Serialize, Deserialize)]
 struct LockRecord {
@@ -21,13 +23,34 @@ struct LockRecord {
     taken_at: Timestamp,
 }
 
+impl LockRecord {
+    fn text(&self) -> Vec<u8> {
+        let mut text = serde_json::to_vec(self).expect("a struct of text and numbers always serialises");
+        text.push(b'\n');
+        text
+    }
+}
+
 /// The right to do what only one process should do at a time.
 #[derive(Debug)]
-pub struct ArchiveLock(());
+pub struct ArchiveLock(LockRecord);
 
 impl ArchiveLock {
-    /// Gives it back. One that is never given back ends by itself after an hour.
+    /// Says that it is still needed; to be called every minute or so.
+    pub async fn renew(&mut self, archive: &Archive, clock: &Clock) -> Result<()> {
+        let now = clock.now();
+        if now.duration_since(self.0.taken_at) < SignedDuration::from_secs(RENEW_SECONDS) {
+            return Ok(());
+        }
+        self.0.taken_at = now;
+        archive.replace(KEY, self.0.text()).await
+    }
+
+    /// Gives it back, unless somebody else has taken it over. One that is never given back ends by itself.
     pub async fn release(self, archive: &Archive) -> Result<()> {
+        if archive.held_lock().await?.is_none_or(|held| held.writer_id != self.0.writer_id) {
+            return Ok(());
+        }
         match &archive.files {
             Files::Folder(folder) => in_folder(folder, |folder| folder.remove(&[KEY.to_owned()])).await,
             Files::Bucket(bucket) => bucket.delete(&[KEY.to_owned()]).await,
@@ -44,22 +67,24 @@ impl Archive {
         let now = clock.now();
         let record =
             LockRecord { v: FORMAT_VERSION, purpose: purpose.to_owned(), writer_id: writer_id.clone(), taken_at: now };
-        let mut text = serde_json::to_vec(&record).expect("a struct of text and numbers always serialises");
-        text.push(b'\n');
-        if self.put_lock(text.clone()).await? {
-            return Ok(ArchiveLock(()));
+        if self.put_lock(record.text()).await? {
+            return Ok(ArchiveLock(record));
         }
-        let held = self.read_key(KEY).await?.and_then(|text| serde_json::from_slice::<LockRecord>(&text).ok());
-        match held {
+        match self.held_lock().await? {
             Some(held) if now.duration_since(held.taken_at).abs() < SignedDuration::from_mins(STALE_MINUTES) => {
                 Err(StoreError::Locked { purpose: held.purpose, since: held.taken_at })
             }
             // Stale, unreadable, or gone meanwhile.
             _ => {
-                self.replace(KEY, text).await?;
-                Ok(ArchiveLock(()))
+                self.replace(KEY, record.text()).await?;
+                Ok(ArchiveLock(record))
             }
         }
+    }
+
+    /// The lock, if somebody holds it.
+    async fn held_lock(&self) -> Result<Option<LockRecord>> {
+        Ok(self.read_key(KEY).await?.and_then(|text| serde_json::from_slice(&text).ok()))
     }
 
     async fn put_lock(&self, text: Vec<u8>) -> Result<bool> {

@@ -47,7 +47,7 @@ pub(super) async fn examine(
                     "an owner of the team makes one in Jelly's settings; set JELLY_API_TOKEN, or give --token-file, or \
                      set teams.{name}.token_file in the configuration"
                 );
-                findings.skipped("token", found, Some(&advice));
+                findings.warning("token", found, advice);
             }
             continue;
         };

@@ -49,7 +49,7 @@ impl BucketError {
         // The answer to a deletion of many is told in other words.
         let code = between(&text, "<Code>", "</Code>").or_else(|| between(&text, "(code: ", ")"));
         let (fault, reason) = classify(error, code, &text);
-        let advice = advice(fault, doing, &text);
+        let advice = advice(fault, doing, &place, &text);
         Self { fault, doing, place, reason, advice, status: status(&text) }
     }
 
@@ -174,6 +174,9 @@ fn classify(error: &Error, code: Option<&str>, text: &str) -> (Fault, String) {
         _ => {}
     }
     let lower = text.to_lowercase();
+    if lower.contains("169.254.169.254") || lower.contains("169.254.170.2") || lower.contains("/metadata/identity") {
+        return (Fault::Credentials, "no credentials were found, and this machine has no role".into());
+    }
     if status(text).is_none() {
         if lower.contains("metadata")
             || lower.contains("169.254.169.254")
@@ -203,7 +206,7 @@ fn classify(error: &Error, code: Option<&str>, text: &str) -> (Fault, String) {
     )
 }
 
-fn advice(fault: Fault, doing: &str, text: &str) -> String {
+fn advice(fault: Fault, doing: &str, place: &str, text: &str) -> String {
     match fault {
         Fault::NoBucket => "check the name in --archive, and make the bucket first".into(),
         Fault::Region => match between(text, "<Region>", "</Region>") {
@@ -214,13 +217,17 @@ fn advice(fault: Fault, doing: &str, text: &str) -> String {
                     .into(),
             },
         },
+        Fault::Expired => "fetch fresh credentials and run it again".into(),
+        Fault::Clock => "set this machine's clock (timedatectl set-ntp true) and run it again".into(),
+        Fault::Credentials if place.starts_with("az://") => "check AZURE_STORAGE_ACCOUNT and AZURE_STORAGE_KEY, or what is set in their place; see the README's part on buckets".into(),
+        Fault::Credentials if place.starts_with("gs://") => "check GOOGLE_APPLICATION_CREDENTIALS, or what is set in its place; see the README's part on buckets".into(),
         Fault::Credentials => {
             "set them in the environment (such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY), name a profile, or run \
              on a machine with a role; see the README's part on buckets"
                 .into()
         }
-        Fault::Expired => "fetch fresh credentials and run it again".into(),
-        Fault::Clock => "set this machine's clock (timedatectl set-ntp true) and run it again".into(),
+        Fault::Permission if place.starts_with("az://") => "check the key, or give the identity the role Storage Blob Data Contributor on the container".into(),
+        Fault::Permission if place.starts_with("gs://") => "give the account the role Storage Object User on the bucket".into(),
         Fault::Permission => match doing {
             "list" => "grant the credentials leave to list the bucket (s3:ListBucket)".into(),
             // Without the second, S3 calls a missing object forbidden.
