@@ -8,7 +8,7 @@ use super::{ArchiveRow, FindQuery, FindSort, GlobPattern, State, text};
 /// the other.
 const LOOK_BY_DATE: u64 = 500_000;
 /// Those that have the words are looked up one by one.
-const LOOK_BY_WORDS: u64 = 100_000;
+const LOOK_BY_WORDS: u64 = 50_000;
 /// In another order they stand all over the table, and its pages are read again and again; and a few questions need another
 /// table for each.
 const LOOK_ELSEWHERE: u64 = 50_000;
