@@ -125,8 +125,11 @@ impl Catalog {
                 .map_err(at("find_progress"))?;
         let unknown = i64::try_from(unknown).unwrap_or(i64::MAX);
         if unknown > BULK_MESSAGES.max(from) {
-            let drops: String = DEFERRED.iter().map(|(name, _)| format!("DROP INDEX IF EXISTS {name};")).collect();
-            sqlx::raw_sql(AssertSqlSafe(drops)).execute(&mut *transaction).await.map_err(at("drop_find_indexes"))?;
+            let drops: Vec<String> = DEFERRED.iter().map(|(name, _)| format!("DROP INDEX IF EXISTS {name};")).collect();
+            sqlx::raw_sql(AssertSqlSafe(drops.concat()))
+                .execute(&mut *transaction)
+                .await
+                .map_err(at("drop_find_indexes"))?;
         }
         let last: Option<i64> = sqlx::query_scalar(
             "-- name: last_of_step

@@ -50,8 +50,6 @@ pub(super) struct Statement {
     descending: bool,
     /// Whether the driver may have more rows than can be looked at in time.
     may_be_many: bool,
-    /// Whether it asks for dates.
-    has_dates: bool,
     /// Whether each candidate costs a look at another table.
     is_dear: bool,
     /// How many candidates to look at, where that is said.
@@ -75,7 +73,6 @@ impl Statement {
             sort: query.sort,
             descending: matches!(query.sort, FindSort::Date | FindSort::Size) != query.reverse,
             may_be_many: true,
-            has_dates: query.since.is_some() || query.until.is_some(),
             is_dear: query.recipient.is_some() || matches!(query.state, Some(State::Skipped | State::Pending)),
             look: query.look,
         };
@@ -275,7 +272,8 @@ impl Statement {
     /// Looks whether the dates that are asked for hold too much to sort; to be used only where it has dates, no words,
     /// and another order.
     pub(super) fn many_dates(&self) -> Option<Ready> {
-        let is_of_use = self.may_be_many && self.has_dates && !self.by_words() && self.key.is_some();
+        let has_dates = self.of_entry.iter().any(|condition| condition.starts_with("{e}.id "));
+        let is_of_use = self.may_be_many && has_dates && !self.by_words() && self.key.is_some();
         is_of_use.then(|| self.candidates(None, "e.id", self.look.unwrap_or(LOOK_BY_WORDS), true))
     }
 
