@@ -269,7 +269,8 @@ fn a_look_that_stops_says_so_and_goes_on_where_it_stopped() {
             .collect();
         world.take(&mails).await;
         world.index().await;
-        let rare = || FindQuery { content_type: glob("*pdf"), name: glob("*are.p*"), ..FindQuery::default() };
+        let rare =
+            || FindQuery { content_type: Some(glob("*pdf")), name: Some(glob("*are.p*")), ..FindQuery::default() };
         for sort in [FindSort::Date, FindSort::Name, FindSort::Size, FindSort::Sender] {
             for (reverse, by_words) in [(false, false), (true, false), (false, true), (true, true)] {
                 let words = if by_words { vec!["ann".into()] } else { vec![] };
