@@ -274,7 +274,7 @@ fn a_look_that_stops_says_so_and_goes_on_where_it_stopped() {
         for sort in [FindSort::Date, FindSort::Name, FindSort::Size, FindSort::Sender] {
             for (reverse, by_words) in [(false, false), (true, false), (false, true), (true, true)] {
                 let words = if by_words { vec!["ann".into()] } else { vec![] };
-                let query = FindQuery { sort, reverse, words, ..rare() };
+                let query = FindQuery { words, sort, reverse, ..rare() };
                 let whole = world.page(&query, None, 100).await;
                 assert!(whole.complete && whole.total == 2, "{query:?}");
                 let ids = |page: &FindPage| page.found.iter().map(|one| one.id.clone()).collect::<Vec<_>>();
