@@ -69,6 +69,8 @@ pub struct FindQuery {
     pub sort: FindSort,
     /// The other way round.
     pub reverse: bool,
+    /// Look at so many candidates, if there are more; `None`: as many as take about a tenth of a second.
+    pub look: Option<u64>,
 }
 
 /// Where a page ended, so that the next one can begin behind it.
@@ -136,8 +138,19 @@ pub struct FindPage {
     pub total: u64,
     /// Whether there are more than `total`.
     pub more: bool,
+    /// Whether everything that could match was looked at, as far as it was counted. Else `total` is what was found so
+    /// far, and `next` goes on with the look.
+    pub complete: bool,
     /// Where the next page begins, if there is one.
     pub next: Option<Shown>,
+}
+
+/// What a look at some candidates gave.
+struct Looked {
+    entries: Vec<i64>,
+    /// Set if there are candidates that were not looked at; with the place where to go on, if there is one.
+    #[expect(clippy::option_option, reason = "a look among words that sorts cannot be gone on with")]
+    stopped: Option<Option<Shown>>,
 }
 
 impl Catalog {
@@ -150,31 +163,60 @@ impl Catalog {
         after: Option<Shown>,
         limit: u64,
     ) -> Result<FindPage> {
-        let Some(statement) = sql::Statement::of(archive, query) else { return Ok(FindPage::default()) };
+        let Some(mut statement) = sql::Statement::of(archive, query) else {
+            return Ok(FindPage { complete: true, ..FindPage::default() });
+        };
         // A look at a million entries reads them in place, instead of copying each page.
         sqlx::query("-- name: map_catalog\nPRAGMA mmap_size = 2147418112")
             .execute(&mut *self.connection().await)
             .await
             .map_err(at("map_catalog"))?;
+        if let Some(many) = statement.many_dates()
+            && self.matching(&many).await?.is_empty()
+        {
+            statement.drive_by_date();
+        }
         // One more than is told: then there are more.
         let cap = if after.is_some() { MAX_COUNT } else { MAX_COUNT.max(limit) } + 1;
-        let all = self.matching(&statement.first(cap)).await?;
-        let count = u64::try_from(all.len()).unwrap_or(u64::MAX);
+        let all = self.look(&statement, None, cap).await?;
+        let count = u64::try_from(all.entries.len()).unwrap_or(u64::MAX);
+        let mut complete = all.stopped.is_none();
         let mut page = match after {
             None => all,
             Some(after) => {
                 let position = self.position(after).await?;
-                self.matching(&statement.behind(position, limit.saturating_add(1))).await?
+                self.look(&statement, Some(&position), limit.saturating_add(1)).await?
             }
         };
+        complete &= page.stopped.is_none();
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-        let next = (page.len() > limit && limit > 0).then(|| Shown(page[limit - 1]));
-        page.truncate(limit);
-        let mut found = Vec::with_capacity(page.len());
-        for part in page.chunks(1_000) {
+        let entries = &mut page.entries;
+        let next =
+            if entries.len() > limit && limit > 0 { Some(Shown(entries[limit - 1])) } else { page.stopped.flatten() };
+        entries.truncate(limit);
+        let mut found = Vec::with_capacity(entries.len());
+        for part in entries.chunks(1_000) {
             found.extend(self.details(part).await?);
         }
-        Ok(FindPage { found, total: count.min(cap - 1), more: count == cap, next })
+        Ok(FindPage { found, total: count.min(cap - 1), more: count == cap, complete, next })
+    }
+
+    /// Looks at the candidates behind `behind`, as many as can be looked at in time.
+    async fn look(&self, statement: &sql::Statement, behind: Option<&sql::Position>, limit: u64) -> Result<Looked> {
+        let end = match statement.end_of_look(behind) {
+            Some(end) => self.matching(&end).await?.first().copied(),
+            None => None,
+        };
+        let end = match end {
+            Some(id) => Some(self.position(Shown(id)).await?),
+            None => None,
+        };
+        let entries = self.matching(&statement.matches(behind, end.as_ref(), limit)).await?;
+        let is_full = u64::try_from(entries.len()).is_ok_and(|count| count >= limit);
+        let in_order = statement.looks_in_order();
+        // In order, what fills the page is what everything would have given.
+        let stopped = end.filter(|_| !is_full || !in_order).map(|end| in_order.then_some(Shown(end.id)));
+        Ok(Looked { entries, stopped })
     }
 
     /// The ids of the entries that match, in order.

@@ -3,6 +3,7 @@
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use clap::builder::PossibleValuesParser;
@@ -78,6 +79,9 @@ pub(super) struct FindArgs {
     /// Sort the other way round
     #[arg(long)]
     reverse: bool,
+    /// Look at everything, however long it takes; else at the first 50,000 to 500,000 candidates
+    #[arg(long)]
+    all: bool,
     /// Show at most this many
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..))]
     limit: u64,
@@ -144,6 +148,8 @@ struct Answer {
     total: u64,
     /// Whether there are more than `total`.
     more: bool,
+    /// Whether everything was looked at; else `total` is what was found so far.
+    complete: bool,
     shown: usize,
     /// The `--after` of the next page.
     next: Option<String>,
@@ -184,6 +190,8 @@ impl FindArgs {
                 Sort::Sender => FindSort::Sender,
             },
             reverse: self.reverse,
+            // A proof does not stop half way.
+            look: (self.all || self.same_as.is_some()).then_some(u64::MAX),
         }
     }
 }
@@ -223,13 +231,18 @@ pub(super) async fn run(args: FindArgs, global: &Global) -> anyhow::Result<ExitC
 
 /// Takes what the index does not know yet into it; says so where that takes its time.
 pub(super) async fn index(session: &Session, quiet: bool) -> anyhow::Result<()> {
-    const WORTH_A_WORD: u64 = 50_000;
     const SETTLED_AT_ONCE: u64 = 20_000;
-    let count = session.catalog.unindexed_messages().await?;
-    if count > WORTH_A_WORD && !quiet {
-        output::note(format!("Indexing {} messages first; this is done once.", number(count)));
+    const SAID_AFTER: Duration = Duration::from_secs(1);
+    const SAID_EVERY: Duration = Duration::from_secs(5);
+    let (started, mut said) = (Instant::now(), None::<Instant>);
+    while session.catalog.index_messages().await? {
+        let is_due = said.map_or(started.elapsed() >= SAID_AFTER, |said| said.elapsed() >= SAID_EVERY);
+        if is_due && !quiet {
+            said = Some(Instant::now());
+            let left = session.catalog.unindexed_messages().await?;
+            output::note(format!("Indexing for the first search; {} messages to go.", number(left)));
+        }
     }
-    while session.catalog.index_messages().await? {}
     Ok(session.catalog.settle_entries(SETTLED_AT_ONCE, false).await?)
 }
 
@@ -256,6 +269,7 @@ fn answer(page: FindPage, same: Option<Same>, ok: bool) -> Answer {
         ok,
         total: page.total,
         more: page.more,
+        complete: page.complete,
         shown: page.found.len(),
         next: page.next.map(cursor_text),
         same,
@@ -284,7 +298,12 @@ fn text(args: &FindArgs, page: &FindPage, same: Option<&Same>) -> String {
         None => String::new(),
     };
     if page.found.is_empty() {
-        out.push_str(if args.after.is_some() { "Nothing follows." } else { "Nothing matches." });
+        out.push_str(match (page.complete, args.after) {
+            (false, _) => "Nothing found so far.",
+            (true, Some(_)) => "Nothing follows.",
+            (true, None) => "Nothing matches.",
+        });
+        out.push_str(&unfinished(page));
         out.push_str(&hint(args));
         return out;
     }
@@ -312,14 +331,32 @@ fn text(args: &FindArgs, page: &FindPage, same: Option<&Same>) -> String {
         row
     });
     out.push_str(&output::table(&head, rows));
-    let total = if page.more { format!("more than {}", number(page.total)) } else { number(page.total) };
+    let total = match (page.more, page.complete) {
+        (true, _) => format!("more than {}", number(page.total)),
+        (false, true) => number(page.total),
+        (false, false) => format!("at least {}", number(page.total)),
+    };
     out.push_str(&format!("\n\n{} of {total} shown", number(page.found.len() as u64)));
     match page.next {
         Some(next) => out.push_str(&format!("; --after {} shows the next.", cursor_text(next))),
         None => out.push('.'),
     }
     out.push_str(" `jellyjar get ID -o FILE` gives a file.");
+    out.push_str(&unfinished(page));
     out
+}
+
+/// Says that not everything was looked at, and how to go on.
+fn unfinished(page: &FindPage) -> String {
+    match page.next {
+        _ if page.complete => String::new(),
+        Some(next) => {
+            format!("\nNot everything was looked at: --after {} goes on, --all looks at everything.", cursor_text(next))
+        }
+        None => {
+            "\nNot everything was looked at, only the newest that have these words: --all looks at everything.".into()
+        }
+    }
 }
 
 /// Why nothing may have been found.

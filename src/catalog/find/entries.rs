@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde::Serialize;
 use sqlx::sqlite::SqliteConnection;
-use sqlx::{Connection as _, Row as _};
+use sqlx::{AssertSqlSafe, Connection as _, Row as _};
 
 use super::text::indexed;
 use crate::catalog::{Catalog, People, Result, at, json};
@@ -13,6 +13,20 @@ use crate::filter::{address, essence};
 
 /// Messages that are indexed in one transaction: it holds the catalog for about a tenth of a second.
 const STEP_MESSAGES: i64 = 5_000;
+/// From so many unknown messages on, if they are more than the index knows, it is filled without the indexes below:
+/// names, senders and sizes come in no order, and each step would write nearly every page of theirs again.
+const BULK_MESSAGES: i64 = 50_000;
+/// What a large fill goes without, by name: created as the migrations create it.
+const DEFERRED: [(&str, &str); 4] = [
+    ("find_entries_name", "CREATE INDEX IF NOT EXISTS find_entries_name ON find_entries (name)"),
+    ("find_entries_sender", "CREATE INDEX IF NOT EXISTS find_entries_sender ON find_entries (sender)"),
+    ("find_entries_size", "CREATE INDEX IF NOT EXISTS find_entries_size ON find_entries (size_bytes)"),
+    (
+        "find_entries_conversation",
+        "CREATE INDEX IF NOT EXISTS find_entries_conversation ON find_entries (conversation_id)
+            WHERE conversation_id IS NOT NULL",
+    ),
+];
 /// The part of an entry's id that is a number.
 const NUMBER_BITS: u32 = 30;
 
@@ -95,18 +109,28 @@ impl Catalog {
         Ok(u64::try_from(count).unwrap_or(0))
     }
 
-    /// Takes the next messages into the index of `find`, in one transaction. Gives whether there may be more.
+    /// Takes the next messages into the index of `find`, or makes an index that a large fill left out, in one
+    /// transaction. Gives whether there may be more to do.
     pub async fn index_messages(&self) -> Result<bool> {
-        if self.unindexed_messages().await? == 0 {
-            return Ok(false);
-        }
+        let unknown = self.unindexed_messages().await?;
         let mut connection = self.connection().await;
+        if unknown == 0 {
+            return make_deferred(&mut connection).await;
+        }
         let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(at("begin_index"))?;
         let (from, mut number): (i64, i64) =
             sqlx::query_as("-- name: find_progress\nSELECT message_row, entries FROM find_progress")
                 .fetch_one(&mut *transaction)
                 .await
                 .map_err(at("find_progress"))?;
+        let unknown = i64::try_from(unknown).unwrap_or(i64::MAX);
+        if unknown > BULK_MESSAGES.max(from) {
+            let drops: Vec<String> = DEFERRED.iter().map(|(name, _)| format!("DROP INDEX IF EXISTS {name};")).collect();
+            sqlx::raw_sql(AssertSqlSafe(drops.concat()))
+                .execute(&mut *transaction)
+                .await
+                .map_err(at("drop_find_indexes"))?;
+        }
         let last: Option<i64> = sqlx::query_scalar(
             "-- name: last_of_step
             SELECT max(id) FROM (SELECT id FROM messages WHERE id > $1 ORDER BY id LIMIT $2)",
@@ -158,6 +182,22 @@ impl Catalog {
         .map_err(at("settle_entries"))?;
         Ok(())
     }
+}
+
+/// Makes one index that a large fill left out, or whose filler died; `false` where none is missing.
+async fn make_deferred(connection: &mut SqliteConnection) -> Result<bool> {
+    let present: Vec<String> = sqlx::query_scalar(
+        "-- name: find_indexes
+        SELECT name FROM sqlite_schema WHERE type = 'index' AND tbl_name = 'find_entries'",
+    )
+    .fetch_all(&mut *connection)
+    .await
+    .map_err(at("find_indexes"))?;
+    let Some((_, create)) = DEFERRED.iter().find(|(name, _)| !present.iter().any(|one| one == name)) else {
+        return Ok(false);
+    };
+    sqlx::query(*create).execute(connection).await.map_err(at("create_find_index"))?;
+    Ok(true)
 }
 
 /// What the messages above `from`, up to `last`, bring.

@@ -4,6 +4,15 @@
 use super::entries::first_id;
 use super::{ArchiveRow, FindQuery, FindSort, GlobPattern, State, text};
 
+/// How many candidates are looked at, each in about a tenth of a second. In the order of dates, entries are read one behind
+/// the other.
+const LOOK_BY_DATE: u64 = 500_000;
+/// Those that have the words are looked up one by one.
+const LOOK_BY_WORDS: u64 = 50_000;
+/// In another order they stand all over the table, and its pages are read again and again; and a few questions need another
+/// table for each.
+const LOOK_ELSEWHERE: u64 = 50_000;
+
 /// A parameter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Value {
@@ -39,6 +48,12 @@ pub(super) struct Statement {
     key: Option<&'static str>,
     sort: FindSort,
     descending: bool,
+    /// Whether the driver may have more rows than can be looked at in time.
+    may_be_many: bool,
+    /// Whether each candidate costs a look at another table.
+    is_dear: bool,
+    /// How many candidates to look at, where that is said.
+    look: Option<u64>,
 }
 
 impl Statement {
@@ -57,6 +72,9 @@ impl Statement {
             },
             sort: query.sort,
             descending: matches!(query.sort, FindSort::Date | FindSort::Size) != query.reverse,
+            may_be_many: true,
+            is_dear: query.recipient.is_some() || matches!(query.state, Some(State::Skipped | State::Pending)),
+            look: query.look,
         };
         let archive = made.value(Value::Integer(archive.0));
         // The plus keeps SQLite from driving by the team, which holds nearly everything.
@@ -80,8 +98,11 @@ impl Statement {
             self.of_attachment.push(format!("+a.team_id = {team}"));
         }
         if let Some(state) = query.state {
-            // Written out: only so do the partial indexes serve. The words are ours.
             self.of_attachment.push(format!("a.state = '{}'", state.as_str()));
+            if matches!(state, State::Failed | State::Quarantined) {
+                // As the partial index has it: only so does it serve.
+                self.of_attachment.push("a.state IN ('failed', 'quarantined')".into());
+            }
         }
         if let Some((low, high)) = query.digests {
             let low = self.value(Value::Bytes(low.as_bytes().to_vec()));
@@ -165,6 +186,7 @@ impl Statement {
     fn choose_driver(&mut self, query: &FindQuery, words: Option<String>) {
         let few = query.digests.is_some() || matches!(query.state, Some(State::Failed | State::Quarantined));
         let few_entries = query.conversation.is_some();
+        self.may_be_many = query.look != Some(u64::MAX) && !few && !few_entries;
         match words {
             // The full-text index gives its rows by id, so the first page of a date needs no sorting.
             Some(words) if !few && !few_entries => {
@@ -187,8 +209,7 @@ impl Statement {
                     "find_entries e CROSS JOIN attachments a ON a.id = e.attachment_row"
                 };
                 if let Some(words) = words {
-                    self.of_entry
-                        .push(format!("{{e}}.id IN (SELECT rowid FROM find_text WHERE find_text MATCH {words})"));
+                    self.of_entry.push(has_words("{e}", &words));
                 }
             }
         }
@@ -202,33 +223,109 @@ impl Statement {
             .filter_map(|condition| match condition.strip_prefix("{match} ") {
                 // The driver has it already.
                 Some(_) if is_driver => None,
-                Some(words) => {
-                    Some(format!("{alias}.id IN (SELECT rowid FROM find_text WHERE find_text MATCH {words})"))
-                }
+                Some(words) => Some(has_words(alias, words)),
                 None => Some(condition.replace("{e}", alias)),
             })
             .collect()
     }
 
-    /// Of the first entries that match, at most `limit`.
-    pub(super) fn first(&self, limit: u64) -> Ready {
-        self.ready(None, limit)
+    fn by_words(&self) -> bool {
+        self.from.starts_with("find_text")
     }
 
-    /// Of the entries that match and stand behind `position`, at most `limit`.
-    pub(super) fn behind(&self, position: Position, limit: u64) -> Ready {
-        self.ready(Some(position), limit)
+    fn id(&self) -> &'static str {
+        if self.by_words() { "f.rowid" } else { "e.id" }
     }
 
-    fn ready(&self, behind: Option<Position>, limit: u64) -> Ready {
+    fn sorted(&self) -> String {
+        let order = if self.descending { "DESC" } else { "ASC" };
+        let id = self.id();
+        self.key.map_or_else(|| format!("{id} {order}"), |key| format!("e.{key} {order}, e.id {order}"))
+    }
+
+    /// Whether candidates are looked at in the order of the answer. Words have no other order than that of dates: the
+    /// newest are looked at, and sorted.
+    pub(super) fn looks_in_order(&self) -> bool {
+        !self.by_words() || self.key.is_none()
+    }
+
+    /// Looks for the last candidate behind `behind` that is to be looked at; finds none if all are few.
+    pub(super) fn end_of_look(&self, behind: Option<&Position>) -> Option<Ready> {
+        self.may_be_many.then(|| {
+            let usual = match self.key {
+                _ if self.is_dear => LOOK_ELSEWHERE,
+                _ if self.by_words() => LOOK_BY_WORDS,
+                Some(_) => LOOK_ELSEWHERE,
+                None => LOOK_BY_DATE,
+            };
+            let in_order = self.looks_in_order();
+            let sorted = if in_order { self.sorted() } else { "f.rowid DESC".into() };
+            self.candidates(
+                behind.filter(|_| in_order),
+                &sorted,
+                self.look.unwrap_or(usual),
+                self.key.is_none() || self.by_words(),
+            )
+        })
+    }
+
+    /// Looks whether the dates that are asked for hold too much to sort; to be used only where it has dates, no words,
+    /// and another order.
+    pub(super) fn many_dates(&self) -> Option<Ready> {
+        let has_dates = self.of_entry.iter().any(|condition| condition.starts_with("{e}.id "));
+        let is_of_use = self.may_be_many && has_dates && !self.by_words() && self.key.is_some();
+        is_of_use.then(|| self.candidates(None, "e.id", self.look.unwrap_or(LOOK_BY_WORDS), true))
+    }
+
+    /// Reads the dates that are asked for, and sorts what matches.
+    pub(super) fn drive_by_date(&mut self) {
+        self.may_be_many = false;
+        self.from = "find_entries e NOT INDEXED CROSS JOIN attachments a ON a.id = e.attachment_row";
+    }
+
+    fn candidates(&self, behind: Option<&Position>, sorted: &str, skipped: u64, with_dates: bool) -> Ready {
+        let (mut values, id) = (self.values.clone(), self.id());
+        let mut conditions = vec!["TRUE".to_owned()];
+        if self.by_words() {
+            let of_words = self.of_attachment.iter().filter(|condition| condition.starts_with("f."));
+            conditions.extend(of_words.cloned());
+        } else if with_dates {
+            let dates = self.of_entry.iter().filter(|condition| condition.starts_with("{e}.id "));
+            conditions.extend(dates.map(|condition| condition.replace("{e}", "e")));
+        }
+        conditions.extend(behind.map(|position| self.beside(position, self.after(), &mut values)));
+        let text = format!(
+            "-- name: find_end
+            SELECT group_concat(id) FROM (SELECT {id} AS id FROM {} WHERE {} ORDER BY {sorted} LIMIT 1 OFFSET {skipped})",
+            if self.by_words() { "find_text f" } else { "find_entries e" },
+            conditions.join(" AND "),
+        );
+        Ready { text, values }
+    }
+
+    fn after(&self) -> &'static str {
+        if self.descending { "<" } else { ">" }
+    }
+
+    /// The condition that an entry stands on that side of `position`.
+    fn beside(&self, position: &Position, sign: &str, values: &mut Vec<Value>) -> String {
+        match self.key.zip(position.keys.as_ref()) {
+            Some((column, (name, sender, size))) => {
+                values.push(match self.sort {
+                    FindSort::Sender => Value::Text(sender.clone()),
+                    FindSort::Size => Value::Integer(*size),
+                    FindSort::Name | FindSort::Date => Value::Text(name.clone()),
+                });
+                format!("(e.{column}, e.id) {sign} (?{}, {})", values.len(), position.id)
+            }
+            None => format!("{} {sign} {}", self.id(), position.id),
+        }
+    }
+
+    /// Of the entries that match, stand behind `behind`, and not behind `end`: at most `limit`.
+    pub(super) fn matches(&self, behind: Option<&Position>, end: Option<&Position>, limit: u64) -> Ready {
         let mut values = self.values.clone();
-        let (before, after, order) = if self.descending { (">", "<", "DESC") } else { ("<", ">", "ASC") };
-        let by_words = self.from.starts_with("find_text");
-        let id = if by_words { "f.rowid" } else { "e.id" };
-        let sorted = match self.key {
-            Some(key) => format!("e.{key} {order}, e.id {order}"),
-            None => format!("{id} {order}"),
-        };
+        let before = if self.descending { ">" } else { "<" };
         let mut conditions = self.of_attachment.clone();
         conditions.extend(self.entry("e"));
         // An attachment of several messages is shown with the first that matches.
@@ -240,28 +337,29 @@ impl Statement {
         other.extend(self.entry("o"));
         conditions
             .push(format!("(e.shared = 0 OR NOT EXISTS (SELECT 1 FROM find_entries o WHERE {}))", other.join(" AND ")));
-        if let Some(position) = behind {
-            let key = position.keys.zip(self.key).map(|((name, sender, size), column)| {
-                values.push(match self.sort {
-                    FindSort::Sender => Value::Text(sender),
-                    FindSort::Size => Value::Integer(size),
-                    FindSort::Name | FindSort::Date => Value::Text(name),
-                });
-                (column, values.len())
-            });
-            conditions.push(match key {
-                Some((column, number)) => format!("(e.{column}, e.id) {after} (?{number}, {})", position.id),
-                None => format!("{id} {after} {}", position.id),
-            });
-        }
+        conditions.extend(behind.map(|position| self.beside(position, self.after(), &mut values)));
+        conditions.extend(end.map(|position| {
+            if self.looks_in_order() {
+                self.beside(position, if self.descending { ">=" } else { "<=" }, &mut values)
+            } else {
+                format!("f.rowid >= {}", position.id)
+            }
+        }));
         let text = format!(
             "-- name: find
             SELECT group_concat(id) FROM
-                (SELECT {id} AS id FROM {} WHERE {} ORDER BY {sorted} LIMIT {})",
+                (SELECT {} AS id FROM {} WHERE {} ORDER BY {} LIMIT {})",
+            self.id(),
             self.from,
             conditions.join("\n                    AND "),
+            self.sorted(),
             i64::try_from(limit).unwrap_or(i64::MAX)
         );
         Ready { text, values }
     }
+}
+
+/// The condition that one entry has these words. It asks by id, as the list of all that have them may be long.
+fn has_words(alias: &str, words: &str) -> String {
+    format!("EXISTS (SELECT 1 FROM find_text x WHERE x.find_text MATCH {words} AND x.rowid = {alias}.id)")
 }

@@ -257,6 +257,87 @@ fn a_row_of_an_older_program_is_found_by_its_sender() {
     });
 }
 
+#[test]
+fn a_look_that_stops_says_so_and_goes_on_where_it_stopped() {
+    run(async {
+        let world = World::new().await;
+        let mails: Vec<Mail> = (1..=20_u32)
+            .map(|day| {
+                let name = if day % 7 == 0 { "rare.png".into() } else { format!("n{day}.pdf") };
+                Mail { day, size: u64::from(day * 37 % 20), ..mail(&format!("a{day}"), &name) }
+            })
+            .collect();
+        world.take(&mails).await;
+        world.index().await;
+        let rare =
+            || FindQuery { content_type: Some(glob("*pdf")), name: Some(glob("*are.p*")), ..FindQuery::default() };
+        for sort in [FindSort::Date, FindSort::Name, FindSort::Size, FindSort::Sender] {
+            for (reverse, by_words) in [(false, false), (true, false), (false, true), (true, true)] {
+                let words = if by_words { vec!["ann".into()] } else { vec![] };
+                let query = FindQuery { words, sort, reverse, ..rare() };
+                let whole = world.page(&query, None, 100).await;
+                assert!(whole.complete && whole.total == 2, "{query:?}");
+                let ids = |page: &FindPage| page.found.iter().map(|one| one.id.clone()).collect::<Vec<_>>();
+                let bounded = FindQuery { look: Some(3), ..query };
+                let (mut seen, mut after, mut pages) = (Vec::new(), None, 0);
+                loop {
+                    let page = world.page(&bounded, after, 1).await;
+                    assert!(!page.complete, "{bounded:?}");
+                    seen.extend(ids(&page));
+                    after = page.next;
+                    pages += 1;
+                    if after.is_none() {
+                        break;
+                    }
+                }
+                if by_words && sort != FindSort::Date {
+                    // Days 17 to 20 alone were looked at.
+                    assert_eq!((seen.len(), pages), (0, 1), "{bounded:?}");
+                } else {
+                    assert_eq!(seen, ids(&whole), "{bounded:?}");
+                    assert!(pages > 4, "{bounded:?}");
+                }
+            }
+        }
+        // A few days are sorted whole, however much there is besides.
+        let (since, until) = (Some(1_767_225_600 + 5 * 86_400), Some(1_767_225_600 + 8 * 86_400));
+        let days = FindQuery { since, until, sort: FindSort::Size, look: Some(3), ..FindQuery::default() };
+        let page = world.page(&days, None, 100).await;
+        assert_eq!((page.total, page.complete), (3, true));
+        // Who fills the page needs no more.
+        let page = world.page(&FindQuery { look: Some(3), ..FindQuery::default() }, None, 2).await;
+        assert_eq!((page.found.len(), page.complete), (2, false), "it was not counted");
+        assert!(world.page(&FindQuery { look: Some(u64::MAX), ..rare() }, None, 1).await.complete);
+    });
+}
+
+#[test]
+fn indexes_that_a_large_fill_left_out_are_made() {
+    run(async {
+        let world = World::new().await;
+        world.take(&[mail("a", "a.pdf")]).await;
+        let indexes = || async {
+            sqlx::query_scalar::<_, String>(
+                "SELECT group_concat(name || sql) FROM (SELECT name, sql FROM sqlite_schema
+                    WHERE tbl_name = 'find_entries' ORDER BY name)",
+            )
+            .fetch_one(&mut *world.catalog.connection().await)
+            .await
+            .unwrap()
+            .split_whitespace()
+            .collect::<String>()
+            .replace("IFNOTEXISTS", "")
+        };
+        let before = indexes().await;
+        let drops = "DROP INDEX find_entries_name; DROP INDEX find_entries_sender; DROP INDEX find_entries_size;
+            DROP INDEX find_entries_conversation";
+        sqlx::raw_sql(drops).execute(&mut *world.catalog.connection().await).await.unwrap();
+        world.index().await;
+        assert_eq!(indexes().await, before);
+        assert_eq!(world.names(FindQuery { sort: FindSort::Name, ..words("pdf") }).await, ["a.pdf"]);
+    });
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
