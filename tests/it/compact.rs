@@ -163,3 +163,34 @@ fn a_bucket_is_compacted_too() {
     assert_eq!(bucket.ledger().count("archived"), 8);
     assert!(!bucket.keys().iter().any(|key| key == "lock.json"));
 }
+
+#[test]
+fn a_load_that_breaks_off_does_not_lose_what_was_replaced() {
+    let world = grown();
+    let other = world.path("other");
+    let other = ["--catalog", other.to_str().unwrap()];
+    answer(&world, &[&["rebuild"], &other[..]].concat(), 0);
+    answer(&world, &["compact", "--today"], 0);
+    // After the merged segment, and before the load is complete, something cannot be read.
+    let merged = segments(&world, "outcomes").remove(0);
+    let garbage = merged.with_file_name("7ZZZZZZZZZZZZZZZZZZZZZZZZZ.jsonl");
+    fs::write(&garbage, "no segment\n").unwrap();
+    let replay = [&["replay", "dump"], &other[..]].concat();
+    let refused = answer(&world, &replay, 1);
+    assert!(refused["error"].as_str().unwrap().contains("damaged"), "{refused}");
+    fs::remove_file(&garbage).unwrap();
+    assert_eq!(answer(&world, &replay, 0)["api_requests"], 0);
+    answer(&world, &[&["verify"], &other[..]].concat(), 0);
+}
+
+#[test]
+fn a_segment_that_is_cut_off_is_reported() {
+    for stream in ["messages", "outcomes"] {
+        let world = grown();
+        let victim = segments(&world, stream).remove(0);
+        let whole = fs::read(&victim).unwrap();
+        fs::write(&victim, &whole[..whole.len() - 1]).unwrap();
+        let report = answer(&world, &["verify"], 1);
+        assert!(report.to_string().contains("is cut off"), "{report}");
+    }
+}
