@@ -19,6 +19,9 @@ use crate::worker::{DriveError, Driver, Ended, Signals};
 /// How often a run that follows another process looks.
 const FOLLOW_EVERY: Duration = Duration::from_millis(300);
 
+/// More messages than this, a run does not index at its end.
+const INDEX_AT_MOST: u64 = 50_000;
+
 /// How often the journal is read again, and the writer's sign of life renewed, while working.
 const RELOAD_EVERY: Duration = Duration::from_secs(30);
 
@@ -149,8 +152,11 @@ impl Run {
         }
     }
 
-    /// Brings up to date what `find` needs.
+    /// Brings up to date what `find` needs; a large backlog is left to `find` itself, which shows how far it is.
     async fn index(&self) -> anyhow::Result<()> {
+        if self.session.catalog.unindexed_messages().await? > INDEX_AT_MOST {
+            return Ok(());
+        }
         while !self.signals.stop.is_set() && self.session.catalog.index_messages().await? {}
         Ok(self.session.catalog.settle_entries(u64::MAX, true).await?)
     }
