@@ -189,11 +189,12 @@ impl Folder {
         Ok(keys)
     }
 
-    fn list_into(&self, prefix: &str, keys: &mut Vec<String>) -> Result<()> {
-        let path = self.path(prefix);
+    /// The names in a folder, in order, and whether each is a folder; none where the folder is missing.
+    pub(super) fn entries(&self, key: &str) -> Result<Vec<(String, bool)>> {
+        let path = self.path(key);
         let entries = match std::fs::read_dir(&path) {
             Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => return Err(StoreError::io("list", &path)(error)),
         };
         let mut names = Vec::new();
@@ -203,7 +204,11 @@ impl Folder {
             names.push((entry.file_name().to_string_lossy().into_owned(), is_folder));
         }
         names.sort_unstable();
-        for (name, is_folder) in names {
+        Ok(names)
+    }
+
+    fn list_into(&self, prefix: &str, keys: &mut Vec<String>) -> Result<()> {
+        for (name, is_folder) in self.entries(prefix)? {
             let key = format!("{prefix}/{name}");
             if is_folder { self.list_into(&key, keys)? } else { keys.push(key) }
         }

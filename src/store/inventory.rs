@@ -147,7 +147,7 @@ impl Archive {
     /// The names in a folder, in order, and whether each is a folder; none where the folder is missing.
     async fn entries(&self, folder: &'static str) -> Result<Vec<(String, bool)>> {
         match &self.files {
-            Files::Folder(files) => in_folder(files, move |files| entries(files, folder)).await,
+            Files::Folder(files) => in_folder(files, move |files| files.entries(folder)).await,
             Files::Bucket(bucket) => {
                 let (objects, prefixes) = bucket.list_names(folder).await?;
                 let mut names: Vec<(String, bool)> = objects.into_iter().map(|name| (name, false)).collect();
@@ -167,7 +167,7 @@ fn blob_name(name: &str, prefix: Option<u8>) -> Option<Digest> {
 
 fn digest_folder(files: &Folder, folder: &str, prefix: Option<u8>) -> Result<BlobFolder> {
     let mut found = BlobFolder::default();
-    for (name, is_folder) in entries(files, folder)? {
+    for (name, is_folder) in files.entries(folder)? {
         let key = format!("{folder}/{name}");
         let Some(digest) = blob_name(&name, prefix).filter(|_| !is_folder) else {
             found.strangers.push(key);
@@ -187,21 +187,4 @@ fn digest_folder(files: &Folder, folder: &str, prefix: Option<u8>) -> Result<Blo
         }
     }
     Ok(found)
-}
-
-fn entries(files: &Folder, folder: &str) -> Result<Vec<(String, bool)>> {
-    let path = files.path(folder);
-    let entries = match std::fs::read_dir(&path) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(StoreError::io("list", &path)(error)),
-    };
-    let mut names = Vec::new();
-    for entry in entries {
-        let entry = entry.map_err(StoreError::io("list", &path))?;
-        let is_folder = entry.file_type().map_err(StoreError::io("look at", &path))?.is_dir();
-        names.push((entry.file_name().to_string_lossy().into_owned(), is_folder));
-    }
-    names.sort_unstable();
-    Ok(names)
 }
