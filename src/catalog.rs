@@ -180,6 +180,9 @@ const PRAGMAS: &str = "PRAGMA cache_size = -32000; PRAGMA wal_autocheckpoint = 4
 #[derive(Debug)]
 pub struct Catalog {
     connection: Mutex<SqliteConnection>,
+    /// Attachments that this run has met and that are not yet in the table `seen`: many at once are far cheaper. Each
+    /// with whether it was archived when it was met.
+    seen_ahead: std::sync::Mutex<Vec<(i64, bool)>>,
     /// Whether a transaction of [`Load`] is open, or was when its load was dropped.
     is_unfinished: AtomicBool,
     clock: Clock,
@@ -255,7 +258,13 @@ impl Catalog {
         rows::create_temporary(&mut connection).await?;
         drop(opening);
         let connection = Mutex::new(connection);
-        Ok(Self { connection, is_unfinished: AtomicBool::new(false), clock, folder: folder.to_owned() })
+        Ok(Self {
+            connection,
+            seen_ahead: std::sync::Mutex::default(),
+            is_unfinished: AtomicBool::new(false),
+            clock,
+            folder: folder.to_owned(),
+        })
     }
 
     /// Where the catalog is kept.

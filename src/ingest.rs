@@ -14,8 +14,8 @@ use crate::clock::Clock;
 use crate::digest::Digest;
 use crate::filter::{Filter, Verdict};
 use crate::model::{
-    AttachmentId, AttachmentKey, FORMAT_VERSION, Message, MessageLine, OutcomeKind, OutcomeLine, Payload, Reject,
-    Stream, TeamKey,
+    Attachment, AttachmentId, AttachmentKey, Conversation, FORMAT_VERSION, Message, MessageLine, OutcomeKind,
+    OutcomeLine, Reject, Stream, TeamKey,
 };
 use crate::store::{Archive, JournalWriter, StoreError};
 
@@ -68,21 +68,53 @@ impl AttachmentRef {
     }
 }
 
-/// Messages of one team, judged and ready to be taken in: those that have attachments, each line once.
+/// Messages of one team, ready to be taken in: those that have attachments, each line once. Each is kept as the text that
+/// is its identity, not as a tree: most lines of a replay are known, and a tree would be taken apart for nothing, on
+/// another thread than the one that made it.
 #[derive(Debug)]
 pub struct Prepared {
-    messages: Vec<IngestMessage>,
+    at: jiff::Timestamp,
+    digests: Vec<[u8; 16]>,
+    met: HashSet<[u8; 16]>,
+    /// The lines' texts, one after another.
+    text: Vec<u8>,
+    /// Where each ends.
+    ends: Vec<usize>,
 }
 
 impl Prepared {
-    /// Judges messages that were read `at` this time. This is work for the processor alone.
-    pub fn new(team: &Team, at: jiff::Timestamp, messages: Vec<Message>) -> Self {
-        let mut met = HashSet::with_capacity(messages.len());
-        let with_attachments = messages.into_iter().filter(|message| !message.attachments.is_empty());
-        let mut messages: Vec<IngestMessage> =
-            with_attachments.map(|message| ingest_message(team, at, message)).collect();
-        messages.retain(|message| met.insert(message.line_digest));
-        Self { messages }
+    /// Begins with messages that are read `at` this time.
+    pub fn new(at: jiff::Timestamp) -> Self {
+        Self { at, digests: Vec::new(), met: HashSet::new(), text: Vec::new(), ends: Vec::new() }
+    }
+
+    /// Adds a message of `team`, the same for all.
+    pub fn push(&mut self, team: &Team, message: &Message) {
+        if message.attachments.is_empty() {
+            return;
+        }
+        let begin = self.text.len();
+        let digest = identity(&mut self.text, &team.key, message, message.conversation.as_ref(), &message.attachments);
+        if self.met.insert(digest) {
+            self.digests.push(digest);
+            self.ends.push(self.text.len());
+        } else {
+            self.text.truncate(begin);
+        }
+    }
+
+    /// Makes the lines, judged by the rules of `team`.
+    fn unpack(&self, team: &Team) -> Vec<IngestMessage> {
+        let begins = std::iter::once(0).chain(self.ends.iter().copied());
+        let texts = begins.zip(&self.ends).map(|(begin, end)| &self.text[begin..*end]);
+        texts
+            .zip(&self.digests)
+            .map(|(text, line_digest)| {
+                let (_, message, conversation, attachments): (TeamKey, Message, _, _) =
+                    serde_json::from_slice(text).expect("it was written from these same types");
+                judged(team, self.at, Message { conversation, attachments, ..message }, *line_digest)
+            })
+            .collect()
     }
 }
 
@@ -126,20 +158,17 @@ impl Intake {
         Self { catalog, archive, archive_row, journal, clock }
     }
 
-    /// Judges messages of `team` that were read just now.
-    pub fn prepare(&self, team: &Team, messages: Vec<Message>) -> Prepared {
-        Prepared::new(team, self.clock.now(), messages)
-    }
-
     /// Takes in messages of `team`. When this returns, new messages and the skips that they bring are durable in the
     /// journal, in this order, and every attachment of them has its place. Taking a message in again changes nothing.
     pub async fn take(&self, team: &Team, prepared: Prepared) -> Result<Taken, IngestError> {
-        let mut messages = prepared.messages;
-        if messages.is_empty() {
+        if prepared.digests.is_empty() {
             return Ok(Taken::default());
         }
-        let digests: Vec<[u8; 16]> = messages.iter().map(|message| message.line_digest).collect();
-        let met = self.catalog.meet_lines(team.row, &digests).await?;
+        let met = self.catalog.meet_lines(team.row, &prepared.digests).await?;
+        if met.new.is_empty() && met.skipped.is_empty() {
+            return Ok(Taken::default());
+        }
+        let mut messages = prepared.unpack(team);
         // Of lines that are known, only those matter on that bring an accepted attachment which was skipped before.
         let revives = |line: usize, place: usize| {
             let references = messages.get(line).map(|message| &message.references);
@@ -245,10 +274,10 @@ impl Intake {
 pub async fn forecast(
     catalog: Option<&Catalog>,
     team: &Team,
-    messages: Vec<Message>,
+    prepared: &Prepared,
     forecast: &mut Forecast,
 ) -> Result<(), CatalogError> {
-    let Prepared { messages } = Prepared::new(team, jiff::Timestamp::UNIX_EPOCH, messages);
+    let messages = prepared.unpack(team);
     let keys: HashSet<AttachmentKey> =
         messages.iter().flat_map(|message| &message.references).map(|reference| reference.key).collect();
     let keys: Vec<AttachmentKey> = keys.into_iter().collect();
@@ -281,32 +310,36 @@ pub async fn forecast(
     Ok(())
 }
 
-/// Splits payloads by the team they belong to: an inbox record names one, everything else belongs to `default_team`.
-pub fn by_team(payloads: Vec<Payload>, default_team: &str) -> Vec<(String, Vec<Message>)> {
-    let mut teams: Vec<(String, Vec<Message>)> = Vec::new();
-    for payload in payloads {
-        let name = payload.team.as_deref().unwrap_or(default_team);
-        match teams.iter_mut().find(|(team, _)| team == name) {
-            Some((_, messages)) => messages.extend(payload.messages),
-            None => teams.push((name.to_owned(), payload.messages)),
-        }
-    }
-    teams
+/// Judges one message and makes its line. `text` is room for the line's identity, used again for each.
+fn ingest_message(team: &Team, at: jiff::Timestamp, message: Message, text: &mut Vec<u8>) -> IngestMessage {
+    text.clear();
+    let digest = identity(text, &team.key, &message, message.conversation.as_ref(), &message.attachments);
+    judged(team, at, message, digest)
 }
 
-/// Judges one message and makes its line.
-fn ingest_message(team: &Team, at: jiff::Timestamp, message: Message) -> IngestMessage {
+fn judged(team: &Team, at: jiff::Timestamp, message: Message, line_digest: [u8; 16]) -> IngestMessage {
     let references = AttachmentRef::of(team, &message).into_iter().map(|one| one.reference).collect();
-    let line = MessageLine::new(team.key.clone(), at, message);
-    IngestMessage { line_digest: line_digest(&line), line, references }
+    IngestMessage { line_digest, line: MessageLine::new(team.key.clone(), at, message), references }
 }
 
-/// The identity of a message line: its text without `at`, so that it is the same when it is seen again.
-pub fn line_digest(line: &MessageLine) -> [u8; 16] {
-    let mut identity = Vec::with_capacity(1024);
-    serde_json::to_writer(&mut identity, &(&line.team, &line.message, &line.conversation, &line.attachments))
+/// The identity of a message line: its text without `at`, so that it is the same when it is seen again. Appends it to
+/// `text` and gives its digest.
+fn identity(
+    text: &mut Vec<u8>,
+    team: &TeamKey,
+    message: &Message,
+    conversation: Option<&Conversation>,
+    attachments: &[Attachment],
+) -> [u8; 16] {
+    let begin = text.len();
+    serde_json::to_writer(&mut *text, &(team, message, conversation, attachments))
         .expect("message lines are plain structs and always serialise");
     let mut line_digest = [0; 16];
-    line_digest.copy_from_slice(&Digest::of(&identity).as_bytes()[..16]);
+    line_digest.copy_from_slice(&Digest::of(&text[begin..]).as_bytes()[..16]);
     line_digest
+}
+
+/// The identity of a line that was read.
+pub fn line_digest(line: &MessageLine) -> [u8; 16] {
+    identity(&mut Vec::new(), &line.team, &line.message, line.conversation.as_ref(), &line.attachments)
 }

@@ -9,7 +9,7 @@ impl Catalog {
     /// Puts attachments that failed, were quarantined or wait for a later attempt back to the start of the queue, with
     /// all attempts ahead; they count as seen by this run. Gives how many.
     pub async fn requeue(&self, rows: &[i64]) -> Result<u64> {
-        let mut connection = self.connection().await;
+        let mut connection = self.seen_connection().await?;
         let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(at("begin_requeue"))?;
         let rows = serde_json::to_string(rows).expect("numbers always serialise");
         let done = sqlx::query(

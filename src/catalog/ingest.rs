@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{AssertSqlSafe, Connection as _};
+use tokio::sync::MutexGuard;
 
 use super::rows::{PACKED_KEYS, chunks, values};
 use super::{Catalog, People, Result, State, TeamRow, at, json};
@@ -72,6 +73,9 @@ pub struct MetLines {
     pub skipped: Vec<(usize, usize)>,
 }
 
+/// So many attachments of known lines wait to be put into `temp.seen`.
+const SEEN_AHEAD: usize = 65_536;
+
 /// A declared size as a column: sizes are below 2^63 by `model::Attachment`'s contract.
 fn size_column(size: Option<u64>) -> Option<i64> {
     size.and_then(|size| i64::try_from(size).ok())
@@ -84,7 +88,7 @@ fn packed<'a>(keys: impl IntoIterator<Item = &'a [u8; 16]>) -> Vec<u8> {
 
 /// Numbers of a list that SQLite has joined.
 fn numbers(list: Option<&str>) -> impl Iterator<Item = usize> {
-    list.unwrap_or_default().split_terminator([',', ' ']).filter_map(|number| number.parse().ok())
+    list.unwrap_or_default().split_terminator(' ').filter_map(|number| number.parse().ok())
 }
 
 impl Catalog {
@@ -122,15 +126,18 @@ impl Catalog {
     /// what is known only one look-up a message goes to a random place.
     pub async fn meet_lines(&self, team: TeamRow, digests: &[[u8; 16]]) -> Result<MetLines> {
         let mut met = MetLines::default();
+        let mut seen = Vec::with_capacity(digests.len());
         let mut connection = self.connection().await;
         for (number, digests) in digests.chunks(PACKED_KEYS).enumerate() {
             let offset = number * PACKED_KEYS;
-            // One transaction, of which only the temporary tables are changed.
-            let mut transaction = connection.begin().await.map_err(at("begin_meet"))?;
-            sqlx::query(
+            // One row for all, and two numbers for each attachment: the first holds its place, the line (below 4096) and
+            // whether it is archived (1) or skipped (2).
+            let found: Option<String> = sqlx::query_scalar(
                 "-- name: meet_lines
-                INSERT INTO temp.met (line, place, attachment_row, state)
-                SELECT n.i, l.place, l.attachment_row, a.state FROM temp.ordinals n
+                SELECT group_concat(
+                    ((l.place << 14) | (n.i << 2) | CASE a.state WHEN 'archived' THEN 1 WHEN 'skipped' THEN 2 ELSE 0 END)
+                    || ' ' || l.attachment_row, ' ')
+                FROM temp.ordinals n
                 CROSS JOIN messages m ON m.team_id = $1 AND m.line_digest = substr($2, n.i * 16 + 1, 16)
                 CROSS JOIN links l ON l.message_row = m.id
                 CROSS JOIN attachments a ON a.id = l.attachment_row
@@ -139,42 +146,65 @@ impl Catalog {
             .bind(team.0)
             .bind(packed(digests))
             .bind(count_column(digests.len()))
-            .execute(&mut *transaction)
+            .fetch_one(&mut *connection)
             .await
             .map_err(at("meet_lines"))?;
-            sqlx::query(
-                "-- name: see_met
-                INSERT OR IGNORE INTO temp.seen (attachment_row, known)
-                SELECT attachment_row, state = 'archived' FROM temp.met",
-            )
-            .execute(&mut *transaction)
-            .await
-            .map_err(at("see_met"))?;
-            let new: Option<String> = sqlx::query_scalar(
-                "-- name: new_lines
-                SELECT group_concat(i) FROM temp.ordinals WHERE i < $1 AND i NOT IN (SELECT line FROM temp.met)",
-            )
-            .bind(count_column(digests.len()))
-            .fetch_one(&mut *transaction)
-            .await
-            .map_err(at("new_lines"))?;
-            let skipped: Option<String> = sqlx::query_scalar(
-                "-- name: met_skipped
-                SELECT group_concat(line || ' ' || place) FROM temp.met WHERE state = 'skipped'",
-            )
-            .fetch_one(&mut *transaction)
-            .await
-            .map_err(at("met_skipped"))?;
-            sqlx::query("-- name: forget_met\nDELETE FROM temp.met")
-                .execute(&mut *transaction)
-                .await
-                .map_err(at("forget_met"))?;
-            transaction.commit().await.map_err(at("commit_meet"))?;
-            met.new.extend(numbers(new.as_deref()).map(|line| offset + line));
-            let skipped: Vec<usize> = numbers(skipped.as_deref()).collect();
-            met.skipped.extend(skipped.as_chunks::<2>().0.iter().map(|[line, place]| (offset + line, *place)));
+            let mut is_new = vec![true; digests.len()];
+            let found: Vec<usize> = numbers(found.as_deref()).collect();
+            for [packed, row] in found.as_chunks::<2>().0 {
+                let (place, line, state) = (packed >> 14, packed >> 2 & 0xfff, packed & 3);
+                is_new[line] = false;
+                if state == 2 {
+                    met.skipped.push((offset + line, place));
+                }
+                seen.push((count_column(*row), state == 1));
+            }
+            let new = is_new.iter().enumerate().filter(|(_, is_new)| **is_new);
+            met.new.extend(new.map(|(line, _)| offset + line));
+        }
+        if self.seen_ahead(|ahead| {
+            ahead.append(&mut seen);
+            ahead.len() >= SEEN_AHEAD
+        }) {
+            self.write_seen(&mut connection).await?;
         }
         Ok(met)
+    }
+
+    /// The connection, for who reads the table `seen` or writes to it: everything that was met is in it.
+    pub(super) async fn seen_connection(&self) -> Result<MutexGuard<'_, SqliteConnection>> {
+        let mut connection = self.connection().await;
+        self.write_seen(&mut connection).await?;
+        Ok(connection)
+    }
+
+    /// Puts what was met into the table `seen`, in the order of its rows.
+    async fn write_seen(&self, connection: &mut SqliteConnection) -> Result<()> {
+        let rows: Vec<i64> = self.seen_ahead(|ahead| {
+            // Stable: the first word of each counts.
+            ahead.sort_by_key(|(row, _)| *row);
+            ahead.dedup_by_key(|(row, _)| *row);
+            ahead.iter().map(|(row, is_known)| row << 1 | i64::from(*is_known)).collect()
+        });
+        if rows.is_empty() {
+            return Ok(());
+        }
+        sqlx::query(
+            "-- name: write_seen
+            INSERT OR IGNORE INTO temp.seen (attachment_row, known) SELECT value >> 1, value & 1 FROM json_each($1)",
+        )
+        .bind(json(&rows))
+        .execute(connection)
+        .await
+        .map_err(at("write_seen"))?;
+        // Not before: whoever breaks off here loses nothing.
+        self.seen_ahead(Vec::clear);
+        Ok(())
+    }
+
+    /// Works on what waits to be put into `seen`. Only who has the connection calls this.
+    fn seen_ahead<T>(&self, work: impl FnOnce(&mut Vec<(i64, bool)>) -> T) -> T {
+        work(&mut self.seen_ahead.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
     }
 
     /// Takes in messages whose lines (and whose skips' outcome lines) are durable in the journal. New attachments
@@ -191,7 +221,7 @@ impl Catalog {
             return Ok(Ingested::default());
         }
         let now = self.clock.now_ms();
-        let mut connection = self.connection().await;
+        let mut connection = self.seen_connection().await?;
         let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(at("begin_ingest"))?;
         let keys: HashSet<AttachmentKey> =
             messages.iter().flat_map(|message| &message.references).map(|reference| reference.key).collect();

@@ -20,7 +20,7 @@ impl Catalog {
     /// Gathers the known contents of what this run has seen so far, each once, in a temporary table on disk. Gives how
     /// many there are.
     pub async fn begin_recheck(&self) -> Result<u64> {
-        let mut connection = self.connection().await;
+        let mut connection = self.seen_connection().await?;
         for statement in [
             "-- name: drop_rechecked\nDROP TABLE IF EXISTS temp.rechecked",
             "-- name: create_rechecked
@@ -64,7 +64,7 @@ impl Catalog {
     /// to the start of the queue: one brings them back for all. It counts as decided by this run. Gives whether one was
     /// put back; not where its state has changed meanwhile.
     pub async fn lose_content(&self, archive: ArchiveRow, content: KnownContent) -> Result<bool> {
-        let mut connection = self.connection().await;
+        let mut connection = self.seen_connection().await?;
         let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(at("begin_lose_content"))?;
         let row: Option<i64> = sqlx::query_scalar(
             "-- name: requeue_lost

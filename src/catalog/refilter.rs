@@ -99,7 +99,7 @@ impl Catalog {
     pub async fn enqueue_accepted(&self) -> Result<u64> {
         let mut enqueued = 0;
         loop {
-            let mut connection = self.connection().await;
+            let mut connection = self.seen_connection().await?;
             let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(at("begin_enqueue"))?;
             let rows: Option<String> = sqlx::query(
                 "-- name: accepted_rows

@@ -172,7 +172,7 @@ pub(super) fn attachment(row: &SqliteRow) -> Result<AttachmentRow> {
 impl Catalog {
     /// What became of the attachments that this run has seen, as the catalog knows it now.
     pub async fn seen_totals(&self) -> Result<SeenTotals> {
-        let mut connection = self.connection().await;
+        let mut connection = self.seen_connection().await?;
         let rows = sqlx::query(
             "-- name: seen_totals
             SELECT a.state, s.known AND a.state = 'archived', count(*), count(a.lease_token)
@@ -202,7 +202,7 @@ impl Catalog {
 
     /// How many attachments this writer has decided that this run has not seen: work that earlier runs left pending.
     pub async fn decided_unseen(&self, writer_id: &str) -> Result<u64> {
-        let mut connection = self.connection().await;
+        let mut connection = self.seen_connection().await?;
         let count: i64 = sqlx::query_scalar(
             "-- name: decided_unseen
             SELECT count(*) FROM attachments a WHERE a.writer_id = $1 AND a.state IN ('archived', 'failed', 'quarantined')
@@ -217,7 +217,7 @@ impl Catalog {
 
     /// Whether any attachment that this run has seen is pending.
     pub async fn any_seen_pending(&self) -> Result<bool> {
-        let mut connection = self.connection().await;
+        let mut connection = self.seen_connection().await?;
         sqlx::query_scalar(
             "-- name: any_seen_pending
             SELECT EXISTS (SELECT 1 FROM attachments a WHERE a.state = 'pending' AND a.lease_token IS NULL

@@ -32,13 +32,10 @@ pub(super) fn values(rows: usize, columns: usize) -> String {
     text
 }
 
-/// Makes the temporary tables of a connection: `seen`, what this run has met; `met`, the batch that is looked up;
-/// `ordinals`, the numbers that take a packed list apart.
+/// Makes the temporary tables of a connection: `seen`, what this run has met; `ordinals`, the numbers that take a packed list apart.
 pub(super) async fn create_temporary(connection: &mut SqliteConnection) -> Result<()> {
     for statement in [
         "CREATE TEMP TABLE seen (attachment_row INTEGER PRIMARY KEY, known INTEGER NOT NULL)",
-        "CREATE TEMP TABLE met (line INTEGER NOT NULL, place INTEGER NOT NULL, attachment_row INTEGER NOT NULL,
-            state TEXT NOT NULL)",
         "CREATE TEMP TABLE ordinals (i INTEGER PRIMARY KEY)",
         "INSERT INTO temp.ordinals (i)
             WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 4095) SELECT i FROM n",

@@ -19,8 +19,9 @@ use super::run::Run;
 use super::session::{Access, Session, settings};
 use super::{DONE, Global, INCOMPLETE};
 use crate::audit::{Rechecked, recheck};
+use crate::clock::Clock;
 use crate::config::SourceConfig;
-use crate::ingest::{Forecast, Prepared, by_team};
+use crate::ingest::{Forecast, Prepared, Team};
 use crate::model::{Payload, Position, Reject};
 use crate::source::{self, Item};
 use crate::worker::Ended;
@@ -58,41 +59,70 @@ pub(super) struct ReplayArgs {
 /// What one message of the reading thread carries.
 #[derive(Debug, Default)]
 struct Batch {
-    payloads: Vec<Payload>,
+    payloads: u64,
     ignored: u64,
     rejects: Vec<Reject>,
     attachments: usize,
+    /// The messages, by the name of the team that they belong to.
+    teams: Vec<(String, Prepared)>,
 }
 
 /// A batch is full with this many payloads, or this many attachments.
-const BATCH_PAYLOADS: usize = 2_000;
+const BATCH_PAYLOADS: u64 = 2_000;
 const BATCH_ATTACHMENTS: usize = 4_000;
+
+/// What the reading thread must know to make lines of messages.
+struct Readers {
+    teams: BTreeMap<String, Team>,
+    /// The team of what names none.
+    team_name: String,
+    clock: Clock,
+}
+
+impl Readers {
+    /// Adds a payload. One that names a team that is not configured for this archive is rejected, with its place.
+    fn add(&self, payload: Payload, batch: &mut Batch) {
+        batch.payloads += 1;
+        let bad = payload.bad_attachments.into_iter();
+        batch.rejects.extend(bad.map(|reason| reject_at(&payload.position, reason)));
+        let name = payload.team.as_deref().unwrap_or(&self.team_name);
+        let Some(team) = self.teams.get(name) else {
+            let reason = format!(
+                "it belongs to team {name:?}, which is not configured for this archive; add [teams.…] or replay it \
+                 elsewhere"
+            );
+            return batch.rejects.push(reject_at(&payload.position, reason));
+        };
+        let place = batch.teams.iter().position(|(known, _)| known == name).unwrap_or_else(|| {
+            batch.teams.push((name.to_owned(), Prepared::new(self.clock.now())));
+            batch.teams.len() - 1
+        });
+        for message in &payload.messages {
+            batch.attachments += message.attachments.len();
+            batch.teams[place].1.push(team, message);
+        }
+    }
+}
 
 /// Reads all inputs on a thread of its own, which ends when the receiver does. Not on the runtime's: a reader that
 /// waits for standard input cannot be ended.
-fn read_all(inputs: Vec<source::Input>, config: SourceConfig) -> mpsc::Receiver<Batch> {
-    let (sender, receiver) = mpsc::channel::<Batch>(1);
+fn read_all(inputs: Vec<source::Input>, config: SourceConfig, readers: Readers) -> mpsc::Receiver<Batch> {
+    let (sender, receiver) = mpsc::channel::<Batch>(2);
     std::thread::spawn(move || {
         let mut batch = Batch::default();
         for input in &inputs {
             let flow = source::read(input, &config, &mut |item| {
                 match item {
-                    Item::Payload(mut payload) => {
-                        let bad = std::mem::take(&mut payload.bad_attachments);
-                        batch.rejects.extend(bad.into_iter().map(|reason| reject_at(&payload.position, reason)));
-                        batch.attachments +=
-                            payload.messages.iter().map(|message| message.attachments.len()).sum::<usize>();
-                        batch.payloads.push(payload);
-                    }
+                    Item::Payload(payload) => readers.add(payload, &mut batch),
                     Item::Ignored(_) => batch.ignored += 1,
                     Item::Rejected(reject) => batch.rejects.push(reject),
                 }
-                let full = batch.payloads.len() >= BATCH_PAYLOADS
+                let full = batch.payloads >= BATCH_PAYLOADS
                     || batch.attachments >= BATCH_ATTACHMENTS
-                    || batch.rejects.len() >= BATCH_PAYLOADS
+                    || count(batch.rejects.len()) >= BATCH_PAYLOADS
                     || batch.ignored >= 100_000;
                 // While nobody has anything to do, a small batch now is better than a full one later.
-                let idle = batch.payloads.len() >= 64 && sender.capacity() == sender.max_capacity();
+                let idle = batch.payloads >= 64 && sender.capacity() == sender.max_capacity();
                 if (full || idle) && sender.blocking_send(std::mem::take(&mut batch)).is_err() {
                     return ControlFlow::Break(());
                 }
@@ -109,21 +139,6 @@ fn read_all(inputs: Vec<source::Input>, config: SourceConfig) -> mpsc::Receiver<
 
 fn reject_at(position: &Position, reason: String) -> Reject {
     Reject { position: position.clone(), reason, excerpt: String::new() }
-}
-
-/// Sorts a batch by team. What names a team that is not configured for this archive is rejected, with its place.
-fn sort_by_team(session: &Session, batch: &mut Batch) -> Vec<(String, Vec<crate::model::Message>)> {
-    let (known, unknown): (Vec<_>, Vec<_>) = std::mem::take(&mut batch.payloads)
-        .into_iter()
-        .partition(|payload| payload.team.as_deref().is_none_or(|team| session.teams.contains_key(team)));
-    for payload in unknown {
-        let reason = format!(
-            "it belongs to team {:?}, which is not configured for this archive; add [teams.…] or replay it elsewhere",
-            payload.team.unwrap_or_default()
-        );
-        batch.rejects.push(reject_at(&payload.position, reason));
-    }
-    by_team(known, &session.team_name)
 }
 
 /// Runs the command.
@@ -163,7 +178,9 @@ pub(super) async fn replay(
 ) -> anyhow::Result<Receipt> {
     session.reload().await?;
     let run = Run::new(Arc::clone(&session), access);
-    let batches = read_all(inputs, session.config.source.clone());
+    let readers =
+        Readers { teams: session.teams.clone(), team_name: session.team_name.clone(), clock: session.clock.clone() };
+    let batches = read_all(inputs, session.config.source.clone(), readers);
     let mut input = Input::default();
     let mut rechecked = None;
     let (taken, outcome) = if care.strict {
@@ -198,45 +215,40 @@ pub(super) async fn replay(
     Ok(receipt)
 }
 
-/// A batch that is judged: what was read of it, what could not be, and its messages by the team's name.
-struct Judged {
-    input: Input,
-    rejects: Vec<Reject>,
-    teams: Vec<(String, Prepared)>,
-}
-
-/// Takes in everything that is read, until the end or a stop. A batch is judged while the catalog deals with the one
-/// before it.
+/// Takes in everything that is read, until the end or a stop. A batch is read while the catalog deals with the one before
+/// it.
 async fn take_in(
     session: &Session,
     run: &Run,
-    batches: mpsc::Receiver<Batch>,
+    mut batches: mpsc::Receiver<Batch>,
     input: &mut Input,
     care: Care,
     rechecked: &mut Option<Rechecked>,
 ) -> anyhow::Result<()> {
-    let (sender, mut receiver) = mpsc::channel::<Judged>(1);
-    let taken_in = &mut *input;
-    let taking = async move {
-        while let Some(batch) = receiver.recv().await {
-            *taken_in = batch.input;
-            let expected: &Expected = &run.expected;
-            expected.payloads.store(taken_in.payloads, Ordering::Relaxed);
-            session.intake.keep_rejects(&batch.rejects).await?;
-            for (name, prepared) in batch.teams {
-                if let Some(team) = session.teams.get(&name) {
-                    let taken = session.intake.take(team, prepared).await?;
-                    expected.attachments.fetch_add(taken.enqueued, Ordering::Relaxed);
-                    if taken.enqueued > 0 {
-                        run.signals.work.notify_one();
-                    }
+    let expected: &Expected = &run.expected;
+    loop {
+        let batch = tokio::select! {
+            biased;
+            () = run.signals.stop.wait() => None,
+            batch = batches.recv() => batch,
+        };
+        let Some(batch) = batch else { break };
+        input.payloads += batch.payloads;
+        input.ignored += batch.ignored;
+        input.rejected += count(batch.rejects.len());
+        expected.payloads.store(input.payloads, Ordering::Relaxed);
+        session.intake.keep_rejects(&batch.rejects).await?;
+        for (name, prepared) in batch.teams {
+            if let Some(team) = session.teams.get(&name) {
+                let taken = session.intake.take(team, prepared).await?;
+                expected.attachments.fetch_add(taken.enqueued, Ordering::Relaxed);
+                if taken.enqueued > 0 {
+                    run.signals.work.notify_one();
                 }
             }
         }
-        anyhow::Ok(())
-    };
-    let (taken, ()) = tokio::join!(taking, judge(session, run, batches, sender));
-    taken?;
+    }
+    drop(batches);
     if care.check && !(care.strict && input.rejected > 0) {
         let subject = session.subject();
         let requeued = || {
@@ -251,32 +263,6 @@ async fn take_in(
     }
     run.signals.input_ended.set();
     Ok(())
-}
-
-/// Judges batches as they are read, until the end, a stop, or nobody takes them any more.
-async fn judge(session: &Session, run: &Run, mut batches: mpsc::Receiver<Batch>, sender: mpsc::Sender<Judged>) {
-    let mut input = Input::default();
-    loop {
-        let batch = tokio::select! {
-            biased;
-            () = run.signals.stop.wait() => None,
-            batch = batches.recv() => batch,
-        };
-        let Some(mut batch) = batch else { return };
-        input.payloads += count(batch.payloads.len());
-        input.ignored += batch.ignored;
-        let teams = sort_by_team(session, &mut batch);
-        input.rejected += count(batch.rejects.len());
-        let prepare = |(name, messages)| {
-            let team = session.teams.get(&name)?;
-            let prepared = session.intake.prepare(team, messages);
-            Some((name, prepared))
-        };
-        let teams = teams.into_iter().filter_map(prepare).collect();
-        if sender.send(Judged { input, rejects: batch.rejects, teams }).await.is_err() {
-            return;
-        }
-    }
 }
 
 fn count(length: usize) -> u64 {
@@ -317,18 +303,18 @@ async fn dry_run(
     let view = super::session::View::open(global, loaded).await?;
     let mut forecast = Forecast::default();
     let mut plan = Plan { dry_run: true, ..Plan::default() };
-    let mut batches = read_all(inputs, view.config.source.clone());
-    while let Some(mut batch) = batches.recv().await {
-        plan.input.payloads += count(batch.payloads.len());
+    let readers = Readers { teams: view.teams.clone(), team_name: view.team_name.clone(), clock: Clock::system() };
+    let mut batches = read_all(inputs, view.config.source.clone(), readers);
+    while let Some(batch) = batches.recv().await {
+        plan.input.payloads += batch.payloads;
         plan.input.ignored += batch.ignored;
         plan.input.rejected += count(batch.rejects.len());
         for reject in &batch.rejects {
             tracing::warn!("rejected: {}: {}", reject.position, reject.reason);
         }
-        for (name, messages) in by_team(std::mem::take(&mut batch.payloads), &view.team_name) {
-            match view.teams.get(&name) {
-                Some(team) => crate::ingest::forecast(view.catalog.as_deref(), team, messages, &mut forecast).await?,
-                None => plan.input.rejected += 1,
+        for (name, prepared) in batch.teams {
+            if let Some(team) = view.teams.get(&name) {
+                crate::ingest::forecast(view.catalog.as_deref(), team, &prepared, &mut forecast).await?;
             }
         }
     }

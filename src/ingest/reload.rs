@@ -293,6 +293,7 @@ async fn read_messages(
 ) -> Result<u64, ReloadError> {
     let mut count = 0;
     let mut teams: HashMap<TeamKey, (Team, Vec<IngestMessage>)> = HashMap::new();
+    let mut text = Vec::new();
     loop {
         let line: Option<ReadMessage> = reader.next_line().await?;
         let at_end = line.is_none();
@@ -303,7 +304,7 @@ async fn read_messages(
                 teams.insert(team.clone(), (rules(&team), Vec::new()));
             }
             if let Some((rules, batch)) = teams.get_mut(&team) {
-                batch.push(ingest_message(rules, at, message));
+                batch.push(ingest_message(rules, at, message, &mut text));
             }
         }
         for (key, (_, batch)) in &mut teams {
