@@ -24,6 +24,7 @@ mod refilter;
 mod report;
 mod rows;
 mod state;
+mod texts;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -51,6 +52,7 @@ pub use recheck::KnownContent;
 pub use refilter::Judged;
 pub use report::{AttachmentRow, RejectRow, SeenTotals, StateTotals, TeamTotals};
 pub use state::{BlobState, Pause, State};
+pub use texts::{RulesId, TakenTexts};
 
 /// What can go wrong with the catalog.
 #[derive(Debug, thiserror::Error)]
@@ -167,6 +169,11 @@ pub struct TeamRow(pub(crate) i64);
 impl TeamRow {
     /// The row of no team.
     pub const NONE: Self = Self(0);
+
+    /// Its number, as bytes.
+    pub const fn to_be_bytes(self) -> [u8; 8] {
+        self.0.to_be_bytes()
+    }
 }
 
 /// `jjar` in ASCII: marks the database file as ours (SQLite's application id).

@@ -27,6 +27,13 @@ impl Digest {
         &self.0
     }
 
+    /// The first 16 bytes: enough to tell texts apart.
+    pub fn short(&self) -> [u8; 16] {
+        let mut short = [0; 16];
+        short.copy_from_slice(&self.0[..16]);
+        short
+    }
+
     /// The 64 lowercase hex digits.
     pub fn to_hex(&self) -> String {
         HEXLOWER.encode(&self.0)

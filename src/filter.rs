@@ -13,6 +13,7 @@ use globset::{GlobBuilder, GlobMatcher};
 use jiff::Timestamp;
 
 use crate::config::{FilterConfig, InlinePolicy, values};
+use crate::digest::Digest;
 use crate::model::{Attachment, Conversation, Direction, Message};
 
 /// The most patterns of one rule.
@@ -51,6 +52,7 @@ pub enum Verdict {
 /// Rules, ready to decide.
 #[derive(Debug, Clone)]
 pub struct Filter {
+    identity: Digest,
     inline: InlinePolicy,
     direction: Option<Direction>,
     since: Option<(Timestamp, String)>,
@@ -94,6 +96,7 @@ impl Filter {
             });
         }
         Ok(Self {
+            identity: Digest::of(format!("{config:?}").as_bytes()),
             inline: config.inline,
             direction: config.direction,
             since,
@@ -109,6 +112,11 @@ impl Filter {
             labels: Patterns::literal("labels", &config.labels)?,
             skip_labels: Patterns::literal("skip_labels", &config.skip_labels)?,
         })
+    }
+
+    /// Differs where the rules differ, for one version of the program.
+    pub const fn identity(&self) -> Digest {
+        self.identity
     }
 
     /// Decides on one attachment of a message. The first rule that does not accept is named.

@@ -3,23 +3,25 @@
 
 mod refilter;
 mod reload;
+mod texts;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use serde_json::Map;
 
-use crate::catalog::{ArchiveRow, Catalog, CatalogError, IngestMessage, IngestReference, State, TeamRow};
+use crate::catalog::{ArchiveRow, Catalog, CatalogError, IngestMessage, IngestReference, State, TakenTexts, TeamRow};
 use crate::clock::Clock;
 use crate::digest::Digest;
 use crate::filter::{Filter, Verdict};
 use crate::model::{
     Attachment, AttachmentId, AttachmentKey, Conversation, FORMAT_VERSION, Message, MessageLine, OutcomeKind,
-    OutcomeLine, Reject, Stream, TeamKey,
+    OutcomeLine, Payload, Reject, Stream, TeamKey,
 };
 use crate::store::{Archive, JournalWriter, StoreError};
 
 pub use reload::{ReloadError, Reloaded};
+pub use texts::Texts;
 
 /// What can go wrong while payloads are taken in.
 #[derive(Debug, thiserror::Error)]
@@ -80,19 +82,37 @@ pub struct Prepared {
     text: Vec<u8>,
     /// Where each ends.
     ends: Vec<usize>,
+    /// The texts of payloads in which the messages stood, where they will be known again by them.
+    texts: TakenTexts,
 }
 
 impl Prepared {
     /// Begins with messages that are read `at` this time.
     pub fn new(at: jiff::Timestamp) -> Self {
-        Self { at, digests: Vec::new(), met: HashSet::new(), text: Vec::new(), ends: Vec::new() }
+        Self {
+            at,
+            digests: Vec::new(),
+            met: HashSet::new(),
+            text: Vec::new(),
+            ends: Vec::new(),
+            texts: TakenTexts::default(),
+        }
     }
 
-    /// Adds a message of `team`, the same for all.
-    pub fn push(&mut self, team: &Team, message: &Message) {
-        if message.attachments.is_empty() {
-            return;
+    /// Adds the messages of a payload of `team`, the same for all.
+    pub fn push(&mut self, team: &Team, payload: &Payload) {
+        let with_attachments = || payload.messages.iter().filter(|message| !message.attachments.is_empty());
+        for message in with_attachments() {
+            let line = self.push_message(team, message);
+            self.texts.lines.extend(payload.text.map(|text| (text, line)));
         }
+        if with_attachments().next().is_none() {
+            self.texts.bare.extend(payload.text);
+        }
+    }
+
+    /// Adds a message and gives its line's digest.
+    fn push_message(&mut self, team: &Team, message: &Message) -> [u8; 16] {
         let begin = self.text.len();
         let digest = identity(&mut self.text, &team.key, message, message.conversation.as_ref(), &message.attachments);
         if self.met.insert(digest) {
@@ -101,6 +121,7 @@ impl Prepared {
         } else {
             self.text.truncate(begin);
         }
+        digest
     }
 
     /// Makes the lines, judged by the rules of `team`.
@@ -119,10 +140,12 @@ impl Prepared {
 }
 
 /// What one batch of payloads did.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Taken {
     /// Attachments that became pending.
     pub enqueued: u64,
+    /// The texts that need not be taken in again.
+    pub texts: TakenTexts,
 }
 
 /// What a payload would do, without doing it.
@@ -160,15 +183,17 @@ impl Intake {
 
     /// Takes in messages of `team`. When this returns, new messages and the skips that they bring are durable in the
     /// journal, in this order, and every attachment of them has its place. Taking a message in again changes nothing.
-    pub async fn take(&self, team: &Team, prepared: Prepared) -> Result<Taken, IngestError> {
+    pub async fn take(&self, team: &Team, mut prepared: Prepared) -> Result<Taken, IngestError> {
+        let texts = std::mem::take(&mut prepared.texts);
         if prepared.digests.is_empty() {
-            return Ok(Taken::default());
+            return Ok(Taken { enqueued: 0, texts });
         }
         let met = self.catalog.meet_lines(team.row, &prepared.digests).await?;
         if met.new.is_empty() && met.skipped.is_empty() {
-            return Ok(Taken::default());
+            return Ok(Taken { enqueued: 0, texts });
         }
         let mut messages = prepared.unpack(team);
+        let texts = TakenTexts { skipped: skipped_by_text(&messages, &texts.lines), ..texts };
         // Of lines that are known, only those matter on that bring an accepted attachment which was skipped before.
         let revives = |line: usize, place: usize| {
             let references = messages.get(line).map(|message| &message.references);
@@ -177,7 +202,7 @@ impl Intake {
         let revived: HashSet<usize> =
             met.skipped.iter().filter(|(line, place)| revives(*line, *place)).map(|(line, _)| *line).collect();
         if met.new.is_empty() && revived.is_empty() {
-            return Ok(Taken::default());
+            return Ok(Taken { enqueued: 0, texts });
         }
         let new_lines: Vec<&MessageLine> = messages
             .iter()
@@ -211,7 +236,7 @@ impl Intake {
         for (key, digest) in segments {
             self.catalog.remember_segment(self.archive_row, &key, digest).await?;
         }
-        Ok(Taken { enqueued: ingested.enqueued })
+        Ok(Taken { enqueued: ingested.enqueued, texts })
     }
 
     /// Attachments that nobody knew and that every message of the batch skips, each with the rule of the first. Lines
@@ -310,6 +335,21 @@ pub async fn forecast(
     Ok(())
 }
 
+/// The attachments that the rules skip wherever they stand in these messages, for each text in which they do.
+fn skipped_by_text(messages: &[IngestMessage], texts: &[([u8; 16], [u8; 16])]) -> Vec<([u8; 16], AttachmentKey)> {
+    let references = || messages.iter().flat_map(|message| &message.references);
+    let accepted: HashSet<AttachmentKey> =
+        references().filter(|one| one.skip_rule.is_none()).map(|one| one.key).collect();
+    let lines: HashMap<[u8; 16], &IngestMessage> =
+        messages.iter().map(|message| (message.line_digest, message)).collect();
+    let of_line = |(text, line): &([u8; 16], [u8; 16])| {
+        let text = *text;
+        let references = lines.get(line).into_iter().flat_map(|message| &message.references);
+        references.filter(|one| one.skip_rule.is_some()).map(move |one| (text, one.key))
+    };
+    texts.iter().flat_map(of_line).filter(|(_, key)| !accepted.contains(key)).collect()
+}
+
 /// Judges one message and makes its line. `text` is room for the line's identity, used again for each.
 fn ingest_message(team: &Team, at: jiff::Timestamp, message: Message, text: &mut Vec<u8>) -> IngestMessage {
     text.clear();
@@ -334,9 +374,7 @@ fn identity(
     let begin = text.len();
     serde_json::to_writer(&mut *text, &(team, message, conversation, attachments))
         .expect("message lines are plain structs and always serialise");
-    let mut line_digest = [0; 16];
-    line_digest.copy_from_slice(&Digest::of(&text[begin..]).as_bytes()[..16]);
-    line_digest
+    Digest::of(&text[begin..]).short()
 }
 
 /// The identity of a line that was read.

@@ -2,9 +2,10 @@
 //! which Jelly content is read; knows no catalog and no network. Synchronous: it runs on a thread of its own.
 //!
 //! `input` finds what to read, `decode` undoes compression, `split` cuts the text into JSON values (judged by `scan`,
-//! held by `buffer`) and recovers from what is none, `shape` and `fields` find the Jelly content in a value (walked by
+//! held by `buffer`; `ahead` tells which were taken in before) and recovers from what is none, `shape` and `fields` find the Jelly content in a value (walked by
 //! `value`), `inbox` is the format of accepted webhooks, `excerpt` shows what was rejected.
 
+mod ahead;
 mod buffer;
 mod decode;
 mod excerpt;
@@ -24,6 +25,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+pub use ahead::{Memory, TextId};
 pub use inbox::inbox_line;
 pub use input::{Input, SourceError, resolve};
 
@@ -35,6 +37,8 @@ use crate::model::{Payload, Position, Reject};
 pub enum Item {
     /// Jelly content.
     Payload(Payload),
+    /// A payload that was taken in before.
+    Known,
     /// A JSON value without Jelly content.
     Ignored(Position),
     /// Something that cannot be read. Reading went on behind it where that was possible.
@@ -42,23 +46,29 @@ pub enum Item {
 }
 
 /// Reads one input to its end and gives every item to `sink`, in order; stops when `sink` breaks. An input that cannot
-/// be opened, or not be read to its end, yields a reject.
-pub fn read(input: &Input, config: &SourceConfig, sink: &mut dyn FnMut(Item) -> ControlFlow<()>) -> ControlFlow<()> {
+/// be opened, or not be read to its end, yields a reject. What `memory` knows comes as [`Item::Known`].
+pub fn read<'a>(
+    input: &'a Input,
+    config: &SourceConfig,
+    memory: Option<&'a mut dyn Memory>,
+    sink: &'a mut dyn FnMut(Item) -> ControlFlow<()>,
+) -> ControlFlow<()> {
     match input.open() {
-        Ok(reader) => read_from(input.name(), Counted { reader, count: input.counter() }, config, sink),
+        Ok(reader) => read_from(input.name(), Counted { reader, count: input.counter() }, config, memory, sink),
         Err(error) => sink(Item::Rejected(unreadable(input.name(), &error))),
     }
 }
 
 /// Reads any reader as [`read`] does; positions carry `name`.
-pub fn read_from(
-    name: &str,
+pub fn read_from<'a>(
+    name: &'a str,
     reader: impl Read,
     config: &SourceConfig,
-    sink: &mut dyn FnMut(Item) -> ControlFlow<()>,
+    memory: Option<&'a mut dyn Memory>,
+    sink: &'a mut dyn FnMut(Item) -> ControlFlow<()>,
 ) -> ControlFlow<()> {
     match decode::decode(reader) {
-        Ok(text) => split::Splitter::new(name, text, config.max_payload_bytes, sink).run(),
+        Ok(text) => split::Splitter::new(name, text, config.max_payload_bytes, memory, sink).run(),
         Err(error) => sink(Item::Rejected(unreadable(name, &error))),
     }
 }

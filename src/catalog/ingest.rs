@@ -87,7 +87,7 @@ fn packed<'a>(keys: impl IntoIterator<Item = &'a [u8; 16]>) -> Vec<u8> {
 }
 
 /// Numbers of a list that SQLite has joined.
-fn numbers(list: Option<&str>) -> impl Iterator<Item = usize> {
+pub(super) fn numbers(list: Option<&str>) -> impl Iterator<Item = usize> {
     list.unwrap_or_default().split_terminator(' ').filter_map(|number| number.parse().ok())
 }
 
@@ -162,13 +162,17 @@ impl Catalog {
             let new = is_new.iter().enumerate().filter(|(_, is_new)| **is_new);
             met.new.extend(new.map(|(line, _)| offset + line));
         }
-        if self.seen_ahead(|ahead| {
+        self.see_soon(&mut connection, seen).await?;
+        Ok(met)
+    }
+
+    /// Counts attachments among those that this run has seen, each with whether it was archived when it was met.
+    pub(super) async fn see_soon(&self, connection: &mut SqliteConnection, mut seen: Vec<(i64, bool)>) -> Result<()> {
+        let is_full = self.seen_ahead(|ahead| {
             ahead.append(&mut seen);
             ahead.len() >= SEEN_AHEAD
-        }) {
-            self.write_seen(&mut connection).await?;
-        }
-        Ok(met)
+        });
+        if is_full { self.write_seen(connection).await } else { Ok(()) }
     }
 
     /// The connection, for who reads the table `seen` or writes to it: everything that was met is in it.
@@ -180,23 +184,43 @@ impl Catalog {
 
     /// Puts what was met into the table `seen`, in the order of its rows.
     async fn write_seen(&self, connection: &mut SqliteConnection) -> Result<()> {
-        let rows: Vec<i64> = self.seen_ahead(|ahead| {
+        let rows: Vec<(i64, bool)> = self.seen_ahead(|ahead| {
             // Stable: the first word of each counts.
             ahead.sort_by_key(|(row, _)| *row);
             ahead.dedup_by_key(|(row, _)| *row);
-            ahead.iter().map(|(row, is_known)| row << 1 | i64::from(*is_known)).collect()
+            ahead.clone()
         });
-        if rows.is_empty() {
-            return Ok(());
+        let mut scattered = Vec::new();
+        // What was archived together is met together: rows that follow each other need no list.
+        for run in rows.chunk_by(|(row, known), (next, is_known)| row + 1 == *next && known == is_known) {
+            for run in run.chunks(PACKED_KEYS) {
+                let [(first, is_known), ..] = run else { continue };
+                if run.len() < 16 {
+                    scattered.extend(run.iter().map(|(row, is_known)| row << 1 | i64::from(*is_known)));
+                    continue;
+                }
+                sqlx::query(
+                    "-- name: write_seen_run
+                    INSERT OR IGNORE INTO temp.seen (attachment_row, known) SELECT ? + i, ? FROM temp.ordinals WHERE i < ?",
+                )
+                .bind(first)
+                .bind(is_known)
+                .bind(count_column(run.len()))
+                .execute(&mut *connection)
+                .await
+                .map_err(at("write_seen_run"))?;
+            }
         }
-        sqlx::query(
-            "-- name: write_seen
-            INSERT OR IGNORE INTO temp.seen (attachment_row, known) SELECT value >> 1, value & 1 FROM json_each($1)",
-        )
-        .bind(json(&rows))
-        .execute(connection)
-        .await
-        .map_err(at("write_seen"))?;
+        if !scattered.is_empty() {
+            sqlx::query(
+                "-- name: write_seen
+                INSERT OR IGNORE INTO temp.seen (attachment_row, known) SELECT value >> 1, value & 1 FROM json_each(?)",
+            )
+            .bind(json(&scattered))
+            .execute(connection)
+            .await
+            .map_err(at("write_seen"))?;
+        }
         // Not before: whoever breaks off here loses nothing.
         self.seen_ahead(Vec::clear);
         Ok(())
@@ -257,7 +281,7 @@ impl Catalog {
     }
 }
 
-fn count_column(count: usize) -> i64 {
+pub(super) fn count_column(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 

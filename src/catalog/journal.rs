@@ -179,6 +179,8 @@ impl Catalog {
             DELETE FROM messages WHERE team_id IN (SELECT id FROM teams WHERE archive_id = $1)",
             "-- name: forget_attachments
             DELETE FROM attachments WHERE team_id IN (SELECT id FROM teams WHERE archive_id = $1)",
+            "-- name: forget_texts
+            DELETE FROM texts WHERE $1 IS NOT NULL",
             "-- name: forget_blobs
             DELETE FROM blobs WHERE archive_id = $1",
             "-- name: forget_segments

@@ -21,9 +21,9 @@ use super::{DONE, Global, INCOMPLETE};
 use crate::audit::{Rechecked, recheck};
 use crate::clock::Clock;
 use crate::config::SourceConfig;
-use crate::ingest::{Forecast, Prepared, Team};
+use crate::ingest::{Forecast, Prepared, Team, Texts};
 use crate::model::{Payload, Position, Reject};
-use crate::source::{self, Item};
+use crate::source::{self, Item, Memory};
 use crate::worker::Ended;
 
 /// The arguments of `jellyjar replay`.
@@ -60,6 +60,8 @@ pub(super) struct ReplayArgs {
 #[derive(Debug, Default)]
 struct Batch {
     payloads: u64,
+    /// Those of them that were taken in before.
+    known: u64,
     ignored: u64,
     rejects: Vec<Reject>,
     attachments: usize,
@@ -77,14 +79,16 @@ struct Readers {
     /// The team of what names none.
     team_name: String,
     clock: Clock,
+    /// What was taken in before; nothing where it must be looked at again.
+    texts: Option<Arc<Texts>>,
 }
 
 impl Readers {
     /// Adds a payload. One that names a team that is not configured for this archive is rejected, with its place.
     fn add(&self, payload: Payload, batch: &mut Batch) {
         batch.payloads += 1;
-        let bad = payload.bad_attachments.into_iter();
-        batch.rejects.extend(bad.map(|reason| reject_at(&payload.position, reason)));
+        let bad = payload.bad_attachments.iter();
+        batch.rejects.extend(bad.map(|reason| reject_at(&payload.position, reason.clone())));
         let name = payload.team.as_deref().unwrap_or(&self.team_name);
         let Some(team) = self.teams.get(name) else {
             let reason = format!(
@@ -97,10 +101,8 @@ impl Readers {
             batch.teams.push((name.to_owned(), Prepared::new(self.clock.now())));
             batch.teams.len() - 1
         });
-        for message in &payload.messages {
-            batch.attachments += message.attachments.len();
-            batch.teams[place].1.push(team, message);
-        }
+        batch.attachments += payload.messages.iter().map(|message| message.attachments.len()).sum::<usize>();
+        batch.teams[place].1.push(team, &payload);
     }
 }
 
@@ -108,21 +110,28 @@ impl Readers {
 /// waits for standard input cannot be ended.
 fn read_all(inputs: Vec<source::Input>, config: SourceConfig, readers: Readers) -> mpsc::Receiver<Batch> {
     let (sender, receiver) = mpsc::channel::<Batch>(2);
+    let mut memory = readers.texts.as_ref().map(Texts::memory);
     std::thread::spawn(move || {
         let mut batch = Batch::default();
         for input in &inputs {
-            let flow = source::read(input, &config, &mut |item| {
+            let memory = memory.as_mut().map(|memory| memory as &mut dyn Memory);
+            let flow = source::read(input, &config, memory, &mut |item| {
                 match item {
                     Item::Payload(payload) => readers.add(payload, &mut batch),
+                    Item::Known => {
+                        batch.payloads += 1;
+                        batch.known += 1;
+                    }
                     Item::Ignored(_) => batch.ignored += 1,
                     Item::Rejected(reject) => batch.rejects.push(reject),
                 }
-                let full = batch.payloads >= BATCH_PAYLOADS
+                let to_take = batch.payloads - batch.known;
+                let full = to_take >= BATCH_PAYLOADS
                     || batch.attachments >= BATCH_ATTACHMENTS
                     || count(batch.rejects.len()) >= BATCH_PAYLOADS
-                    || batch.ignored >= 100_000;
+                    || batch.ignored + batch.known >= 20_000;
                 // While nobody has anything to do, a small batch now is better than a full one later.
-                let idle = batch.payloads >= 64 && sender.capacity() == sender.max_capacity();
+                let idle = to_take >= 64 && sender.capacity() == sender.max_capacity();
                 if (full || idle) && sender.blocking_send(std::mem::take(&mut batch)).is_err() {
                     return ControlFlow::Break(());
                 }
@@ -178,13 +187,18 @@ pub(super) async fn replay(
 ) -> anyhow::Result<Receipt> {
     session.reload().await?;
     let run = Run::new(Arc::clone(&session), access);
-    let readers =
-        Readers { teams: session.teams.clone(), team_name: session.team_name.clone(), clock: session.clock.clone() };
+    let texts = Arc::new(Texts::new(Arc::clone(&session.catalog), &session.teams, &session.team_name));
+    let readers = Readers {
+        teams: session.teams.clone(),
+        team_name: session.team_name.clone(),
+        clock: session.clock.clone(),
+        texts: Some(Arc::clone(&texts)),
+    };
     let batches = read_all(inputs, session.config.source.clone(), readers);
     let mut input = Input::default();
     let mut rechecked = None;
     let (taken, outcome) = if care.strict {
-        let taken = take_in(&session, &run, batches, &mut input, care, &mut rechecked).await;
+        let taken = take_in(&session, &run, (batches, &texts), &mut input, care, &mut rechecked).await;
         if taken.is_ok() && input.rejected > 0 {
             let mut receipt = run.receipt(input, Ok(Ended::Done)).await;
             receipt.notes.push("--strict: something could not be read, so nothing was fetched".into());
@@ -195,7 +209,7 @@ pub(super) async fn replay(
     } else {
         // If one of the two breaks off, the other finishes or releases what is in flight.
         let taking = async {
-            let taken = take_in(&session, &run, batches, &mut input, care, &mut rechecked).await;
+            let taken = take_in(&session, &run, (batches, &texts), &mut input, care, &mut rechecked).await;
             if taken.is_err() {
                 run.signals.stop.set();
             }
@@ -220,7 +234,7 @@ pub(super) async fn replay(
 async fn take_in(
     session: &Session,
     run: &Run,
-    mut batches: mpsc::Receiver<Batch>,
+    (mut batches, texts): (mpsc::Receiver<Batch>, &Texts),
     input: &mut Input,
     care: Care,
     rechecked: &mut Option<Rechecked>,
@@ -245,10 +259,12 @@ async fn take_in(
                 if taken.enqueued > 0 {
                     run.signals.work.notify_one();
                 }
+                texts.remember(team.row, taken.texts).await?;
             }
         }
     }
     drop(batches);
+    texts.flush().await?;
     if care.check && !(care.strict && input.rejected > 0) {
         let subject = session.subject();
         let requeued = || {
@@ -303,7 +319,8 @@ async fn dry_run(
     let view = super::session::View::open(global, loaded).await?;
     let mut forecast = Forecast::default();
     let mut plan = Plan { dry_run: true, ..Plan::default() };
-    let readers = Readers { teams: view.teams.clone(), team_name: view.team_name.clone(), clock: Clock::system() };
+    let readers =
+        Readers { teams: view.teams.clone(), team_name: view.team_name.clone(), clock: Clock::system(), texts: None };
     let mut batches = read_all(inputs, view.config.source.clone(), readers);
     while let Some(batch) = batches.recv().await {
         plan.input.payloads += batch.payloads;

@@ -104,6 +104,8 @@ pub struct Payload {
     pub messages: Vec<Message>,
     /// Why single attachment entries in it could not be read. The rest of the payload counts.
     pub bad_attachments: Vec<String>,
+    /// What its text is known again by, where it is all that its text holds.
+    pub text: Option<[u8; 16]>,
 }
 
 /// Something in a source that could not be read.

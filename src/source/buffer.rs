@@ -5,7 +5,7 @@ use std::io::{ErrorKind, Read};
 
 use crate::model::Position;
 
-const CHUNK_BYTES: usize = 256 << 10;
+const CHUNK_BYTES: usize = 1 << 20;
 /// Above this a buffer that is no longer needed goes back to the system.
 const KEEP_BYTES: usize = 4 << 20;
 
@@ -96,6 +96,11 @@ impl<R: Read> Window<R> {
     /// How many bytes stand before the window on its line.
     pub(super) const fn column(&self) -> u64 {
         self.offset - self.line_offset
+    }
+
+    /// The offset of the window in the text.
+    pub(super) const fn offset(&self) -> u64 {
+        self.offset
     }
 
     /// Line and offset of the pending byte at `index`, under the name `source`.

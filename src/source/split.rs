@@ -6,6 +6,7 @@ use std::io::Read;
 use std::ops::ControlFlow;
 
 use super::Item;
+use super::ahead::{Ahead, Line, Memory};
 use super::buffer::Window;
 use super::excerpt::excerpt;
 use super::scan::{Containers, Scanner, Step};
@@ -61,6 +62,7 @@ pub(super) struct Splitter<'a, R> {
     held: Option<Held>,
     found: Vec<Found>,
     containers: Containers,
+    ahead: Option<Ahead<'a>>,
 }
 
 impl<'a, R: Read> Splitter<'a, R> {
@@ -68,6 +70,7 @@ impl<'a, R: Read> Splitter<'a, R> {
         name: &'a str,
         reader: R,
         limit: usize,
+        memory: Option<&'a mut dyn Memory>,
         sink: &'a mut dyn FnMut(Item) -> ControlFlow<()>,
     ) -> Self {
         Self {
@@ -83,6 +86,7 @@ impl<'a, R: Read> Splitter<'a, R> {
             held: None,
             found: Vec::new(),
             containers: Containers::default(),
+            ahead: memory.map(|memory| Ahead::new(memory)),
         }
     }
 
@@ -157,7 +161,7 @@ impl<'a, R: Read> Splitter<'a, R> {
                 self.enter_list(1, Context::Any, false);
                 ControlFlow::Continue(())
             }
-            b'{' => self.value(Context::Any),
+            b'{' => self.line(),
             0 => {
                 self.reject(0, "zero bytes, as a crash leaves them".into(), 64, false)?;
                 while self.window.pending().first() == Some(&0)
@@ -180,7 +184,7 @@ impl<'a, R: Read> Splitter<'a, R> {
                 self.skip_line();
                 ControlFlow::Continue(())
             }
-            b'"' | b'-' | b'0'..=b'9' | b't' | b'f' | b'n' => self.value(Context::Any),
+            b'"' | b'-' | b'0'..=b'9' | b't' | b'f' | b'n' => self.value(Context::Any, None),
             _ => {
                 self.reject(0, "no JSON value begins here".into(), usize::MAX, false)?;
                 self.skip_line();
@@ -228,7 +232,7 @@ impl<'a, R: Read> Splitter<'a, R> {
             }
             _ => {
                 self.expect(Comma::Due);
-                self.value(context)
+                self.value(context, None)
             }
         }
     }
@@ -240,8 +244,25 @@ impl<'a, R: Read> Splitter<'a, R> {
         }
     }
 
-    /// Reads the value that begins here.
-    fn value(&mut self, context: Context) -> ControlFlow<()> {
+    /// Reads the object that begins here, outside of any other value, unless it is a line that was taken in before.
+    fn line(&mut self) -> ControlFlow<()> {
+        let line = match &mut self.ahead {
+            Some(ahead) if self.window.column() == 0 => ahead.line(self.window.offset(), self.window.pending()),
+            _ => None,
+        };
+        match line {
+            Some(line) if line.is_known => {
+                self.met_container()?;
+                self.broken_column = None;
+                self.window.consume(line.length);
+                (self.sink)(Item::Known)
+            }
+            line => self.value(Context::Any, line),
+        }
+    }
+
+    /// Reads the value that begins here. `line` is what is known of it where it may be a line of its own.
+    fn value(&mut self, context: Context, line: Option<Line>) -> ControlFlow<()> {
         let mut scanner = Scanner::noting(std::mem::take(&mut self.containers));
         let mut taken = 0;
         let end = loop {
@@ -271,17 +292,22 @@ impl<'a, R: Read> Splitter<'a, R> {
             }
         }
         self.containers = scanner.into_containers();
-        self.whole(end, context, is_container)
+        self.whole(end, context, is_container, line.filter(|line| line.length == end))
     }
 
-    /// Gives out what is in a whole value.
-    fn whole(&mut self, end: usize, context: Context, is_container: bool) -> ControlFlow<()> {
+    /// Notes that a whole container was met.
+    fn met_container(&mut self) -> ControlFlow<()> {
+        self.has_seen_container = true;
+        self.rejects_in_a_row = 0;
+        self.tell_held()
+    }
+
+    /// Gives out what is in a whole value. `line` is what is known of it where it is a line of its own.
+    fn whole(&mut self, end: usize, context: Context, is_container: bool, line: Option<Line>) -> ControlFlow<()> {
         let column = self.window.column();
         let is_inside_broken = self.broken_column.is_some_and(|broken| column > broken);
         if is_container {
-            self.has_seen_container = true;
-            self.rejects_in_a_row = 0;
-            self.tell_held()?;
+            self.met_container()?;
         }
         if !is_inside_broken {
             self.broken_column = None;
@@ -295,6 +321,8 @@ impl<'a, R: Read> Splitter<'a, R> {
                 found.push(Found { offset: 0, unit: Unit::Bad(reason) });
             }
         }
+        // What yields more than itself, or rejects, is not remembered: it is looked at each time.
+        let text = line.filter(|_| found.len() == 1).map(|line| line.text);
         for Found { offset, unit } in found.drain(..) {
             match unit {
                 Unit::Ignored if is_inside_broken => {}
@@ -302,7 +330,8 @@ impl<'a, R: Read> Splitter<'a, R> {
                 Unit::Bad(reason) => self.reject(offset, reason, end - offset, true)?,
                 Unit::Content { team, messages, bad_attachments } => {
                     let position = self.window.position(self.name, offset);
-                    (self.sink)(Item::Payload(Payload { position, team, messages, bad_attachments }))?;
+                    let text = text.filter(|_| bad_attachments.is_empty());
+                    (self.sink)(Item::Payload(Payload { position, team, messages, bad_attachments, text }))?;
                 }
             }
         }

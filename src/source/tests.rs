@@ -21,7 +21,7 @@ impl Read for Trickle<'_> {
 
 fn items_within(text: &[u8], step: usize, max_payload_bytes: usize) -> Vec<Item> {
     let mut items = Vec::new();
-    let _never_breaks = read_from("x", Trickle(text, step), &SourceConfig { max_payload_bytes }, &mut |item| {
+    let _never_breaks = read_from("x", Trickle(text, step), &SourceConfig { max_payload_bytes }, None, &mut |item| {
         items.push(item);
         ControlFlow::Continue(())
     });
@@ -44,6 +44,7 @@ fn brief(items: &[Item]) -> Vec<String> {
             let ids = payload.messages.iter().flat_map(|message| &message.attachments).map(|a| a.id.as_str());
             format!("({})", ids.collect::<Vec<_>>().join(" "))
         }
+        Item::Known => "=".into(),
         Item::Ignored(_) => "-".into(),
         Item::Rejected(reject) => format!("!{}", reject.position.line),
     };
@@ -366,7 +367,7 @@ fn folders_are_walked_in_order_and_report_what_cannot_be_read() {
     let all = |argument: &str| {
         let mut read_items = Vec::new();
         for input in resolve(&[argument.to_owned()]).unwrap() {
-            let _never_breaks = read(&input, &SourceConfig::default(), &mut |item| {
+            let _never_breaks = read(&input, &SourceConfig::default(), None, &mut |item| {
                 read_items.push(item);
                 ControlFlow::Continue(())
             });
@@ -391,7 +392,7 @@ fn a_fifo_that_is_named_is_read_as_a_stream() {
     let inputs = resolve(&[path.to_str().unwrap().to_owned()]).unwrap();
     let writer = std::thread::spawn(move || std::fs::write(path, message("a")).unwrap());
     let mut read_items = Vec::new();
-    let _never_breaks = read(&inputs[0], &SourceConfig::default(), &mut |item| {
+    let _never_breaks = read(&inputs[0], &SourceConfig::default(), None, &mut |item| {
         read_items.push(item);
         ControlFlow::Continue(())
     });
@@ -402,7 +403,7 @@ fn a_fifo_that_is_named_is_read_as_a_stream() {
 #[test]
 fn a_sink_that_breaks_stops_the_reading() {
     let mut count = 0;
-    let flow = read_from("x", &b"1\n2\n3\n"[..], &SourceConfig::default(), &mut |_| {
+    let flow = read_from("x", &b"1\n2\n3\n"[..], &SourceConfig::default(), None, &mut |_| {
         count += 1;
         if count == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
@@ -448,6 +449,7 @@ fn contents(items: Vec<Item>) -> Vec<String> {
             Item::Payload(payload) => format!("{:?} {:?}", payload.messages, payload.bad_attachments),
             Item::Ignored(_) => "ignored".into(),
             Item::Rejected(reject) => reject.reason,
+            Item::Known => "known".into(),
         })
         .collect()
 }
@@ -503,4 +505,64 @@ proptest! {
         let literal = serde_json::to_string(&text).unwrap();
         prop_assert_eq!(&value::unescape(&literal).content, &text);
     }
+}
+
+/// Knows some lines, and gives each an id of its length.
+struct Remembered(Vec<String>);
+
+impl Memory for Remembered {
+    fn recall(&mut self, texts: &[&[u8]]) -> Vec<(TextId, bool)> {
+        let is_known = |text: &[u8]| self.0.iter().any(|known| known.as_bytes() == text);
+        texts.iter().map(|text| ([u8::try_from(text.len() % 251).unwrap(); 16], is_known(text))).collect()
+    }
+}
+
+/// What is read of a text by somebody who remembers lines: in short, and the ids of texts.
+fn read_by(known: &[&str], text: &str, step: usize) -> (Vec<String>, Vec<Option<TextId>>) {
+    let mut memory = Remembered(known.iter().map(|text| (*text).to_owned()).collect());
+    let mut items = Vec::new();
+    let config = SourceConfig { max_payload_bytes: 1 << 20 };
+    let _never_breaks = read_from("x", Trickle(text.as_bytes(), step), &config, Some(&mut memory), &mut |item| {
+        items.push(item);
+        ControlFlow::Continue(())
+    });
+    let text_of = |item: &Item| if let Item::Payload(payload) = item { Some(payload.text) } else { None };
+    (brief(&items), items.iter().filter_map(text_of).collect())
+}
+
+#[test]
+fn lines_that_were_taken_in_before_are_left_out() {
+    let [a, b, c] = ["a", "b", "c"].map(message);
+    let id = Some([u8::try_from(a.len() % 251).unwrap(); 16]);
+    let text = format!("{a}\n{b}\r\n\n{a}\n{c}\n{b}\n");
+    for step in [usize::MAX, 4096] {
+        assert_eq!(read_by(&[&b], &text, step), (["(a)", "=", "(a)", "(c)", "="].map(Into::into).into(), vec![id; 3]));
+        assert_eq!(read_by(&[], &text, step).0, ["(a)", "(b)", "(a)", "(c)", "(b)"]);
+        assert_eq!(read_by(&[&a, &b, &c], &text, step).0, ["="; 5]);
+    }
+}
+
+#[test]
+fn only_a_whole_line_of_its_own_is_known_by_its_text() {
+    let [a, b] = ["a", "b"].map(message);
+    // In a list, in another value, with something beside it, without its line break.
+    for (text, read) in [
+        (format!("[\n{a}\n,\n{b}\n]\n"), vec!["(a)", "(b)"]),
+        (format!("{{\"messages\":[\n{a}\n]}}\n"), vec!["(a)"]),
+        (format!(" {a}\n"), vec!["(a)"]),
+        (format!("{a} {b}\n"), vec!["(a)", "(b)"]),
+        (a.clone(), vec!["(a)"]),
+    ] {
+        let (items, texts) = read_by(&[&a, &b], &text, usize::MAX);
+        assert_eq!(items, read, "{text}");
+        assert!(texts.iter().all(Option::is_none), "{text}: {texts:?}");
+    }
+    // A value of several messages, or with a reject in it, is looked at each time.
+    let page = format!("{{\"messages\":[{a},{b}]}}\n");
+    assert_eq!(read_by(&[], &page, usize::MAX).1, [None, None]);
+    let bad = "{\"id\":\"m\",\"inbound\":true,\"attachments\":[7,{\"id\":\"a\"}]}\n";
+    assert_eq!(read_by(&[], bad, usize::MAX).1, [None]);
+    // What stands deeper than a broken value is taken for a part of it; what follows it is a line again.
+    let broken = format!("{{\"x\": [1 2,\n  {a}\n{b}\n");
+    assert_eq!(read_by(&[&a, &b], &broken, usize::MAX).0, ["!1", "(a)", "="]);
 }

@@ -120,3 +120,29 @@ fn what_was_skipped_is_archived_once_the_rules_allow_it() {
     assert_eq!((receipt.known, receipt.archived, receipt.skipped), (1, 4, 1), "{receipt:?}");
     world.ledger().agrees_with(&receipt);
 }
+
+#[test]
+fn texts_that_were_replayed_before_are_judged_anew_by_other_rules() {
+    let world = World::new();
+    world.dump(&mail());
+    let pdf = ["--type", "application/pdf"];
+    let first = world.replay_with(&pdf);
+    // The same texts by the same rules: nothing new, and the same account of it.
+    let again = world.replay_with(&pdf);
+    assert_eq!((again.known, again.skipped, again.archived), (first.archived, first.skipped, 0), "{again:?}");
+    assert_eq!((again.payloads, again.attachments), (first.payloads, first.attachments));
+    let exchanges = world.jelly.stats().exchanges;
+    let receipt = world.replay();
+    assert_eq!((receipt.known, receipt.archived, receipt.skipped), (1, 4, 1), "{receipt:?}");
+    assert_eq!(world.jelly.stats().exchanges, exchanges + 4);
+    world.ledger().agrees_with(&receipt);
+    let receipt = world.replay_with(&pdf);
+    assert_eq!((receipt.known, receipt.archived, receipt.skipped), (5, 0, 1), "{receipt:?}");
+    // A catalog that is made anew remembers no text, and none is missing.
+    world.lose_catalog();
+    for _ in 0..2 {
+        let receipt = world.replay();
+        assert_eq!((receipt.known, receipt.archived, receipt.skipped), (5, 0, 1), "{receipt:?}");
+    }
+    assert_eq!(world.jelly.stats().exchanges, exchanges + 4);
+}
