@@ -36,7 +36,7 @@ pub struct TakenTexts {
 
 impl TakenTexts {
     /// How many there are, counting each line.
-    pub const fn len(&self) -> usize {
+    pub const fn count(&self) -> usize {
         self.bare.len() + self.lines.len() + self.skipped.len()
     }
 

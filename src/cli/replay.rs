@@ -85,7 +85,7 @@ struct Readers {
 
 impl Readers {
     /// Adds a payload. One that names a team that is not configured for this archive is rejected, with its place.
-    fn add(&self, payload: Payload, batch: &mut Batch) {
+    fn add(&self, payload: &Payload, batch: &mut Batch) {
         batch.payloads += 1;
         let bad = payload.bad_attachments.iter();
         batch.rejects.extend(bad.map(|reason| reject_at(&payload.position, reason.clone())));
@@ -102,7 +102,7 @@ impl Readers {
             batch.teams.len() - 1
         });
         batch.attachments += payload.messages.iter().map(|message| message.attachments.len()).sum::<usize>();
-        batch.teams[place].1.push(team, &payload);
+        batch.teams[place].1.push(team, payload);
     }
 }
 
@@ -117,7 +117,7 @@ fn read_all(inputs: Vec<source::Input>, config: SourceConfig, readers: Readers) 
             let memory = memory.as_mut().map(|memory| memory as &mut dyn Memory);
             let flow = source::read(input, &config, memory, &mut |item| {
                 match item {
-                    Item::Payload(payload) => readers.add(payload, &mut batch),
+                    Item::Payload(payload) => readers.add(&payload, &mut batch),
                     Item::Known => {
                         batch.payloads += 1;
                         batch.known += 1;

@@ -53,7 +53,7 @@ impl Texts {
         let is_full = self.ahead(|ahead| {
             let ahead = ahead.entry(team).or_default();
             ahead.append(&mut texts);
-            ahead.len() >= AHEAD
+            ahead.count() >= AHEAD
         });
         if is_full { self.flush().await } else { Ok(()) }
     }

@@ -86,7 +86,7 @@ impl<'a, R: Read> Splitter<'a, R> {
             held: None,
             found: Vec::new(),
             containers: Containers::default(),
-            ahead: memory.map(|memory| Ahead::new(memory)),
+            ahead: memory.map(Ahead::new),
         }
     }
 
