@@ -248,18 +248,28 @@ impl Catalog {
 
     /// The blobs of `archive` between two digests, both included, in order.
     pub async fn blobs_between(&self, archive: ArchiveRow, low: Digest, high: Digest) -> Result<Vec<BlobRow>> {
-        let mut connection = self.connection().await;
-        let rows = sqlx::query(
-            "-- name: blobs_between
+        const KNOWN: &str = "-- name: blobs_between
             SELECT sha256, size_bytes, state FROM blobs
-            WHERE archive_id = $1 AND sha256 BETWEEN $2 AND $3 ORDER BY sha256",
-        )
-        .bind(archive.0)
-        .bind(&low.as_bytes()[..])
-        .bind(&high.as_bytes()[..])
-        .fetch_all(&mut *connection)
-        .await
-        .map_err(at("blobs_between"))?;
+            WHERE archive_id = $1 AND sha256 BETWEEN $2 AND $3 ORDER BY sha256";
+        // While another process fills the catalog: with those that it takes in at its end.
+        const COMING: &str = "-- name: blobs_between_of_filler
+            SELECT sha256, size_bytes, state FROM blobs WHERE archive_id = $1 AND sha256 BETWEEN $2 AND $3
+            UNION ALL
+            SELECT a.sha256, coalesce(max(a.size_bytes), 0), 'writing'
+            FROM attachments a JOIN teams t ON t.id = a.team_id AND t.archive_id = $1
+            WHERE a.state = 'archived' AND a.sha256 BETWEEN $2 AND $3
+                AND NOT EXISTS (SELECT 1 FROM blobs b WHERE b.archive_id = $1 AND b.sha256 = a.sha256)
+            GROUP BY a.sha256
+            ORDER BY sha256";
+        let mut connection = self.connection().await;
+        let is_whole = super::bulk::totals_are_kept(&mut connection).await?;
+        let rows = sqlx::query(if is_whole { KNOWN } else { COMING })
+            .bind(archive.0)
+            .bind(&low.as_bytes()[..])
+            .bind(&high.as_bytes()[..])
+            .fetch_all(&mut *connection)
+            .await
+            .map_err(at("blobs_between"))?;
         rows.iter()
             .map(|row| {
                 Ok(BlobRow {

@@ -36,6 +36,15 @@ const TRIGGERS: [&str; 5] =
 /// Makes them, and counts what they keep.
 const TOTALS: &str = include_str!("totals.sql");
 
+/// The blobs that archived attachments cite, in their order: a bulk load leaves them to its end, as their digests come in
+/// no order, and each transaction would write nearly every page of theirs again.
+const CITED: &str = "-- name: cite_blobs
+    INSERT OR FAIL INTO blobs (archive_id, sha256, size_bytes, state)
+    SELECT t.archive_id, a.sha256, coalesce(max(a.size_bytes), 0), 'writing'
+    FROM attachments a NOT INDEXED JOIN teams t ON t.id = a.team_id
+    WHERE a.state = 'archived' AND a.sha256 IS NOT NULL GROUP BY t.archive_id, a.sha256
+    ON CONFLICT (archive_id, sha256) DO NOTHING";
+
 /// Held by the process that fills a catalog, so that others do not take its missing indexes for those of a dead one.
 #[derive(Debug)]
 pub(super) struct BulkLock(#[expect(dead_code, reason = "held for its lock")] File);
@@ -67,14 +76,13 @@ pub(super) async fn is_empty(connection: &mut SqliteConnection) -> Result<bool> 
 pub(super) async fn begin(connection: &mut SqliteConnection, folder: &Path) -> Result<Option<BulkLock>> {
     let Some(lock) = lock(folder)? else { return Ok(None) };
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(at("begin_bulk"))?;
-    let drops = DEFERRED.iter().map(|(name, _)| format!("DROP INDEX IF EXISTS {name};"));
-    let drops = drops.chain(TRIGGERS.iter().map(|name| format!("DROP TRIGGER IF EXISTS {name};")));
-    let drops: String = drops.collect();
+    drop_triggers(&mut transaction).await?;
+    let drops: String = DEFERRED.iter().map(|(name, _)| format!("DROP INDEX IF EXISTS {name};")).collect();
     sqlx::raw_sql(AssertSqlSafe(drops)).execute(&mut *transaction).await.map_err(at("drop_indexes"))?;
     transaction.commit().await.map_err(at("commit_bulk"))?;
     // Room for the pages of the indexes that are looked up meanwhile, at random; and a log that takes whole transactions
     // before it is copied.
-    pragmas(connection, "PRAGMA cache_size = -80000; PRAGMA wal_autocheckpoint = 65536;").await?;
+    pragmas(connection, "PRAGMA cache_size = -64000; PRAGMA wal_autocheckpoint = 65536;").await?;
     Ok(Some(lock))
 }
 
@@ -94,10 +102,12 @@ async fn pragmas(connection: &mut SqliteConnection, text: &'static str) -> Resul
 /// Makes what a bulk load left out. Doing it again changes nothing.
 async fn complete(connection: &mut SqliteConnection) -> Result<()> {
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(at("begin_complete"))?;
+    sqlx::query(CITED).execute(&mut *transaction).await.map_err(at("cite_blobs"))?;
+    // Before the indexes are there: one walk over the table and a sort beat a walk in the order of the contents.
+    count_totals(&mut transaction).await?;
     for (_, create) in DEFERRED {
         sqlx::query(create).execute(&mut *transaction).await.map_err(at("create_index"))?;
     }
-    sqlx::raw_sql(TOTALS).execute(&mut *transaction).await.map_err(at("count_totals"))?;
     transaction.commit().await.map_err(at("commit_complete"))
 }
 
@@ -117,6 +127,19 @@ pub(super) async fn mend(connection: &mut SqliteConnection, folder: &Path) -> Re
         Some(_lock) => complete(connection).await,
         None => Ok(()),
     }
+}
+
+/// Drops the triggers that keep the totals, within a transaction that calls [`count_totals`], or holds [`BulkLock`].
+pub(super) async fn drop_triggers(connection: &mut SqliteConnection) -> Result<()> {
+    let drops: String = TRIGGERS.iter().map(|name| format!("DROP TRIGGER IF EXISTS {name};")).collect();
+    sqlx::raw_sql(AssertSqlSafe(drops)).execute(connection).await.map_err(at("drop_triggers"))?;
+    Ok(())
+}
+
+/// Counts the totals, and makes the triggers that keep them.
+pub(super) async fn count_totals(connection: &mut SqliteConnection) -> Result<()> {
+    sqlx::raw_sql(TOTALS).execute(connection).await.map_err(at("count_totals"))?;
+    Ok(())
 }
 
 /// Whether the totals are kept at the moment; else they must be counted.

@@ -321,13 +321,10 @@ pub(super) async fn insert(
     for chunk in chunks(&attachments) {
         let sql = format!(
             "-- name: ingest_attachments
-            INSERT INTO attachments
+            INSERT OR FAIL INTO attachments
                 (team_id, writer_id, updated_at, key, attachment_id, state, declared_size, reason, generation)
             SELECT shared.*, rows.* FROM (SELECT ?, ?, ?) shared CROSS JOIN (VALUES {}) rows WHERE true
-            ON CONFLICT (team_id, key) DO UPDATE SET
-                state = 'pending', reason = NULL, declared_size = excluded.declared_size,
-                not_before = 0, updated_at = excluded.updated_at
-            WHERE attachments.state = 'skipped' AND excluded.state = 'pending'",
+            ON CONFLICT (team_id, key) DO NOTHING",
             values(chunk.len(), 6)
         );
         let mut query = sqlx::query(AssertSqlSafe(sql)).bind(team.0).bind(writer_id).bind(now);
@@ -341,12 +338,16 @@ pub(super) async fn insert(
                 .bind(attachment.skip_rule)
                 .bind(if attachment.skip_rule.is_some() { generation } else { 0 });
         }
-        changed += query.execute(&mut *connection).await.map_err(at("ingest_attachments"))?.rows_affected();
+        let new = query.execute(&mut *connection).await.map_err(at("ingest_attachments"))?.rows_affected();
+        changed += new;
+        if usize::try_from(new).is_ok_and(|new| new < chunk.len()) {
+            changed += accept_skipped(connection, team, chunk, now).await?;
+        }
     }
     for chunk in chunks(messages) {
         let sql = format!(
             "-- name: ingest_messages
-            INSERT INTO messages (team_id, line_digest, message_id, subject, sender, people, sent_at, conversation_id)
+            INSERT OR FAIL INTO messages (team_id, line_digest, message_id, subject, sender, people, sent_at, conversation_id)
             SELECT shared.*, rows.* FROM (SELECT ?) shared CROSS JOIN (VALUES {}) rows WHERE true
             ON CONFLICT (team_id, line_digest) DO NOTHING",
             values(chunk.len(), 7)
@@ -366,6 +367,40 @@ pub(super) async fn insert(
     }
     insert_links(connection, team, messages).await?;
     Ok(Ingested { enqueued: changed.saturating_sub(u64::try_from(skips).unwrap_or(u64::MAX)) })
+}
+
+/// Makes those pending again that are skipped and accepted now; gives how many.
+async fn accept_skipped(
+    connection: &mut SqliteConnection,
+    team: TeamRow,
+    attachments: &[Reference<'_>],
+    now: i64,
+) -> Result<u64> {
+    let accepted: Vec<_> = attachments.iter().filter(|attachment| attachment.skip_rule.is_none()).collect();
+    let mut changed = 0;
+    for chunk in chunks(&accepted) {
+        let sql = format!(
+            "-- name: accept_skipped
+            UPDATE OR FAIL attachments SET
+                state = 'pending', reason = NULL, declared_size = new.declared_size, not_before = 0,
+                updated_at = new.updated_at
+            FROM (
+                SELECT old.id, v.column2 AS declared_size, shared.updated_at
+                FROM (SELECT ? AS team_id, ? AS updated_at) shared CROSS JOIN (VALUES {}) v
+                CROSS JOIN attachments old ON old.team_id = shared.team_id AND old.key = v.column1
+                WHERE old.state = 'skipped'
+                -- Without it SQLite joins in another order, and walks the whole table.
+                LIMIT -1
+            ) new WHERE attachments.id = new.id",
+            values(chunk.len(), 2)
+        );
+        let mut query = sqlx::query(AssertSqlSafe(sql)).bind(team.0).bind(now);
+        for attachment in chunk {
+            query = query.bind(&attachment.key.as_bytes()[..]).bind(attachment.declared_size);
+        }
+        changed += query.execute(&mut *connection).await.map_err(at("accept_skipped"))?.rows_affected();
+    }
+    Ok(changed)
 }
 
 /// The attachments of messages, each once, in order: an accepting reference wins over skips.
@@ -398,7 +433,7 @@ async fn insert_links(connection: &mut SqliteConnection, team: TeamRow, messages
     for chunk in chunks(&links) {
         let sql = format!(
             "-- name: ingest_links
-            INSERT INTO links (message_row, place, attachment_row, name, content_type, declared_size, inline)
+            INSERT OR FAIL INTO links (message_row, place, attachment_row, name, content_type, declared_size, inline)
             SELECT m.id, v.column2, a.id, v.column4, v.column5, v.column6, v.column7
             FROM (SELECT ? AS team_id) shared CROSS JOIN (VALUES {}) v
             CROSS JOIN messages m ON m.team_id = shared.team_id AND m.line_digest = v.column1

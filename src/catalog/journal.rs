@@ -9,6 +9,31 @@ use super::{ArchiveRow, Catalog, CatalogError, Result, TeamRow, at, json};
 use crate::digest::Digest;
 use crate::model::{AttachmentId, SegmentRef};
 
+/// Empties the tables of what one archive's journal tells: for a catalog of that archive alone, and beside others.
+const FORGET: [(&str, &str); 6] = [
+    (
+        "-- name: forget_all_links\nDELETE FROM links",
+        "-- name: forget_links
+        DELETE FROM links WHERE message_row IN
+            (SELECT m.id FROM messages m JOIN teams t ON t.id = m.team_id WHERE t.archive_id = $1)",
+    ),
+    (
+        "-- name: forget_all_messages\nDELETE FROM messages",
+        "-- name: forget_messages
+        DELETE FROM messages WHERE team_id IN (SELECT id FROM teams WHERE archive_id = $1)",
+    ),
+    (
+        "-- name: forget_all_attachments\nDELETE FROM attachments",
+        "-- name: forget_attachments
+        DELETE FROM attachments WHERE team_id IN (SELECT id FROM teams WHERE archive_id = $1)",
+    ),
+    ("-- name: forget_all_blobs\nDELETE FROM blobs", "-- name: forget_blobs\nDELETE FROM blobs WHERE archive_id = $1"),
+    (
+        "-- name: forget_all_segments\nDELETE FROM segments",
+        "-- name: forget_segments\nDELETE FROM segments WHERE archive_id = $1",
+    ),
+];
+
 /// A segment that the catalog has seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LoadedSegment {
@@ -171,22 +196,26 @@ impl Catalog {
     pub async fn forget_archive(&self, archive: ArchiveRow, _lock: &super::WorkerLock) -> Result<()> {
         let mut connection = self.connection().await;
         let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(at("begin_forget"))?;
-        for statement in [
-            "-- name: forget_links
-            DELETE FROM links WHERE message_row IN
-                (SELECT m.id FROM messages m JOIN teams t ON t.id = m.team_id WHERE t.archive_id = $1)",
-            "-- name: forget_messages
-            DELETE FROM messages WHERE team_id IN (SELECT id FROM teams WHERE archive_id = $1)",
-            "-- name: forget_attachments
-            DELETE FROM attachments WHERE team_id IN (SELECT id FROM teams WHERE archive_id = $1)",
-            "-- name: forget_texts
-            DELETE FROM texts WHERE $1 IS NOT NULL",
-            "-- name: forget_blobs
-            DELETE FROM blobs WHERE archive_id = $1",
-            "-- name: forget_segments
-            DELETE FROM segments WHERE archive_id = $1",
-        ] {
-            sqlx::query(statement).bind(archive.0).execute(&mut *transaction).await.map_err(at("forget_archive"))?;
+        // No triggers for each row: the totals are counted once at the end. Nor for a filler, which makes them itself.
+        let totals_are_kept = super::bulk::totals_are_kept(&mut transaction).await?;
+        if totals_are_kept {
+            super::bulk::drop_triggers(&mut transaction).await?;
+        }
+        let others: bool = sqlx::query_scalar(
+            "-- name: other_archives
+            SELECT EXISTS (SELECT 1 FROM archives WHERE id <> $1)",
+        )
+        .bind(archive.0)
+        .fetch_one(&mut *transaction)
+        .await
+        .map_err(at("other_archives"))?;
+        for (all, ours) in FORGET {
+            // Without a condition SQLite empties a table at once.
+            let statement = if others { sqlx::query(ours).bind(archive.0) } else { sqlx::query(all) };
+            statement.execute(&mut *transaction).await.map_err(at("forget_archive"))?;
+        }
+        if totals_are_kept {
+            super::bulk::count_totals(&mut transaction).await?;
         }
         super::find::forget(&mut transaction).await?;
         transaction.commit().await.map_err(at("commit_forget"))

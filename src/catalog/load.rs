@@ -2,7 +2,7 @@
 //! at the end.
 
 use sqlx::AssertSqlSafe;
-use sqlx::sqlite::SqliteConnection;
+use sqlx::sqlite::{SqliteArguments, SqliteConnection};
 use tokio::sync::MutexGuard;
 
 use super::bulk::{self, BulkLock};
@@ -126,27 +126,13 @@ impl Load<'_> {
     pub async fn outcomes(&mut self, archive: ArchiveRow, key: &TeamKey, lines: &[OutcomeLine]) -> Result<()> {
         let team = self.bind_team(archive, key).await?;
         let connection = self.transaction().await?;
-        for chunk in chunks(lines) {
-            merge(connection, team, key, chunk).await?;
-        }
-        let cited: Vec<(Digest, u64)> = lines
-            .iter()
-            .filter(|line| line.kind == OutcomeKind::Archived)
-            .filter_map(|line| Some((line.sha256?, line.size_bytes.unwrap_or(0))))
-            .collect();
-        for chunk in chunks(&cited) {
-            let sql = format!(
-                "-- name: load_blobs
-                INSERT INTO blobs (archive_id, state, sha256, size_bytes)
-                SELECT shared.*, rows.* FROM (SELECT ?, 'writing') shared CROSS JOIN (VALUES {}) rows WHERE true
-                ON CONFLICT (archive_id, sha256) DO NOTHING",
-                values(chunk.len(), 2)
-            );
-            let mut query = sqlx::query(AssertSqlSafe(sql)).bind(archive.0);
-            for (sha256, size) in chunk {
-                query = query.bind(&sha256.as_bytes()[..]).bind(column(*size));
+        for round in rounds(key, lines) {
+            for chunk in chunks(&round) {
+                merge(connection, team, chunk).await?;
             }
-            query.execute(&mut *connection).await.map_err(at("load_blobs"))?;
+        }
+        if self.bulk.is_none() {
+            cite(self.transaction().await?, archive, lines).await?;
         }
         let latest = lines.iter().map(|line| line.generation).max().unwrap_or(0);
         sqlx::query(
@@ -154,7 +140,7 @@ impl Load<'_> {
             UPDATE generations SET latest = max(latest, $1) WHERE singleton = 1",
         )
         .bind(column(latest))
-        .execute(&mut *connection)
+        .execute(self.transaction().await?)
         .await
         .map_err(at("raise_generation"))?;
         self.count(lines.len()).await
@@ -166,31 +152,88 @@ fn column(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-async fn merge(connection: &mut SqliteConnection, team: TeamRow, key: &TeamKey, lines: &[OutcomeLine]) -> Result<()> {
-    let sql = format!(
+/// A line and the key of its attachment.
+type Keyed<'a> = (AttachmentKey, &'a OutcomeLine);
+
+/// The lines in the order of their keys, in as many rounds as one attachment has lines: in each round an attachment
+/// occurs once, and the lines of each keep their order from round to round.
+fn rounds<'a>(key: &TeamKey, lines: &'a [OutcomeLine]) -> Vec<Vec<Keyed<'a>>> {
+    let mut keyed: Vec<Keyed<'a>> =
+        lines.iter().map(|line| (AttachmentKey::new(key, &line.attachment_id), line)).collect();
+    keyed.sort_by(|(one, _), (other, _)| one.as_bytes().cmp(other.as_bytes()));
+    let mut rounds: Vec<Vec<Keyed<'a>>> = Vec::new();
+    let mut previous = None;
+    let mut round = 0;
+    for (key, line) in keyed {
+        round = if previous == Some(key) { round + 1 } else { 0 };
+        previous = Some(key);
+        if round == rounds.len() {
+            rounds.push(Vec::new());
+        }
+        rounds[round].push((key, line));
+    }
+    rounds
+}
+
+/// Merges lines of distinct attachments: those that have a row first, as in a fresh load nearly all do. Not in one
+/// statement with `DO UPDATE`: see [`super::rows`].
+async fn merge(connection: &mut SqliteConnection, team: TeamRow, lines: &[Keyed<'_>]) -> Result<()> {
+    let values = values(lines.len(), LINE_COLUMNS);
+    let merged =
+        bind_all(&merge_sql(&values), team, lines).execute(&mut *connection).await.map_err(at("merge_outcomes"))?;
+    if usize::try_from(merged.rows_affected()).is_ok_and(|merged| merged == lines.len()) {
+        return Ok(());
+    }
+    let insert = format!(
         "-- name: load_outcomes
-        INSERT INTO attachments (team_id, key, attachment_id, state, generation, writer_id, updated_at,
+        INSERT OR FAIL INTO attachments (team_id, key, attachment_id, state, generation, writer_id, updated_at,
             sha256, size_bytes, sniffed_type, reason)
-        SELECT shared.*, rows.* FROM (SELECT ?) shared CROSS JOIN (VALUES {}) rows WHERE true
-        ON CONFLICT (team_id, key) DO UPDATE SET
-            state = excluded.state, generation = excluded.generation, writer_id = excluded.writer_id,
-            updated_at = excluded.updated_at, sha256 = excluded.sha256, size_bytes = excluded.size_bytes,
-            sniffed_type = excluded.sniffed_type, reason = excluded.reason,
-            lease_token = NULL, lease_expires_at = NULL
-        WHERE CASE
-            WHEN attachments.state = 'erased' THEN false
-            WHEN excluded.state = 'erased' THEN true
-            WHEN (attachments.state = 'archived') <> (excluded.state = 'archived') THEN excluded.state = 'archived'
-            WHEN attachments.state = 'pending' THEN excluded.generation >= attachments.generation
-            ELSE (excluded.generation, excluded.updated_at, excluded.writer_id)
-                > (attachments.generation, attachments.updated_at, coalesce(attachments.writer_id, ''))
-        END",
-        values(lines.len(), 10)
+        SELECT shared.*, rows.* FROM (SELECT ?) shared CROSS JOIN (VALUES {values}) rows WHERE true
+        ON CONFLICT (team_id, key) DO NOTHING"
     );
-    let mut query = sqlx::query(AssertSqlSafe(sql)).bind(team.0);
-    for line in lines {
+    bind_all(&insert, team, lines).execute(connection).await.map_err(at("load_outcomes"))?;
+    Ok(())
+}
+
+/// Columns of a line that [`bind_all`] binds.
+const LINE_COLUMNS: usize = 10;
+
+fn merge_sql(values: &str) -> String {
+    format!(
+        "-- name: merge_outcomes
+        UPDATE OR FAIL attachments SET
+            state = new.state, generation = new.generation, writer_id = new.writer_id, updated_at = new.updated_at,
+            sha256 = new.sha256, size_bytes = new.size_bytes, sniffed_type = new.sniffed_type, reason = new.reason,
+            lease_token = NULL, lease_expires_at = NULL
+        FROM (
+            SELECT old.id, v.column3 AS state, v.column4 AS generation, v.column5 AS writer_id,
+                v.column6 AS updated_at, v.column7 AS sha256, v.column8 AS size_bytes, v.column9 AS sniffed_type,
+                v.column10 AS reason
+            FROM (SELECT ? AS team_id) shared CROSS JOIN (VALUES {values}) v
+            CROSS JOIN attachments old ON old.team_id = shared.team_id AND old.key = v.column1
+            WHERE CASE
+                WHEN old.state = 'erased' THEN false
+                WHEN v.column3 = 'erased' THEN true
+                WHEN (old.state = 'archived') <> (v.column3 = 'archived') THEN v.column3 = 'archived'
+                WHEN old.state = 'pending' THEN v.column4 >= old.generation
+                ELSE (v.column4, v.column6, v.column5) > (old.generation, old.updated_at, coalesce(old.writer_id, ''))
+            END
+            -- Without it SQLite joins in another order, and walks the whole table.
+            LIMIT -1
+        ) new WHERE attachments.id = new.id"
+    )
+}
+
+/// The team, and the columns of each line.
+fn bind_all(
+    sql: &str,
+    team: TeamRow,
+    lines: &[Keyed<'_>],
+) -> sqlx::query::Query<'static, sqlx::Sqlite, SqliteArguments> {
+    let mut query = sqlx::query(AssertSqlSafe(sql.to_owned())).bind(team.0);
+    for (key, line) in lines {
         query = query
-            .bind(AttachmentKey::new(key, &line.attachment_id).as_bytes().to_vec())
+            .bind(key.as_bytes().to_vec())
             .bind(line.attachment_id.as_str())
             .bind(line.kind.as_str())
             .bind(column(line.generation))
@@ -201,7 +244,30 @@ async fn merge(connection: &mut SqliteConnection, team: TeamRow, key: &TeamKey, 
             .bind(line.sniffed_type.as_deref())
             .bind(line.rule.as_deref().or(line.reason.as_deref()));
     }
-    query.execute(connection).await.map_err(at("load_outcomes"))?;
+    query
+}
+
+/// Takes the blobs that lines cite as `writing` where they are not known.
+async fn cite(connection: &mut SqliteConnection, archive: ArchiveRow, lines: &[OutcomeLine]) -> Result<()> {
+    let cited: Vec<(Digest, u64)> = lines
+        .iter()
+        .filter(|line| line.kind == OutcomeKind::Archived)
+        .filter_map(|line| Some((line.sha256?, line.size_bytes.unwrap_or(0))))
+        .collect();
+    for chunk in chunks(&cited) {
+        let sql = format!(
+            "-- name: load_blobs
+            INSERT OR FAIL INTO blobs (archive_id, state, sha256, size_bytes)
+            SELECT shared.*, rows.* FROM (SELECT ?, 'writing') shared CROSS JOIN (VALUES {}) rows WHERE true
+            ON CONFLICT (archive_id, sha256) DO NOTHING",
+            values(chunk.len(), 2)
+        );
+        let mut query = sqlx::query(AssertSqlSafe(sql)).bind(archive.0);
+        for (sha256, size) in chunk {
+            query = query.bind(&sha256.as_bytes()[..]).bind(column(*size));
+        }
+        query.execute(&mut *connection).await.map_err(at("load_blobs"))?;
+    }
     Ok(())
 }
 

@@ -1,5 +1,9 @@
 //! Batches as parameters: many rows in one `VALUES` list, and lists of keys in one packed BLOB. Both are several times
 //! cheaper than JSON, which SQLite takes apart anew for every field.
+//!
+//! Such statements say `OR FAIL`, and have no `DO UPDATE`: else SQLite copies every page that they change to a temporary
+//! file first, to undo one statement alone, and of random keys every row is a page of its own. A statement that fails
+//! takes its whole transaction with it here.
 
 use sqlx::sqlite::SqliteConnection;
 
