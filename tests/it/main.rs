@@ -17,6 +17,7 @@ mod faults;
 mod filters;
 mod find;
 mod interruption;
+mod load;
 mod man;
 mod memory;
 mod module_order;

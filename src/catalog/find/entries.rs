@@ -3,11 +3,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use serde::Serialize;
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{AssertSqlSafe, Connection as _, Row as _};
 
 use super::text::indexed;
+use crate::catalog::rows::{chunks, values};
 use crate::catalog::{Catalog, People, Result, at, json};
 use crate::filter::{address, essence};
 
@@ -38,7 +38,7 @@ pub(super) fn first_id(second: i64) -> i64 {
     second.clamp(0, LAST_SECOND) << NUMBER_BITS
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone)]
 struct Entry {
     id: i64,
     attachment_row: i64,
@@ -294,41 +294,63 @@ async fn write(
     // The full-text index writes a part of its own for every step backwards.
     entries.sort_unstable_by_key(|entry| entry.id);
     replaced.sort_unstable();
-    let (entries, replaced, shared) = (json(&entries), json(&replaced), json(&shared));
-    for (statement, rows) in [
-        (
-            "-- name: drop_find_text
-            DELETE FROM find_text WHERE rowid IN (SELECT value FROM json_each($1))",
-            &replaced,
-        ),
-        (
-            "-- name: drop_find_entries
-            DELETE FROM find_entries WHERE id IN (SELECT value FROM json_each($1))",
-            &replaced,
-        ),
-        (
-            "-- name: add_find_entries
-            INSERT INTO find_entries (id, attachment_row, message_row, place, name, sender, content_type, sniffed_type,
-                size_bytes, conversation_id, settled)
-            SELECT value ->> 'id', value ->> 'attachment_row', value ->> 'message_row', value ->> 'place',
-                value ->> 'name', value ->> 'sender', value ->> 'content_type', value ->> 'sniffed_type',
-                value ->> 'size_bytes', value ->> 'conversation_id', value ->> 'settled'
-            FROM json_each($1)",
-            &entries,
-        ),
-        (
-            "-- name: add_find_text
-            INSERT INTO find_text (rowid, name, subject, people)
-            SELECT value ->> 'id', value ->> 'name', value ->> 'subject', value ->> 'people' FROM json_each($1)",
-            &entries,
-        ),
-        (
-            "-- name: mark_shared
-            UPDATE find_entries SET shared = 1 WHERE attachment_row IN (SELECT value FROM json_each($1))",
-            &shared,
-        ),
+    let (replaced, shared) = (json(&replaced), json(&shared));
+    for statement in [
+        "-- name: drop_find_text
+        DELETE FROM find_text WHERE rowid IN (SELECT value FROM json_each($1))",
+        "-- name: drop_find_entries
+        DELETE FROM find_entries WHERE id IN (SELECT value FROM json_each($1))",
     ] {
-        sqlx::query(statement).bind(rows).execute(&mut *connection).await.map_err(at("write_find_entries"))?;
+        sqlx::query(statement).bind(&replaced).execute(&mut *connection).await.map_err(at("drop_find_entries"))?;
     }
+    for chunk in chunks(&entries) {
+        add(connection, chunk).await?;
+    }
+    sqlx::query(
+        "-- name: mark_shared
+        UPDATE find_entries SET shared = 1 WHERE attachment_row IN (SELECT value FROM json_each($1))",
+    )
+    .bind(&shared)
+    .execute(connection)
+    .await
+    .map_err(at("mark_shared"))?;
+    Ok(())
+}
+
+/// Adds entries that are not there, in the order of their ids.
+async fn add(connection: &mut SqliteConnection, entries: &[&Entry]) -> Result<()> {
+    let sql = format!(
+        "-- name: add_find_entries
+        INSERT OR FAIL INTO find_entries (id, attachment_row, message_row, place, name, sender, content_type,
+            sniffed_type, size_bytes, conversation_id, settled)
+        VALUES {}",
+        values(entries.len(), 11)
+    );
+    let mut query = sqlx::query(AssertSqlSafe(sql));
+    for entry in entries {
+        query = query
+            .bind(entry.id)
+            .bind(entry.attachment_row)
+            .bind(entry.message_row)
+            .bind(entry.place)
+            .bind(entry.name.as_str())
+            .bind(entry.sender.as_str())
+            .bind(entry.content_type.as_str())
+            .bind(entry.sniffed_type.as_deref())
+            .bind(entry.size_bytes)
+            .bind(entry.conversation_id.as_deref())
+            .bind(entry.settled);
+    }
+    query.execute(&mut *connection).await.map_err(at("add_find_entries"))?;
+    let sql = format!(
+        "-- name: add_find_text
+        INSERT INTO find_text (rowid, name, subject, people) VALUES {}",
+        values(entries.len(), 4)
+    );
+    let mut query = sqlx::query(AssertSqlSafe(sql));
+    for entry in entries {
+        query = query.bind(entry.id).bind(entry.name.as_str()).bind(entry.subject.as_str()).bind(entry.people.as_str());
+    }
+    query.execute(connection).await.map_err(at("add_find_text"))?;
     Ok(())
 }

@@ -176,6 +176,80 @@ async fn a_catalog_whose_bulk_load_died_is_whole_again_when_it_is_opened_and_loa
 }
 
 #[tokio::test]
+async fn blobs_are_cited_however_the_load_that_read_of_them_ends() {
+    const BLOBS: &str = "SELECT lower(hex(sha256)) || ' ' || size_bytes || ' ' || state FROM blobs ORDER BY 1";
+    let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (small, small_archive) = open(other.path()).await;
+    load_all(&small, small_archive, 100, usize::MAX).await;
+    let whole = column(&small, BLOBS).await;
+    assert!(whole.len() > 50, "{whole:?}");
+    let (catalog, archive) = open(folder.path()).await;
+    {
+        let mut load = catalog.load().await.unwrap();
+        load.bulk_after = 1;
+        load.outcomes(archive, &team(), &outcomes(1)).await.unwrap();
+        load.outcomes(archive, &team(), &outcomes(100)).await.unwrap();
+        load.commit().await.unwrap();
+        // Dropped: as if it was killed before its end.
+    }
+    assert!(column(&catalog, BLOBS).await.len() < 2);
+    // Meanwhile those who look for blobs see what is coming.
+    let (low, high) = (Digest::from_bytes([0; 32]), Digest::from_bytes([0xff; 32]));
+    let coming = catalog.blobs_between(archive, low, high).await.unwrap();
+    drop(catalog);
+    let (catalog, archive) = open(folder.path()).await;
+    assert_eq!(column(&catalog, BLOBS).await, whole);
+    assert_eq!(catalog.blobs_between(archive, low, high).await.unwrap(), coming);
+}
+
+#[tokio::test]
+async fn several_lines_of_one_attachment_in_one_batch_are_merged_in_their_order() {
+    let line = |number: usize, kind: OutcomeKind, generation: u64| OutcomeLine {
+        kind,
+        generation,
+        reason: Some(format!("{kind:?} {generation}")),
+        ..outcomes(number + 1).remove(number)
+    };
+    use OutcomeKind::{Archived, Erased, Failed};
+    let lines = [
+        line(0, Failed, 5),
+        line(1, Failed, 2),
+        line(0, Archived, 3),
+        line(1, Failed, 9),
+        line(0, Failed, 8),
+        line(2, Erased, 1),
+        line(1, Failed, 4),
+        line(2, Archived, 7),
+        line(0, Archived, 4),
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    let (catalog, archive) = open(folder.path()).await;
+    catalog.load_outcomes(archive, &team(), &lines).await.unwrap();
+    let merged = "SELECT attachment_id || ' ' || reason FROM attachments ORDER BY 1";
+    let expected = ["attachment-0 Archived 4", "attachment-1 Failed 9", "attachment-2 Erased 1"];
+    assert_eq!(column(&catalog, merged).await, expected);
+    catalog.load_outcomes(archive, &team(), &lines).await.unwrap();
+    assert_eq!(column(&catalog, merged).await, expected, "loaded twice, nothing changes");
+}
+
+#[tokio::test]
+async fn outcomes_are_merged_by_their_keys_and_not_by_a_walk_through_the_table() {
+    let folder = tempfile::tempdir().unwrap();
+    let (catalog, _) = open(folder.path()).await;
+    let mut connection = catalog.connection().await;
+    for rows in [1, 4, 256] {
+        let sql = merge_sql(&values(rows, LINE_COLUMNS));
+        let plan = sqlx::query(AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}")));
+        let plan = plan.fetch_all(&mut *connection).await.unwrap();
+        let steps: Vec<String> = plan.iter().map(|step| sqlx::Row::get(step, 3)).collect();
+        let table = |step: &&String| step.contains("old") || step.contains("attachments");
+        let table: Vec<&String> = steps.iter().filter(table).collect();
+        assert_eq!(table.len(), 2, "{steps:?}");
+        assert!(table.iter().all(|step| step.starts_with("SEARCH ")), "{steps:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_catalog_that_another_process_fills_is_left_alone() {
     let folder = tempfile::tempdir().unwrap();
     let (catalog, archive) = open(folder.path()).await;
