@@ -101,6 +101,8 @@ async fn pragmas(connection: &mut SqliteConnection, text: &'static str) -> Resul
 
 /// Makes what a bulk load left out. Doing it again changes nothing.
 async fn complete(connection: &mut SqliteConnection) -> Result<()> {
+    // A sort takes as much memory as the cache may, and beside it.
+    pragmas(connection, "PRAGMA cache_size = -16000").await?;
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(at("begin_complete"))?;
     sqlx::query(CITED).execute(&mut *transaction).await.map_err(at("cite_blobs"))?;
     // Before the indexes are there: one walk over the table and a sort beat a walk in the order of the contents.
@@ -124,7 +126,7 @@ pub(super) async fn mend(connection: &mut SqliteConnection, folder: &Path) -> Re
         return Ok(());
     }
     match lock(folder)? {
-        Some(_lock) => complete(connection).await,
+        Some(lock) => end(connection, lock).await,
         None => Ok(()),
     }
 }

@@ -110,12 +110,12 @@ fn a_load_that_is_killed_at_any_moment_is_gone_on_with_by_the_next_start() {
 fn two_that_fill_a_new_catalog_at_once_leave_it_whole() {
     let world = World::new();
     write_journal(&world);
-    let both = [world.start(world.command(&STATUS)), world.start(world.command(&STATUS))];
-    for process in both {
+    // Unlike `status`, a replay loads the journal although another does.
+    world.dump(&[]);
+    for process in [world.start_replay(), world.start_replay()] {
         let ended = process.wait();
         world.check(&ended);
         assert_eq!(ended.code(), Some(0), "{ended:?}");
-        assert_eq!(ended.json()["total"]["archived"], COUNT);
     }
     assert_whole(&world, &world.run(&STATUS).json());
 }
@@ -127,7 +127,8 @@ fn a_second_start_beside_a_fill_and_a_rebuild_after_it_leave_the_catalog_whole()
     let filler = world.start(world.command(&STATUS));
     until("it fills", || world.archive().join(".jellyjar/load.lock").exists());
     let beside = world.run(&STATUS);
-    assert_eq!(beside.json()["total"]["archived"], COUNT, "{beside:?}");
+    // It tells what is there so far.
+    assert_eq!(beside.code(), Some(0), "{beside:?}");
     assert_eq!(filler.wait().code(), Some(0));
     assert_whole(&world, &world.run(&STATUS).json());
     let rebuilt = world.run(&["rebuild", "--archive", "archive", "--json"]);
