@@ -1,14 +1,15 @@
 //! Taking in what payloads show: messages, their links, and a row for every attachment.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::RangeInclusive;
 
-use sqlx::sqlite::SqliteConnection;
+use sqlx::sqlite::{SqliteArguments, SqliteConnection, SqliteQueryResult};
 use sqlx::{AssertSqlSafe, Connection as _};
 use tokio::sync::MutexGuard;
 
 use super::rows::{PACKED_KEYS, chunks, values};
 use super::{Catalog, People, Result, State, TeamRow, at, json};
-use crate::model::{AttachmentId, AttachmentKey, MessageLine, Reject};
+use crate::model::{Attachment, AttachmentId, AttachmentKey, MessageLine, Reject};
 
 /// What the catalog holds of an attachment before it is taken in again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -318,6 +319,7 @@ pub(super) async fn insert(
     let generation = i64::try_from(generation).unwrap_or(i64::MAX);
     let skips = attachments.iter().filter(|attachment| attachment.skip_rule.is_some()).count();
     let mut changed = 0;
+    let mut attachment_rows: HashMap<AttachmentKey, i64> = HashMap::new();
     for chunk in chunks(&attachments) {
         let sql = format!(
             "-- name: ingest_attachments
@@ -338,12 +340,14 @@ pub(super) async fn insert(
                 .bind(attachment.skip_rule)
                 .bind(if attachment.skip_rule.is_some() { generation } else { 0 });
         }
-        let new = query.execute(&mut *connection).await.map_err(at("ingest_attachments"))?.rows_affected();
-        changed += new;
-        if usize::try_from(new).is_ok_and(|new| new < chunk.len()) {
-            changed += accept_skipped(connection, team, chunk, now).await?;
+        let done = query.execute(&mut *connection).await.map_err(at("ingest_attachments"))?;
+        changed += done.rows_affected();
+        match rows_of_new(&done, chunk.len()) {
+            Some(rows) => attachment_rows.extend(chunk.iter().map(|attachment| attachment.key).zip(rows)),
+            None => changed += accept_skipped(connection, team, chunk, now).await?,
         }
     }
+    let mut links = Vec::new();
     for chunk in chunks(messages) {
         let sql = format!(
             "-- name: ingest_messages
@@ -363,9 +367,23 @@ pub(super) async fn insert(
                 .bind(line.message.sent_at.as_deref())
                 .bind(line.conversation.as_ref().and_then(|conversation| conversation.id.as_deref()));
         }
-        query.execute(&mut *connection).await.map_err(at("ingest_messages"))?;
+        let done = query.execute(&mut *connection).await.map_err(at("ingest_messages"))?;
+        let mut rows = rows_of_new(&done, chunk.len()).into_iter().flatten();
+        for message in chunk {
+            let row = rows.next();
+            let attachments = message.line.attachments.iter().zip(&message.references).enumerate();
+            links.extend(attachments.map(|(place, (attachment, reference))| Link {
+                digest: &message.line_digest,
+                key: reference.key,
+                rows: row.zip(attachment_rows.get(&reference.key).copied()),
+                place,
+                attachment,
+            }));
+        }
     }
-    insert_links(connection, team, messages).await?;
+    let (new, other): (Vec<Link<'_>>, Vec<Link<'_>>) = links.into_iter().partition(|link| link.rows.is_some());
+    insert_new_links(connection, &new).await?;
+    insert_links(connection, team, &other).await?;
     Ok(Ingested { enqueued: changed.saturating_sub(u64::try_from(skips).unwrap_or(u64::MAX)) })
 }
 
@@ -422,38 +440,74 @@ fn distinct(messages: &[IngestMessage]) -> Vec<Reference<'_>> {
     attachments
 }
 
-async fn insert_links(connection: &mut SqliteConnection, team: TeamRow, messages: &[IngestMessage]) -> Result<()> {
-    let links: Vec<_> = messages
-        .iter()
-        .flat_map(|message| {
-            let attachments = message.line.attachments.iter().zip(&message.references).enumerate();
-            attachments.map(move |(place, (attachment, reference))| (message, place, attachment, reference.key))
-        })
-        .collect();
-    for chunk in chunks(&links) {
+/// The rows that a statement has inserted, in order, where all of its `count` were new: SQLite gives each the number after
+/// the highest.
+fn rows_of_new(done: &SqliteQueryResult, count: usize) -> Option<RangeInclusive<i64>> {
+    let count = i64::try_from(count).ok().filter(|count| u64::try_from(*count) == Ok(done.rows_affected()))?;
+    let last = done.last_insert_rowid();
+    Some(last - count + 1..=last)
+}
+
+/// An attachment of a message to link.
+#[derive(Debug, Clone, Copy)]
+struct Link<'a> {
+    digest: &'a [u8; 16],
+    key: AttachmentKey,
+    /// The rows of message and attachment, if both are new.
+    rows: Option<(i64, i64)>,
+    place: usize,
+    attachment: &'a Attachment,
+}
+
+/// Links of new messages, to new attachments: no row must be looked for.
+async fn insert_new_links(connection: &mut SqliteConnection, links: &[Link<'_>]) -> Result<()> {
+    for chunk in chunks(links) {
+        let sql = format!(
+            "-- name: ingest_new_links
+            INSERT OR FAIL INTO links (message_row, attachment_row, place, name, content_type, declared_size, inline)
+            VALUES {}",
+            values(chunk.len(), 7)
+        );
+        let mut query = sqlx::query(AssertSqlSafe(sql));
+        for link in chunk {
+            let (message, attachment) = link.rows.unzip();
+            query = bind_link(query.bind(message).bind(attachment), link);
+        }
+        query.execute(&mut *connection).await.map_err(at("ingest_new_links"))?;
+    }
+    Ok(())
+}
+
+async fn insert_links(connection: &mut SqliteConnection, team: TeamRow, links: &[Link<'_>]) -> Result<()> {
+    for chunk in chunks(links) {
         let sql = format!(
             "-- name: ingest_links
-            INSERT OR FAIL INTO links (message_row, place, attachment_row, name, content_type, declared_size, inline)
-            SELECT m.id, v.column2, a.id, v.column4, v.column5, v.column6, v.column7
+            INSERT OR FAIL INTO links (message_row, attachment_row, place, name, content_type, declared_size, inline)
+            SELECT m.id, a.id, v.column3, v.column4, v.column5, v.column6, v.column7
             FROM (SELECT ? AS team_id) shared CROSS JOIN (VALUES {}) v
             CROSS JOIN messages m ON m.team_id = shared.team_id AND m.line_digest = v.column1
-            CROSS JOIN attachments a ON a.team_id = shared.team_id AND a.key = v.column3
+            CROSS JOIN attachments a ON a.team_id = shared.team_id AND a.key = v.column2
             WHERE true
             ON CONFLICT (message_row, place) DO NOTHING",
             values(chunk.len(), 7)
         );
         let mut query = sqlx::query(AssertSqlSafe(sql)).bind(team.0);
-        for (message, place, attachment, key) in chunk {
-            query = query
-                .bind(&message.line_digest[..])
-                .bind(count_column(*place))
-                .bind(key.as_bytes().to_vec())
-                .bind(attachment.name.as_deref())
-                .bind(attachment.content_type.as_deref())
-                .bind(size_column(attachment.size_bytes))
-                .bind(attachment.inline);
+        for link in chunk {
+            query = bind_link(query.bind(&link.digest[..]).bind(link.key.as_bytes().to_vec()), link);
         }
         query.execute(&mut *connection).await.map_err(at("ingest_links"))?;
     }
     Ok(())
+}
+
+type Query = sqlx::query::Query<'static, sqlx::Sqlite, SqliteArguments>;
+
+/// The columns of a link that the message's line tells.
+fn bind_link(query: Query, link: &Link<'_>) -> Query {
+    query
+        .bind(count_column(link.place))
+        .bind(link.attachment.name.as_deref())
+        .bind(link.attachment.content_type.as_deref())
+        .bind(size_column(link.attachment.size_bytes))
+        .bind(link.attachment.inline)
 }

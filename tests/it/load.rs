@@ -59,7 +59,11 @@ fn assert_whole(world: &World, answer: &Value) {
     assert_eq!(answer["content"]["blobs"], contents, "{answer}");
     for (query, count) in [
         ("SELECT '' || count(*) FROM attachments WHERE state = 'archived' AND declared_size = 10", COUNT),
-        ("SELECT '' || count(*) FROM links l JOIN attachments a ON a.id = l.attachment_row", COUNT),
+        (
+            "SELECT '' || count(*) FROM links l JOIN attachments a ON a.id = l.attachment_row
+                JOIN messages m ON m.id = l.message_row WHERE substr(m.message_id, 2) = substr(a.attachment_id, 4)",
+            COUNT,
+        ),
         ("SELECT '' || count(*) FROM blobs WHERE state = 'writing' AND size_bytes = 10", contents),
         ("SELECT '' || count(DISTINCT a.sha256) FROM attachments a JOIN blobs b ON b.sha256 = a.sha256", contents),
         ("SELECT '' || attachments FROM state_totals WHERE state = 'archived'", COUNT),
