@@ -3,13 +3,16 @@
 use std::collections::{HashMap, HashSet};
 use std::ops::RangeInclusive;
 
-use sqlx::sqlite::{SqliteArguments, SqliteConnection, SqliteQueryResult};
+use sqlx::sqlite::{SqliteConnection, SqliteQueryResult};
 use sqlx::{AssertSqlSafe, Connection as _};
 use tokio::sync::MutexGuard;
 
+use self::links::Link;
 use super::rows::{PACKED_KEYS, chunks, values};
 use super::{Catalog, People, Result, State, TeamRow, at, json};
-use crate::model::{Attachment, AttachmentId, AttachmentKey, MessageLine, Reject};
+use crate::model::{AttachmentId, AttachmentKey, MessageLine, Reject};
+
+mod links;
 
 /// What the catalog holds of an attachment before it is taken in again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -381,9 +384,7 @@ pub(super) async fn insert(
             }));
         }
     }
-    let (new, other): (Vec<Link<'_>>, Vec<Link<'_>>) = links.into_iter().partition(|link| link.rows.is_some());
-    insert_new_links(connection, &new).await?;
-    insert_links(connection, team, &other).await?;
+    links::insert(connection, team, links).await?;
     Ok(Ingested { enqueued: changed.saturating_sub(u64::try_from(skips).unwrap_or(u64::MAX)) })
 }
 
@@ -446,68 +447,4 @@ fn rows_of_new(done: &SqliteQueryResult, count: usize) -> Option<RangeInclusive<
     let count = i64::try_from(count).ok().filter(|count| u64::try_from(*count) == Ok(done.rows_affected()))?;
     let last = done.last_insert_rowid();
     Some(last - count + 1..=last)
-}
-
-/// An attachment of a message to link.
-#[derive(Debug, Clone, Copy)]
-struct Link<'a> {
-    digest: &'a [u8; 16],
-    key: AttachmentKey,
-    /// The rows of message and attachment, if both are new.
-    rows: Option<(i64, i64)>,
-    place: usize,
-    attachment: &'a Attachment,
-}
-
-/// Links of new messages, to new attachments: no row must be looked for.
-async fn insert_new_links(connection: &mut SqliteConnection, links: &[Link<'_>]) -> Result<()> {
-    for chunk in chunks(links) {
-        let sql = format!(
-            "-- name: ingest_new_links
-            INSERT OR FAIL INTO links (message_row, attachment_row, place, name, content_type, declared_size, inline)
-            VALUES {}",
-            values(chunk.len(), 7)
-        );
-        let mut query = sqlx::query(AssertSqlSafe(sql));
-        for link in chunk {
-            let (message, attachment) = link.rows.unzip();
-            query = bind_link(query.bind(message).bind(attachment), link);
-        }
-        query.execute(&mut *connection).await.map_err(at("ingest_new_links"))?;
-    }
-    Ok(())
-}
-
-async fn insert_links(connection: &mut SqliteConnection, team: TeamRow, links: &[Link<'_>]) -> Result<()> {
-    for chunk in chunks(links) {
-        let sql = format!(
-            "-- name: ingest_links
-            INSERT OR FAIL INTO links (message_row, attachment_row, place, name, content_type, declared_size, inline)
-            SELECT m.id, a.id, v.column3, v.column4, v.column5, v.column6, v.column7
-            FROM (SELECT ? AS team_id) shared CROSS JOIN (VALUES {}) v
-            CROSS JOIN messages m ON m.team_id = shared.team_id AND m.line_digest = v.column1
-            CROSS JOIN attachments a ON a.team_id = shared.team_id AND a.key = v.column2
-            WHERE true
-            ON CONFLICT (message_row, place) DO NOTHING",
-            values(chunk.len(), 7)
-        );
-        let mut query = sqlx::query(AssertSqlSafe(sql)).bind(team.0);
-        for link in chunk {
-            query = bind_link(query.bind(&link.digest[..]).bind(link.key.as_bytes().to_vec()), link);
-        }
-        query.execute(&mut *connection).await.map_err(at("ingest_links"))?;
-    }
-    Ok(())
-}
-
-type Query = sqlx::query::Query<'static, sqlx::Sqlite, SqliteArguments>;
-
-/// The columns of a link that the message's line tells.
-fn bind_link(query: Query, link: &Link<'_>) -> Query {
-    query
-        .bind(count_column(link.place))
-        .bind(link.attachment.name.as_deref())
-        .bind(link.attachment.content_type.as_deref())
-        .bind(size_column(link.attachment.size_bytes))
-        .bind(link.attachment.inline)
 }
