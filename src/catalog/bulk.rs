@@ -77,12 +77,12 @@ pub(super) async fn begin(connection: &mut SqliteConnection, folder: &Path) -> R
     let Some(lock) = lock(folder)? else { return Ok(None) };
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(at("begin_bulk"))?;
     drop_triggers(&mut transaction).await?;
-    let drops: String = DEFERRED.iter().map(|(name, _)| format!("DROP INDEX IF EXISTS {name};")).collect();
-    sqlx::raw_sql(AssertSqlSafe(drops)).execute(&mut *transaction).await.map_err(at("drop_indexes"))?;
+    let drops: Vec<String> = DEFERRED.iter().map(|(name, _)| format!("DROP INDEX IF EXISTS {name};")).collect();
+    sqlx::raw_sql(AssertSqlSafe(drops.concat())).execute(&mut *transaction).await.map_err(at("drop_indexes"))?;
     transaction.commit().await.map_err(at("commit_bulk"))?;
     // Room for the pages of the indexes that are looked up meanwhile, at random; and a log that takes whole transactions
     // before it is copied.
-    pragmas(connection, "PRAGMA cache_size = -64000; PRAGMA wal_autocheckpoint = 65536;").await?;
+    pragmas(connection, "PRAGMA cache_size = -80000; PRAGMA wal_autocheckpoint = 65536;").await?;
     Ok(Some(lock))
 }
 
@@ -133,8 +133,8 @@ pub(super) async fn mend(connection: &mut SqliteConnection, folder: &Path) -> Re
 
 /// Drops the triggers that keep the totals, within a transaction that calls [`count_totals`], or holds [`BulkLock`].
 pub(super) async fn drop_triggers(connection: &mut SqliteConnection) -> Result<()> {
-    let drops: String = TRIGGERS.iter().map(|name| format!("DROP TRIGGER IF EXISTS {name};")).collect();
-    sqlx::raw_sql(AssertSqlSafe(drops)).execute(connection).await.map_err(at("drop_triggers"))?;
+    let drops: Vec<String> = TRIGGERS.iter().map(|name| format!("DROP TRIGGER IF EXISTS {name};")).collect();
+    sqlx::raw_sql(AssertSqlSafe(drops.concat())).execute(connection).await.map_err(at("drop_triggers"))?;
     Ok(())
 }
 
