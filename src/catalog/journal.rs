@@ -27,6 +27,7 @@ const FORGET: [(&str, &str); 6] = [
         "-- name: forget_attachments
         DELETE FROM attachments WHERE team_id IN (SELECT id FROM teams WHERE archive_id = $1)",
     ),
+    ("-- name: forget_all_texts\nDELETE FROM texts", "-- name: forget_texts\nDELETE FROM texts WHERE $1 IS NOT NULL"),
     ("-- name: forget_all_blobs\nDELETE FROM blobs", "-- name: forget_blobs\nDELETE FROM blobs WHERE archive_id = $1"),
     (
         "-- name: forget_all_segments\nDELETE FROM segments",
