@@ -82,7 +82,7 @@ pub(super) async fn begin(connection: &mut SqliteConnection, folder: &Path) -> R
     transaction.commit().await.map_err(at("commit_bulk"))?;
     // Room for the pages of the indexes that are looked up meanwhile, at random; and a log that takes whole transactions
     // before it is copied.
-    pragmas(connection, "PRAGMA cache_size = -80000; PRAGMA wal_autocheckpoint = 65536;").await?;
+    pragmas(connection, "PRAGMA cache_size = -64000; PRAGMA wal_autocheckpoint = 65536;").await?;
     Ok(Some(lock))
 }
 
