@@ -86,6 +86,26 @@ impl SpoolError {
     }
 }
 
+/// How much a spool holds in memory.
+#[derive(Debug, Clone, Copy)]
+pub struct SpoolMemory {
+    /// All downloads together, in bytes.
+    pub max_bytes: u64,
+    /// The largest one, in bytes.
+    pub threshold_bytes: u64,
+    /// Whether a download of known size waits for memory. Where what is stored goes over the network it never needs the
+    /// disk then, and downloads do not run ahead of it; in a folder, the disk is where it goes anyway.
+    pub waits: bool,
+}
+
+impl SpoolMemory {
+    /// As configured.
+    pub fn of(config: &SpoolConfig) -> Self {
+        let (max_bytes, threshold_bytes) = (config.max_memory_bytes, config.memory_threshold_bytes);
+        Self { max_bytes, threshold_bytes, waits: false }
+    }
+}
+
 /// The spool of one run. Cheap to clone; its folder goes, if it is empty, with the last clone.
 #[derive(Debug, Clone)]
 pub struct Spool(Arc<Inner>);
@@ -107,10 +127,10 @@ impl Drop for Inner {
 
 impl Spool {
     /// Opens a spool in `folder`, which is made if need be and belongs to this run alone. Blocks briefly.
-    pub fn open(folder: PathBuf, config: &SpoolConfig) -> Result<Self, SpoolError> {
+    pub fn open(folder: PathBuf, config: &SpoolConfig, memory: SpoolMemory) -> Result<Self, SpoolError> {
         std::fs::create_dir_all(&folder).map_err(|error| SpoolError::io("make the spool folder", &folder, &error))?;
-        let space = Arc::new(Space::new(folder.clone(), config));
-        let threshold_bytes = config.memory_threshold_bytes.min(config.max_memory_bytes);
+        let space = Arc::new(Space::new(folder.clone(), config, memory));
+        let threshold_bytes = memory.threshold_bytes.min(memory.max_bytes);
         Ok(Self(Arc::new(Inner { folder, threshold_bytes, space, next: AtomicU64::new(0) })))
     }
 

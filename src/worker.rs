@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::task::{Id, JoinHandle, JoinSet};
+use tokio::task::{Id, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
 use crate::catalog::{Catalog, CatalogError, Job, Lease, LeaseTicket, TeamRow};
@@ -96,6 +96,8 @@ pub struct Driver {
     pub teams: Vec<TeamRow>,
     /// A batch is closed when what is finished weighs this much, so that it does not crowd out what is in flight.
     pub batch_weight: u64,
+    /// So many batches are committed at once.
+    pub commits_at_once: usize,
 }
 
 /// A finished item waits at most this long for its batch to fill.
@@ -112,19 +114,20 @@ struct Progress<F, E> {
     finished_weight: u64,
     finished_tickets: Vec<LeaseTicket>,
     oldest_finished: Option<Instant>,
-    committing: Option<JoinHandle<Result<(), E>>>,
-    committing_tickets: Vec<LeaseTicket>,
+    committing: JoinSet<Result<(), E>>,
+    committing_tickets: HashMap<Id, Vec<LeaseTicket>>,
 }
 
 impl<F, E> Progress<F, E> {
     fn leases(&self) -> usize {
-        self.queue.len() + self.running.len() + self.finished.len() + self.committing_tickets.len()
+        let committing: usize = self.committing_tickets.values().map(Vec::len).sum();
+        self.queue.len() + self.running.len() + self.finished.len() + committing
     }
 
     fn all_tickets(&self) -> Vec<LeaseTicket> {
         let queued = self.queue.iter().map(Lease::ticket);
         let running = self.tickets.values().copied();
-        let finished = self.finished_tickets.iter().chain(&self.committing_tickets).copied();
+        let finished = self.finished_tickets.iter().chain(self.committing_tickets.values().flatten()).copied();
         queued.chain(running).chain(finished).collect()
     }
 }
@@ -157,15 +160,13 @@ impl Driver {
             finished_weight: 0,
             finished_tickets: Vec::new(),
             oldest_finished: None,
-            committing: None,
-            committing_tickets: Vec::new(),
+            committing: JoinSet::new(),
+            committing_tickets: HashMap::new(),
         };
         let outcome = self.steps(signals, &held_until, &work, &commit, weigh, &mut progress).await;
         // Whatever happened: what is still leased goes back, so that nobody waits for leases to expire.
         progress.running.abort_all();
-        if let Some(committing) = progress.committing.take() {
-            let _ = committing.await;
-        }
+        while progress.committing.join_next().await.is_some() {}
         let left = progress.all_tickets();
         if !left.is_empty() {
             let released = self.catalog.release(&left).await;
@@ -250,17 +251,23 @@ impl Driver {
             let lingered = progress.oldest_finished.is_some_and(|oldest| oldest.elapsed() >= LINGER);
             let full =
                 progress.finished.len() >= self.config.batch_size || progress.finished_weight >= self.batch_weight;
-            if progress.committing.is_none() && !progress.finished.is_empty() && (drained || lingered || full) {
+            // A second batch beside one that is on its way only when it is full: few large ones cost less.
+            let may_commit = match progress.committing.len() {
+                0 => drained || lingered || full,
+                others => full && others < self.commits_at_once,
+            };
+            if may_commit && !progress.finished.is_empty() {
                 let batch = std::mem::take(&mut progress.finished);
                 progress.finished_weight = 0;
-                progress.committing_tickets = std::mem::take(&mut progress.finished_tickets);
                 progress.oldest_finished = None;
-                progress.committing = Some(tokio::spawn(commit(batch)));
+                let tickets = std::mem::take(&mut progress.finished_tickets);
+                let task = progress.committing.spawn(commit(batch));
+                progress.committing_tickets.insert(task.id(), tickets);
             }
 
             // End.
             let idle = progress.leases() == 0;
-            if stopping && (idle || stop_by.is_some_and(|by| Instant::now() >= by && progress.committing.is_none())) {
+            if stopping && (idle || stop_by.is_some_and(|by| Instant::now() >= by && progress.committing.is_empty())) {
                 return Ok(Ended::Stopped);
             }
             let mut wake = Instant::now() + POLL;
@@ -275,7 +282,7 @@ impl Driver {
                 }
                 wake = wake.min(Instant::now() + Duration::from_millis(wait_ms.cast_unsigned()));
             }
-            if let (Some(oldest), None) = (progress.oldest_finished, &progress.committing) {
+            if let (Some(oldest), true) = (progress.oldest_finished, progress.committing.is_empty()) {
                 wake = wake.min(oldest + LINGER);
             }
             if let Some(by) = stop_by {
@@ -290,12 +297,13 @@ impl Driver {
                         Self::take_finished(joined, weigh, progress)?;
                     }
                 }
-                joined = wait_for(&mut progress.committing), if progress.committing.is_some() => {
-                    progress.committing = None;
+                Some(joined) = progress.committing.join_next_with_id(), if !progress.committing.is_empty() => {
                     ask = true;
                     match joined {
-                        Ok(Ok(())) => progress.committing_tickets.clear(),
-                        Ok(Err(error)) => return Err(DriveError::Commit(error)),
+                        Ok((id, Ok(()))) => {
+                            progress.committing_tickets.remove(&id);
+                        }
+                        Ok((_, Err(error))) => return Err(DriveError::Commit(error)),
                         Err(error) => return Err(DriveError::Task(error.to_string())),
                     }
                 }
@@ -338,13 +346,6 @@ impl Driver {
             }
         }
         Ok(earliest)
-    }
-}
-
-async fn wait_for<T>(task: &mut Option<JoinHandle<T>>) -> Result<T, tokio::task::JoinError> {
-    match task {
-        Some(task) => task.await,
-        None => std::future::pending().await,
     }
 }
 

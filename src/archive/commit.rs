@@ -58,7 +58,8 @@ fn add(counter: &AtomicU64, count: u64) {
     counter.fetch_add(count, Ordering::Relaxed);
 }
 
-/// Makes batches durable, one at a time.
+/// Makes batches durable. Several may be on their way at once, where the archive is a bucket: whoever finds a blob that
+/// another batch has begun to write reads what is there, or stores it too.
 #[derive(Debug)]
 pub struct Committer {
     /// The catalog.

@@ -87,7 +87,8 @@ impl Run {
             clock: session.clock.clone(),
             config: session.config.worker.clone(),
             teams: access.teams.keys().copied().collect(),
-            batch_weight: session.config.spool.max_memory_bytes / 2,
+            batch_weight: session.spool_memory().max_bytes / (session.commits_at_once() as u64 + 1),
+            commits_at_once: session.commits_at_once(),
         };
         let committer = Arc::new(Committer {
             catalog: Arc::clone(&session.catalog),

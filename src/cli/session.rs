@@ -17,7 +17,7 @@ use crate::http::{BaseUrl, HttpClients};
 use crate::ingest::{Intake, Team};
 use crate::jelly::{EgressWindow, JellyClient, Quota, QuotaLimits, QuotaState};
 use crate::model::{Location, TeamKey};
-use crate::spool::Spool;
+use crate::spool::{Spool, SpoolMemory};
 use crate::store::{Archive, JournalWriter, Place, Scratch};
 
 /// An archive that is open for a command.
@@ -89,6 +89,23 @@ impl Session {
             teams.insert(name.clone(), Team { row, key, filter });
         }
         Ok(Self { config, clock, archive, archive_row, catalog, journal, intake, teams, team_name })
+    }
+
+    /// How much is held in memory on its way to the archive: for a bucket whole objects of up to one part.
+    pub(super) fn spool_memory(&self) -> SpoolMemory {
+        let usual = SpoolMemory::of(&self.config.spool);
+        if self.archive.folder().is_some() {
+            return usual;
+        }
+        let bucket = &self.config.buckets.common;
+        let max_bytes = usual.max_bytes.max(bucket.max_upload_memory_bytes);
+        let threshold_bytes = usual.threshold_bytes.max(bucket.part_bytes.min(max_bytes / 4));
+        SpoolMemory { max_bytes, threshold_bytes, waits: true }
+    }
+
+    /// Batches that are made durable at once: a folder's share their syncs, a bucket's share nothing.
+    pub(super) fn commits_at_once(&self) -> usize {
+        if self.archive.folder().is_some() { 1 } else { self.config.buckets.common.concurrency.min(4) }
     }
 
     /// The archive and its catalog, for an audit.
@@ -296,7 +313,8 @@ impl Access {
         if aborted > 0 {
             tracing::info!(aborted, "uploads that were never finished are aborted");
         }
-        let spool = Spool::open(scratch.path().join("downloads"), &config.spool).context("cannot open the spool")?;
+        let downloads = scratch.path().join("downloads");
+        let spool = Spool::open(downloads, &config.spool, session.spool_memory()).context("cannot open the spool")?;
         let fetcher = Fetcher {
             clients,
             spool,

@@ -5,6 +5,7 @@ use crate::config::SpoolConfig;
 use crate::digest::Digest;
 use crate::http::BaseUrl;
 use crate::http::scripted::{Answer, Scripted, Then, answer};
+use crate::spool::SpoolMemory;
 
 const LINK: &str = "/bucket/key%2Fa?X-Amz-Signature=canary%252F+&n=%27x%27;y";
 const ETAG: &str = "ETag: \"v1\"";
@@ -29,7 +30,7 @@ async fn fixture(answers: Vec<Answer>) -> Fixture {
     let clients = HttpClients::new(&config, &BaseUrl::parse("http://127.0.0.1:1/api").unwrap()).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let limits = SpoolConfig { min_free_bytes: 0, memory_threshold_bytes: 64 << 10, ..SpoolConfig::default() };
-    let spool = Spool::open(folder.path().join("run"), &limits).unwrap();
+    let spool = Spool::open(folder.path().join("run"), &limits, SpoolMemory::of(&limits)).unwrap();
     Fixture { _folder: folder, spool, clients, config, server }
 }
 

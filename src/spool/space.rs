@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 
-use super::SpoolError;
+use super::{SpoolError, SpoolMemory};
 use crate::config::SpoolConfig;
 
 /// Disk space is handed out in pieces of this many bytes.
@@ -24,6 +24,8 @@ pub(super) struct Space {
     disk: Arc<Semaphore>,
     disk_units: u32,
     memory: Arc<Semaphore>,
+    /// Up to so many bytes a download of known size waits for memory, rather than go to the disk.
+    memory_waits_bytes: u64,
     /// Bytes that were reserved and are not on the disk yet.
     promised: AtomicU64,
 }
@@ -34,15 +36,16 @@ fn units(bytes: u64, unit: u64) -> u32 {
 }
 
 impl Space {
-    pub(super) fn new(folder: PathBuf, config: &SpoolConfig) -> Self {
+    pub(super) fn new(folder: PathBuf, config: &SpoolConfig, memory: SpoolMemory) -> Self {
         let disk_units = units(config.max_bytes.max(STEP), DISK_UNIT);
-        let memory_units = units(config.max_memory_bytes, MEMORY_UNIT);
+        let memory_units = units(memory.max_bytes, MEMORY_UNIT);
         Self {
             folder,
             min_free_bytes: config.min_free_bytes,
             disk: Arc::new(Semaphore::new(disk_units as usize)),
             disk_units,
             memory: Arc::new(Semaphore::new(memory_units as usize)),
+            memory_waits_bytes: if memory.waits { memory.threshold_bytes.min(memory.max_bytes) } else { 0 },
             promised: AtomicU64::new(0),
         }
     }
@@ -71,7 +74,14 @@ impl Space {
         let wanted = units(declared.unwrap_or(STEP).max(1), DISK_UNIT).min(self.disk_units);
         let permit =
             Arc::clone(&self.disk).acquire_many_owned(wanted).await.map_err(|_| SpoolError::Full { size_bytes: 0 })?;
-        let mut reservation = Reservation { space: Arc::clone(self), permit, unwritten: 0 };
+        let memory = match declared {
+            // Whoever holds memory waits for nothing but to be stored.
+            Some(bytes) if bytes > 0 && bytes <= self.memory_waits_bytes => {
+                Arc::clone(&self.memory).acquire_many_owned(units(bytes, MEMORY_UNIT)).await.ok()
+            }
+            _ => None,
+        };
+        let mut reservation = Reservation { space: Arc::clone(self), permit, unwritten: 0, memory };
         reservation.promise(u64::from(wanted) * DISK_UNIT);
         self.check_free()?;
         Ok(reservation)
@@ -100,12 +110,22 @@ pub struct Reservation {
     space: Arc<Space>,
     permit: OwnedSemaphorePermit,
     unwritten: u64,
+    /// Memory that was waited for.
+    memory: Option<OwnedSemaphorePermit>,
 }
 
 impl Reservation {
     fn promise(&mut self, bytes: u64) {
         self.unwritten += bytes;
         self.space.promised.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Memory for `bytes`: what was waited for, or what is there at once.
+    pub(super) fn take_memory(&mut self, bytes: u64) -> Option<OwnedSemaphorePermit> {
+        match self.memory.take() {
+            Some(held) if memory_bytes(&held) >= bytes => Some(held),
+            _ => self.space.try_memory(bytes),
+        }
     }
 
     fn keep_promise(&mut self, bytes: u64) {
@@ -166,7 +186,7 @@ mod tests {
     use super::*;
 
     fn space(config: &SpoolConfig) -> Arc<Space> {
-        Arc::new(Space::new(std::env::temp_dir(), config))
+        Arc::new(Space::new(std::env::temp_dir(), config, SpoolMemory::of(config)))
     }
 
     fn small() -> SpoolConfig {

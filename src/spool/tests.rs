@@ -6,7 +6,7 @@ use super::*;
 
 fn spool(config: &SpoolConfig) -> (tempfile::TempDir, Spool) {
     let folder = tempfile::tempdir().unwrap();
-    let spool = Spool::open(folder.path().join("spool/run"), config).unwrap();
+    let spool = Spool::open(folder.path().join("spool/run"), config, SpoolMemory::of(config)).unwrap();
     (folder, spool)
 }
 

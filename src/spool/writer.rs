@@ -91,11 +91,11 @@ impl Work {
 
 impl SpoolWriter {
     /// Opens a writer; `expected` decides between memory and file, `kinds` are computed beside the SHA-256.
-    pub(super) fn new(spool: Spool, reservation: Reservation, expected: Option<u64>, kinds: &[SumKind]) -> Self {
+    pub(super) fn new(spool: Spool, mut reservation: Reservation, expected: Option<u64>, kinds: &[SumKind]) -> Self {
         let hashes = Hashes::new(kinds);
         let threshold = spool.threshold_bytes();
         let first = expected.unwrap_or(FIRST_MEMORY_BYTES.min(threshold));
-        let memory = if first <= threshold { spool.space().try_memory(first) } else { None };
+        let memory = if first <= threshold { reservation.take_memory(first) } else { None };
         let sink = match memory {
             Some(permit) => {
                 // Bounded by the threshold.

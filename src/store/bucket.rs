@@ -58,6 +58,8 @@ pub(super) enum Created {
     Other,
 }
 
+/// So many parts of large objects are in memory at once.
+const PARTS_ADMITTED: u64 = 4;
 /// How often an unclear answer is settled by looking, before it counts as an error.
 const SETTLE_TRIES: u32 = 8;
 /// How often an object is deleted, if that fails for the moment.
@@ -101,7 +103,9 @@ impl Bucket {
     }
 
     fn with(location: BucketLocation, connection: Connection, settings: BucketSettings, clock: Clock) -> Self {
-        let memory = settings.common.max_upload_memory_bytes.max(settings.common.part_bytes);
+        // Whole objects come in memory that the spool accounts for.
+        let parts = settings.common.part_bytes * PARTS_ADMITTED;
+        let memory = settings.common.max_upload_memory_bytes.min(parts).max(settings.common.part_bytes);
         let admission_units =
             u32::try_from(memory.div_ceil(ADMISSION_UNIT)).unwrap_or(u32::MAX >> 4).min(u32::MAX >> 4);
         Self {
@@ -288,6 +292,17 @@ impl Bucket {
     /// then, of two that store at the same moment, the last one wins.
     pub(super) async fn put_if_absent(&self, key: &str, bytes: Bytes, purpose: Purpose) -> Result<Created> {
         let digest = Digest::of(&bytes);
+        self.put_known_if_absent(key, bytes, digest, purpose).await
+    }
+
+    /// Like [`Bucket::put_if_absent`], of bytes whose digest is known.
+    pub(super) async fn put_known_if_absent(
+        &self,
+        key: &str,
+        bytes: Bytes,
+        digest: Digest,
+        purpose: Purpose,
+    ) -> Result<Created> {
         let objects = self.objects_for(purpose)?;
         let mut tries = 0;
         loop {

@@ -93,14 +93,15 @@ impl Bucket {
         {
             return self.put_large(scratch, &key, purpose, file.file(), put).await;
         }
-        let _admitted = self.admit(put.size_bytes).await;
+        let _admitted;
         let bytes = match &put.bytes {
             SpooledBytes::Memory(bytes) => bytes.clone(),
             SpooledBytes::File(file) => {
+                _admitted = self.admit(put.size_bytes).await;
                 read_part(file.file(), 0, put.size_bytes).await.map_err(StoreError::io("read", file.path()))?
             }
         };
-        match self.put_if_absent(&key, bytes.clone(), purpose).await? {
+        match self.put_known_if_absent(&key, bytes.clone(), put.digest, purpose).await? {
             Created::New => Ok(Stored::New),
             Created::Same => Ok(Stored::AlreadyThere),
             Created::Other => {

@@ -10,7 +10,7 @@ use jellyjar::clock::Clock;
 use jellyjar::config::SpoolConfig;
 use jellyjar::digest::Digest;
 use jellyjar::model::{OutcomeKind, OutcomeLine, Stream, WriterId};
-use jellyjar::spool::Spool;
+use jellyjar::spool::{Spool, SpoolMemory};
 use jellyjar::store::{
     Archive, JournalWriter, Place, Put, SegmentReader, StoreError, Stored, blob_key, quarantine_key,
 };
@@ -91,7 +91,7 @@ impl Store {
     pub(crate) async fn spooled(&self, bytes: &[u8]) -> Put {
         let config = SpoolConfig { memory_threshold_bytes: 1_000, min_free_bytes: 0, ..SpoolConfig::default() };
         let folder = TempDir::new_in(self.scratch.path()).unwrap().keep();
-        let spool = Spool::open(folder, &config).unwrap();
+        let spool = Spool::open(folder, &config, SpoolMemory::of(&config)).unwrap();
         let reservation = spool.reserve(Some(bytes.len() as u64)).await.unwrap();
         let mut writer = spool.writer(reservation, Some(bytes.len() as u64), &[]);
         writer.write(bytes).await.unwrap();
