@@ -11,6 +11,7 @@ use std::sync::Arc;
 use serde_json::Map;
 
 use crate::catalog::{ArchiveRow, Catalog, CatalogError, IngestMessage, IngestReference, State, TakenTexts, TeamRow};
+use crate::catalog::{InboxPosition, Journaled};
 use crate::clock::Clock;
 use crate::digest::Digest;
 use crate::filter::{Filter, Verdict};
@@ -183,13 +184,28 @@ impl Intake {
 
     /// Takes in messages of `team`. When this returns, new messages and the skips that they bring are durable in the
     /// journal, in this order, and every attachment of them has its place. Taking a message in again changes nothing.
-    pub async fn take(&self, team: &Team, mut prepared: Prepared) -> Result<Taken, IngestError> {
+    pub async fn take(&self, team: &Team, prepared: Prepared) -> Result<Taken, IngestError> {
+        self.take_upto(team, prepared, None).await
+    }
+
+    /// Like [`Intake::take`], of what stands in the team's inbox up to `position`, which is kept with it.
+    pub async fn take_upto(
+        &self,
+        team: &Team,
+        mut prepared: Prepared,
+        position: Option<&InboxPosition>,
+    ) -> Result<Taken, IngestError> {
+        let writer_id = self.journal.writer_id().to_string();
+        let nothing =
+            Journaled { archive: self.archive_row, segments: &[], generation: 0, writer_id: &writer_id, position };
         let texts = std::mem::take(&mut prepared.texts);
         if prepared.digests.is_empty() {
+            self.catalog.ingest(team.row, &[], &nothing).await?;
             return Ok(Taken { enqueued: 0, texts });
         }
         let met = self.catalog.meet_lines(team.row, &prepared.digests).await?;
         if met.new.is_empty() && met.skipped.is_empty() {
+            self.catalog.ingest(team.row, &[], &nothing).await?;
             return Ok(Taken { enqueued: 0, texts });
         }
         let mut messages = prepared.unpack(team);
@@ -202,6 +218,7 @@ impl Intake {
         let revived: HashSet<usize> =
             met.skipped.iter().filter(|(line, place)| revives(*line, *place)).map(|(line, _)| *line).collect();
         if met.new.is_empty() && revived.is_empty() {
+            self.catalog.ingest(team.row, &[], &nothing).await?;
             return Ok(Taken { enqueued: 0, texts });
         }
         let new_lines: Vec<&MessageLine> = messages
@@ -231,11 +248,8 @@ impl Intake {
 
         let mut line = 0..;
         messages.retain(|_| line.next().is_some_and(|line| met.new.contains(&line) || revived.contains(&line)));
-        let writer_id = self.journal.writer_id().to_string();
-        let ingested = self.catalog.ingest(team.row, &messages, generation, &writer_id).await?;
-        for (key, digest) in segments {
-            self.catalog.remember_segment(self.archive_row, &key, digest).await?;
-        }
+        let journaled = Journaled { segments: &segments, generation, ..nothing };
+        let ingested = self.catalog.ingest(team.row, &messages, &journaled).await?;
         Ok(Taken { enqueued: ingested.enqueued, texts })
     }
 

@@ -9,7 +9,8 @@ use tokio::sync::MutexGuard;
 
 use self::links::Link;
 use super::rows::{PACKED_KEYS, chunks, values};
-use super::{Catalog, People, Result, State, TeamRow, at, json};
+use super::{ArchiveRow, Catalog, InboxPosition, People, Result, State, TeamRow, at, json};
+use crate::digest::Digest;
 use crate::model::{AttachmentId, AttachmentKey, MessageLine, Reject};
 
 mod links;
@@ -66,6 +67,29 @@ struct Reference<'a> {
 pub struct Ingested {
     /// Attachments that became pending, for display: one that another process took in meanwhile may be missing.
     pub enqueued: u64,
+}
+
+/// What is known of messages when they are taken in.
+#[derive(Debug, Clone, Copy)]
+pub struct Journaled<'a> {
+    /// The archive whose journal has their lines.
+    pub archive: ArchiveRow,
+    /// The segments in which the lines stand, with their digests.
+    pub segments: &'a [(String, Digest)],
+    /// The generation of their skips' outcome lines.
+    pub generation: u64,
+    /// Who wrote them.
+    pub writer_id: &'a str,
+    /// Up to where the team's inbox has been taken in with them, where they came from it.
+    pub position: Option<&'a InboxPosition>,
+}
+
+#[cfg(test)]
+impl<'a> Journaled<'a> {
+    /// In no segment that matters.
+    pub fn of(archive: ArchiveRow, generation: u64, writer_id: &'a str) -> Self {
+        Self { archive, segments: &[], generation, writer_id, position: None }
+    }
 }
 
 /// What the catalog knows of a batch of message lines.
@@ -237,20 +261,27 @@ impl Catalog {
 
     /// Takes in messages whose lines (and whose skips' outcome lines) are durable in the journal. New attachments
     /// become pending, or skipped where every reference to them is; a skipped one that is now accepted becomes
-    /// pending. All attachments of the messages count in this run's receipt.
+    /// pending. All attachments of the messages count in this run's receipt. With them, in the same transaction, goes what
+    /// else is known of them.
     pub async fn ingest(
         &self,
         team: TeamRow,
         messages: &[IngestMessage],
-        generation: u64,
-        writer_id: &str,
+        journaled: &Journaled<'_>,
     ) -> Result<Ingested> {
-        if messages.is_empty() {
+        if messages.is_empty() && journaled.position.is_none() {
             return Ok(Ingested::default());
         }
         let now = self.clock.now_ms();
         let mut connection = self.seen_connection().await?;
         let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(at("begin_ingest"))?;
+        let Journaled { archive, segments, generation, writer_id, position } = *journaled;
+        for (key, digest) in segments {
+            super::journal::remember_segment(&mut transaction, archive, key, *digest).await?;
+        }
+        if let Some(position) = position {
+            super::inbox::keep_position(&mut transaction, team, position).await?;
+        }
         let keys: HashSet<AttachmentKey> =
             messages.iter().flat_map(|message| &message.references).map(|reference| reference.key).collect();
         let keys: Vec<AttachmentKey> = keys.into_iter().collect();

@@ -49,10 +49,10 @@ pub struct LoadedSegment {
 /// Columns of an attachment named by a skip that the journal does not hold yet.
 pub type UnjournaledSkip = (i64, AttachmentId, String);
 
-/// Notes that a segment has been loaded or written.
 /// `segments.superseded` of a segment that was replaced before it was loaded.
 const REPLACED_UNREAD: i64 = 2;
 
+/// Notes that a segment has been loaded or written.
 pub(super) async fn remember_segment(
     connection: &mut SqliteConnection,
     archive: ArchiveRow,

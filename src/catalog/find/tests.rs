@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::catalog::Journaled;
 use crate::catalog::{IngestMessage, IngestReference};
 use crate::clock::Clock;
 use crate::model::{Attachment, AttachmentId, Conversation, Message, MessageLine, TeamKey};
@@ -82,7 +83,7 @@ impl World {
             };
             let line = MessageLine::new(self.key.clone(), jiff::Timestamp::UNIX_EPOCH, message);
             let message = IngestMessage { line_digest: digest, line, references: vec![reference] };
-            self.catalog.ingest(self.team, &[message], 1, "w").await.unwrap();
+            self.catalog.ingest(self.team, &[message], &Journaled::of(self.archive, 1, "w")).await.unwrap();
         }
     }
 

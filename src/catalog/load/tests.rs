@@ -3,6 +3,7 @@ use std::path::Path;
 use serde_json::Map;
 
 use super::*;
+use crate::catalog::Journaled;
 use crate::catalog::{IngestReference, StateTotals, TeamTotals};
 use crate::clock::Clock;
 use crate::model::{Attachment, AttachmentId, Conversation, FORMAT_VERSION, Message, MessageLine, TeamKey, WriterId};
@@ -276,10 +277,10 @@ async fn totals_follow_every_change_of_state() {
     assert_eq!(catalog.requeue(&failed).await.unwrap(), 7);
     assert_totals_are_right(&catalog).await;
     let skipped: Vec<IngestMessage> = (100..120).map(|number| message(number, Some("inline"))).collect();
-    catalog.ingest(row, &skipped, 99, "w").await.unwrap();
+    catalog.ingest(row, &skipped, &Journaled::of(archive, 99, "w")).await.unwrap();
     assert_totals_are_right(&catalog).await;
     let accepted: Vec<IngestMessage> = (105..110).map(|number| message(number, None)).collect();
-    catalog.ingest(row, &accepted, 99, "w").await.unwrap();
+    catalog.ingest(row, &accepted, &Journaled::of(archive, 99, "w")).await.unwrap();
     assert_totals_are_right(&catalog).await;
     // One of two that share a content is erased, then the other; and one gets other bytes.
     for (number, kind, generation) in [(2, OutcomeKind::Erased, 200), (1, OutcomeKind::Erased, 201)] {

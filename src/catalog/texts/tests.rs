@@ -1,6 +1,7 @@
 use std::path::Path;
 
 use super::*;
+use crate::catalog::Journaled;
 use crate::catalog::{ArchiveRow, IngestMessage, IngestReference};
 use crate::clock::Clock;
 use crate::model::{Attachment, Message, MessageLine, OutcomeKind, OutcomeLine, TeamKey, WriterId};
@@ -55,7 +56,7 @@ impl Fixture {
         let archive = catalog.bind_archive("uuid", "here").await.unwrap();
         let team = catalog.bind_team(archive, &key()).await.unwrap();
         let messages = [message(1, &[1, 2]), message(2, &[3, 103])];
-        catalog.ingest(team, &messages, 1, "w").await.unwrap();
+        catalog.ingest(team, &messages, &Journaled::of(archive, 1, "w")).await.unwrap();
         drop(catalog);
         // Another run, which has seen nothing.
         let catalog = Catalog::open(folder, Clock::system()).await.unwrap();
