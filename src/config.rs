@@ -7,6 +7,7 @@ mod credentials;
 mod environment;
 mod error;
 mod file;
+mod inbox;
 mod load;
 mod origin;
 mod token;
@@ -23,6 +24,7 @@ pub use bucket::{
 };
 pub use environment::{Environment, VARIABLES};
 pub use error::ConfigError;
+pub use inbox::InboxConfig;
 pub use load::{DEFAULT_TEAM, Loaded, Overrides, load};
 pub use origin::{Origin, Sources};
 
@@ -50,6 +52,8 @@ pub struct Config {
     pub retry: RetryConfig,
     /// The space downloads may take before they are stored.
     pub spool: SpoolConfig,
+    /// The inbox of accepted webhooks.
+    pub inbox: InboxConfig,
     /// How buckets are reached.
     pub buckets: BucketSettings,
     /// How payloads are read.

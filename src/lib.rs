@@ -1,8 +1,8 @@
 //! jellyjar archives every email attachment of a Jelly team into a bucket or folder that the team owns.
 //!
 //! The modules have one order, and a file imports only what stands to the left:
-//! `model digest secret clock < config filter < catalog < http < jelly < spool < fetch < store < source < ingest <
-//! archive < audit < worker < cli`. `sim`, the simulated Jelly, imports `digest` and `clock` alone.
+//! `model digest secret clock < config filter < catalog < http < jelly < spool < fetch < store < source < inbox <
+//! ingest < archive < audit < worker < cli`. `sim`, the simulated Jelly, imports `digest` and `clock` alone.
 
 // The store suite of tests/it runs in here, too, and names things as it does there.
 #[cfg(test)]
@@ -18,6 +18,7 @@ pub mod digest;
 pub mod fetch;
 pub mod filter;
 pub mod http;
+pub mod inbox;
 pub mod ingest;
 pub mod jelly;
 pub mod model;

@@ -10,8 +10,8 @@ use serde::Deserialize;
 use toml::de::{DeTable, DeValue};
 
 use super::{
-    ApiConfig, AzureConfig, BucketConfig, ConfigError, FilterConfig, GcsConfig, HttpConfig, QuotaConfig, RetryConfig,
-    S3Config, SourceConfig, SpoolConfig, WorkerConfig, token, values,
+    ApiConfig, AzureConfig, BucketConfig, ConfigError, FilterConfig, GcsConfig, HttpConfig, InboxConfig, QuotaConfig,
+    RetryConfig, S3Config, SourceConfig, SpoolConfig, WorkerConfig, token, values,
 };
 use crate::model::Location;
 use crate::secret::Secret;
@@ -33,6 +33,7 @@ pub(super) struct ConfigFile {
     pub(super) worker: WorkerConfig,
     pub(super) retry: RetryConfig,
     pub(super) spool: SpoolConfig,
+    pub(super) inbox: InboxConfig,
     pub(super) bucket: BucketConfig,
     pub(super) s3: S3Config,
     pub(super) gcs: GcsConfig,

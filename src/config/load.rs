@@ -125,6 +125,8 @@ impl Loaded {
         resolve("http.ca_file", config.http.ca_file.as_mut())?;
         config.spool = file.spool;
         resolve("spool.folder", config.spool.folder.as_mut())?;
+        config.inbox = file.inbox;
+        resolve("inbox.folder", config.inbox.folder.as_mut())?;
         for (name, team) in &mut teams {
             resolve(&format!("teams.{name}.archive"), team.archive.as_mut().and_then(Location::folder_mut))?;
             resolve(&format!("teams.{name}.token_file"), team.token_file.as_mut())?;

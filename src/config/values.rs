@@ -175,6 +175,22 @@ pub(super) fn count<'de, const LEAST: u64, const MOST: u64, T: TryFrom<u64>, D: 
     })
 }
 
+/// Reads a share of a whole: a number from 0 to 1.
+pub(super) fn share<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    read(deserializer, |value| {
+        let share = match value {
+            Value::Float(share) => *share,
+            Value::Integer(0) => 0.0,
+            Value::Integer(1) => 1.0,
+            Value::Integer(number) => return Err(format!("{number} is out of bounds; write a share, 0.0 to 1.0")),
+            other => return Err(format!("a share is a number from 0.0 to 1.0, not {}", kind(other))),
+        };
+        // What is not a number fails this, too.
+        let within = (0.0..=1.0).contains(&share);
+        within.then_some(share).ok_or_else(|| format!("{share} is out of bounds; write a share, 0.0 to 1.0"))
+    })
+}
+
 /// Reads a whole number that may be left out.
 pub(super) fn optional_count<'de, const LEAST: u64, const MOST: u64, D: Deserializer<'de>>(
     deserializer: D,

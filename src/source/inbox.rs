@@ -1,11 +1,8 @@
 //! The inbox record (v1): one accepted webhook body as one line. The one place that knows its format.
 //!
 //! `{"v":1,"team":…,"received_at":…,"source":…,"body":…,"crc":"xxxxxxxx"}`: `body` is the body as a string, or
-//! `body_base64` its base64 where it is no UTF-8; `crc` is the last field, CRC32C (RFC 3720) over all bytes of the line
+//! `body_base64` its base64 where it is no UTF-8 or base64 is shorter (which bounds a line's length); `crc` is the last field, CRC32C (RFC 3720) over all bytes of the line
 //! before `,"crc":`, in eight lowercase hexadecimal digits.
-
-use std::borrow::Cow;
-use std::fmt::Write as _;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -15,25 +12,59 @@ use super::fields::{Key, Object};
 
 /// The version that is written, and the newest that is read.
 const VERSION: u64 = 1;
+/// What stands before the checksum.
+const CRC: &str = r#","crc":"#;
 const KEYS: &[Key] = &[Key::V, Key::Team, Key::ReceivedAt, Key::Body, Key::BodyBase64, Key::Crc];
 
 /// Makes the line of one accepted body, line break included. `source` says where it came from (`webhook`).
 pub fn inbox_line(team: &str, received_at: jiff::Timestamp, source: &str, body: &[u8]) -> Vec<u8> {
-    let quote = |text: &str| serde_json::Value::from(text).to_string();
-    let (key, body) = match std::str::from_utf8(body) {
-        Ok(text) => ("body", Cow::Borrowed(text)),
-        Err(_) => ("body_base64", Cow::Owned(STANDARD.encode(body))),
+    let mut line = Vec::with_capacity(inbox_line_bound(team, source, body.len()));
+    let quoted = |line: &mut Vec<u8>, text: &str| {
+        serde_json::to_writer(line, text).expect("writing a text as JSON into memory cannot fail");
     };
-    let mut line = format!(
-        r#"{{"v":{VERSION},"team":{},"received_at":"{received_at}","source":{},"{key}":{}"#,
-        quote(team),
-        quote(source),
-        quote(&body),
-    );
-    let crc = crc32c(line.as_bytes());
-    let _infallible = write!(line, r#","crc":"{crc:08x}"}}"#);
-    line.push('\n');
-    line.into_bytes()
+    line.extend_from_slice(format!(r#"{{"v":{VERSION},"team":"#).as_bytes());
+    quoted(&mut line, team);
+    line.extend_from_slice(format!(r#","received_at":"{received_at}","source":"#).as_bytes());
+    quoted(&mut line, source);
+    match std::str::from_utf8(body).ok().filter(|text| quoted_length(text) <= base64_length(text.len())) {
+        Some(text) => {
+            line.extend_from_slice(br#","body":"#);
+            quoted(&mut line, text);
+        }
+        None => {
+            line.extend_from_slice(br#","body_base64":""#);
+            let start = line.len();
+            line.resize(start + base64_length(body.len()), 0);
+            let encoded = STANDARD.encode_slice(body, &mut line[start..]);
+            line.truncate(start + encoded.expect("room was made for the whole text"));
+            line.push(b'"');
+        }
+    }
+    let crc = crc32c(&line);
+    line.extend_from_slice(format!("{CRC}\"{crc:08x}\"}}\n").as_bytes());
+    line
+}
+
+/// The most bytes that [`inbox_line`] makes of a body of `body_bytes`.
+pub fn inbox_line_bound(team: &str, source: &str, body_bytes: usize) -> usize {
+    // The rest: names of fields, a time, a checksum. An escape makes at most 6 bytes of one.
+    let rest = 192 + 6 * (team.len() + source.len());
+    base64_length(body_bytes).saturating_add(rest)
+}
+
+/// The length of a text as a JSON string, without its quotes.
+fn quoted_length(text: &str) -> usize {
+    let escape = |byte: u8| match byte {
+        b'"' | b'\\' | 0x08 | 0x09 | 0x0a | 0x0c | 0x0d => 1,
+        0..0x20 => 5,
+        _ => 0,
+    };
+    text.bytes().fold(text.len(), |length, byte| length.saturating_add(escape(byte)))
+}
+
+/// The length of the base64 of so many bytes.
+fn base64_length(bytes: usize) -> usize {
+    bytes.div_ceil(3).saturating_mul(4)
 }
 
 /// What a record carries.
@@ -82,7 +113,7 @@ fn verify(record: &Object<'_>) -> Result<(), String> {
         return Ok(());
     }
     let line = record.value().text();
-    let Some((covered, rest)) = line.rsplit_once(r#","crc":"#) else { return Ok(()) };
+    let Some((covered, rest)) = line.rsplit_once(CRC) else { return Ok(()) };
     let Some(crc) = rest.strip_suffix('}').map(str::trim_ascii) else { return Ok(()) };
     let is_last = crc.len() <= 16 && !crc.contains([',', ':', '{', '}']);
     if is_last && crc != format!("\"{:08x}\"", crc32c(covered.as_bytes())) {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// The modules from left to right. Those of the first group are one ground to stand on and may import each other; in
 /// other groups, too, a module imports what stands to its left.
-const ORDER: [&[&str]; 18] = [
+const ORDER: [&[&str]; 19] = [
     &["model", "digest", "secret", "clock"],
     &["config", "filter", "metrics"],
     &["catalog"],
@@ -15,6 +15,7 @@ const ORDER: [&[&str]; 18] = [
     &["fetch"],
     &["store"],
     &["source"],
+    &["inbox"],
     &["ingest"],
     &["archive"],
     &["audit"],

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use serde_json::{Map, Value, json};
 
-use crate::config::{BucketSettings, Config, FilterConfig, InlinePolicy, Loaded, ObjectLockMode, ReadBack, values};
+use crate::config::{
+    BucketSettings, Config, FilterConfig, InboxConfig, InlinePolicy, Loaded, ObjectLockMode, ReadBack, values,
+};
 use crate::model::{Direction, Location};
 
 /// The settings by dotted key, in the order of the reference file; `null` where nothing is set.
@@ -25,6 +27,7 @@ fn settings(config: &Config) -> Vec<(String, Value)> {
         worker,
         retry,
         spool,
+        inbox,
         source,
         filter,
         teams,
@@ -60,6 +63,7 @@ fn settings(config: &Config) -> Vec<(String, Value)> {
         ("spool.allow_tmpfs".into(), json!(spool.allow_tmpfs)),
         ("source.max_payload_bytes".into(), size(source.max_payload_bytes as u64)),
     ];
+    push_inbox(&mut all, inbox);
     push_buckets(&mut all, buckets);
     push_filter(&mut all, "filter", filter);
     for (name, team) in teams {
@@ -75,6 +79,35 @@ fn settings(config: &Config) -> Vec<(String, Value)> {
         }
     }
     all
+}
+
+fn push_inbox(all: &mut Vec<(String, Value)>, inbox: &InboxConfig) {
+    let InboxConfig {
+        folder,
+        allow_tmpfs,
+        max_bytes,
+        min_free_bytes,
+        alarm,
+        segment_bytes,
+        segment_age,
+        max_waiting_bytes,
+        max_waiting,
+        write_timeout,
+    } = inbox;
+    for (key, value) in [
+        ("folder", json!(folder.as_ref().map(|folder| folder.display().to_string()))),
+        ("allow_tmpfs", json!(allow_tmpfs)),
+        ("max_size", json!(values::format_size(*max_bytes))),
+        ("min_free", json!(values::format_size(*min_free_bytes))),
+        ("alarm", json!(alarm)),
+        ("segment_size", json!(values::format_size(*segment_bytes))),
+        ("segment_age", json!(values::format_duration(*segment_age))),
+        ("max_waiting_size", json!(values::format_size(*max_waiting_bytes))),
+        ("max_waiting", json!(max_waiting)),
+        ("write_timeout", json!(values::format_duration(*write_timeout))),
+    ] {
+        all.push((format!("inbox.{key}"), value));
+    }
 }
 
 fn push_buckets(all: &mut Vec<(String, Value)>, buckets: &BucketSettings) {

@@ -1,0 +1,182 @@
+//! The inbox: accepted webhooks, durable, until they are archived. It needs neither catalog nor archive nor Jelly to be
+//! up, as Jelly never sends a webhook twice. Knows what an inbox record is, not what a body means.
+//!
+//! Each team has a folder of segments, files of lines (`source::inbox_line`), and a writer of its own, so that none waits
+//! for another: `writer` makes records durable many at once, `team` knows what waits and what is there, `segment` names,
+//! finds and removes files, `reader` reads them in order, `space` keeps the bounds, `status` tells.
+
+mod error;
+mod reader;
+mod segment;
+mod space;
+mod status;
+mod team;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rustix::fs::{FlockOperation, flock};
+use tokio::sync::watch;
+
+pub use error::{AppendError, OpenError, ReadError};
+pub use reader::{Batch, Reader};
+pub use segment::{ClosedSegment, Position, SegmentId};
+pub use status::{InboxStatus, TeamStatus};
+
+use crate::clock::Clock;
+use crate::config::InboxConfig;
+use crate::model::TeamKey;
+use crate::spool::Spool;
+use space::Space;
+use team::{Common, Team};
+
+/// The inboxes of all teams. Cheap to clone. When the last clone is dropped, what waits is written still, but nobody
+/// waits for that; [`Inboxes::close`] does.
+#[derive(Debug, Clone)]
+pub struct Inboxes(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    common: Arc<Common>,
+    teams: BTreeMap<String, Arc<Team>>,
+    /// Folders of teams that are not configured any more, and are not looked after.
+    strangers: Vec<PathBuf>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.teams.values().for_each(|team| team.stop());
+    }
+}
+
+impl Inboxes {
+    /// Opens the inboxes of `teams` in `folder`, which is made if need be, and takes its lock. Blocks.
+    pub fn open(config: &InboxConfig, folder: &Path, teams: &[String], clock: Clock) -> Result<Self, OpenError> {
+        let folder = std::path::absolute(folder).map_err(OpenError::io("find", folder))?;
+        segment::make_folder(&folder).map_err(OpenError::io("make the folder", &folder))?;
+        if !config.allow_tmpfs && Spool::is_in_memory(&folder) {
+            return Err(OpenError::InMemory(folder));
+        }
+        let lock = lock(&folder)?;
+        let teams: BTreeSet<&String> = teams.iter().collect();
+        let space = Arc::new(Space::new(config, teams.len()));
+        let common = Arc::new(Common { config: config.clone(), folder, clock, space, _lock: lock });
+        let mut opened = BTreeMap::new();
+        for (index, name) in teams.into_iter().enumerate() {
+            // Such a name cannot lead out of the folder, nor be that of the lock.
+            name.parse::<TeamKey>().map_err(|_| OpenError::TeamName(name.clone()))?;
+            opened.insert(name.clone(), Arc::new(Team::open(name, index, &common)?));
+        }
+        let strangers = strangers(&common.folder, &opened)?;
+        Ok(Self(Arc::new(Inner { common, teams: opened, strangers })))
+    }
+
+    /// Where they are.
+    pub fn folder(&self) -> &Path {
+        &self.0.common.folder
+    }
+
+    /// Adds a webhook's body to a team's inbox; it is durable when this returns `Ok`. `source` says where it came from
+    /// (`webhook`). Bodies that are given one after the other are read in that order. If this is dropped, the record may
+    /// be written or not.
+    pub async fn append(&self, team: &str, source: &str, body: Bytes) -> Result<(), AppendError> {
+        let known = self.0.teams.get(team).ok_or_else(|| AppendError::UnknownTeam(team.to_owned()))?;
+        known.append(source, body).await
+    }
+
+    /// Reads a team's inbox behind `from`, or from its beginning.
+    pub fn reader(&self, team: &str, from: Option<Position>) -> Result<Reader, ReadError> {
+        Ok(Reader::new(Arc::clone(self.team(team)?), from))
+    }
+
+    /// Notes what of a team's inbox has been taken over for good. It only serves [`Inboxes::status`] and
+    /// [`Inboxes::finished`]; keeping the position over a restart is the caller's.
+    pub fn consumed(&self, team: &str, upto: Position) -> Result<(), ReadError> {
+        self.team(team)?.state().consumed = Some(upto);
+        Ok(())
+    }
+
+    /// The segments of a team that get no more records, in order.
+    pub fn segments(&self, team: &str) -> Result<Vec<ClosedSegment>, ReadError> {
+        Ok(self.team(team)?.closed())
+    }
+
+    /// Those of [`Inboxes::segments`] that have been taken over to their end, as [`Inboxes::consumed`] tells: what may be
+    /// removed once it is copied.
+    pub fn finished(&self, team: &str) -> Result<Vec<ClosedSegment>, ReadError> {
+        let team = self.team(team)?;
+        let consumed = team.state().consumed;
+        let end = |segment: &ClosedSegment| Position { segment: segment.id, offset: segment.bytes };
+        Ok(team.closed().into_iter().filter(|segment| consumed.is_some_and(|upto| end(segment) <= upto)).collect())
+    }
+
+    /// Tells of every change of a team's inbox: new durable records, a segment that was closed.
+    pub fn changes(&self, team: &str) -> Result<watch::Receiver<u64>, ReadError> {
+        Ok(self.team(team)?.changes())
+    }
+
+    /// Removes a closed segment. One that is not there is no error. Blocks.
+    pub fn remove(&self, team: &str, segment: SegmentId) -> Result<(), ReadError> {
+        self.team(team)?.remove(segment)
+    }
+
+    /// Has the writers look at once whether segments are to be closed for their age, and whether what has failed works
+    /// again. They do so by themselves, too.
+    pub fn check(&self) {
+        self.0.teams.values().for_each(|team| team.poke());
+    }
+
+    /// Refuses further records, and waits until those that wait are answered. All segments are closed then. The lock
+    /// ends with the last clone.
+    pub async fn close(&self) {
+        self.0.teams.values().for_each(|team| team.stop());
+        for team in self.0.teams.values() {
+            team.stopped().await;
+        }
+    }
+
+    fn team(&self, name: &str) -> Result<&Arc<Team>, ReadError> {
+        self.0.teams.get(name).ok_or_else(|| ReadError::UnknownTeam(name.to_owned()))
+    }
+}
+
+/// Takes the right to a folder, which one process has at a time. It ends with the file, or the process.
+fn lock(folder: &Path) -> Result<File, OpenError> {
+    let path = folder.join(".lock");
+    let file = File::options().create(true).truncate(false).write(true).open(&path);
+    let file = file.map_err(OpenError::io("open", &path))?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(error) if error == rustix::io::Errno::WOULDBLOCK => Err(OpenError::Locked(folder.to_owned())),
+        Err(error) => Err(OpenError::io("lock", &path)(error.into())),
+    }
+}
+
+/// Folders with segments that belong to none of the teams.
+fn strangers(folder: &Path, teams: &BTreeMap<String, Arc<Team>>) -> Result<Vec<PathBuf>, OpenError> {
+    let failed = || OpenError::io("look into the folder", folder);
+    let mut strangers = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(failed())? {
+        let entry = entry.map_err(failed())?;
+        let known = entry.file_name().to_str().is_some_and(|name| teams.contains_key(name));
+        if !known && entry.file_type().map_err(failed())?.is_dir() {
+            let path = entry.path();
+            if segment::has_segments(&path) {
+                tracing::warn!(
+                    "the inbox folder {} belongs to no configured team; what is in it is not archived",
+                    path.display()
+                );
+                strangers.push(path);
+            }
+        }
+    }
+    strangers.sort_unstable();
+    Ok(strangers)
+}

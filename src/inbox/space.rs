@@ -1,0 +1,199 @@
+//! Admission: how much the inbox may hold, on disk and waiting in memory; and how much of it one team may.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::AppendError;
+use crate::config::{InboxConfig, values};
+
+/// The bounds, and what is taken of them.
+#[derive(Debug)]
+pub(super) struct Space {
+    max_bytes: u64,
+    max_waiting_bytes: u64,
+    max_waiting: usize,
+    used: Mutex<Used>,
+}
+
+#[derive(Debug)]
+struct Used {
+    total: Use,
+    teams: Vec<Use>,
+}
+
+/// What is taken, by all or by one.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Use {
+    /// On disk, or promised to be.
+    pub(super) disk_bytes: u64,
+    /// Of that, what waits to be written, in memory.
+    pub(super) waiting_bytes: u64,
+    /// How many records that are.
+    pub(super) waiting: usize,
+}
+
+impl Space {
+    pub(super) fn new(config: &InboxConfig, teams: usize) -> Self {
+        Self {
+            max_bytes: config.max_bytes,
+            max_waiting_bytes: config.max_waiting_bytes,
+            max_waiting: config.max_waiting,
+            used: Mutex::new(Used { total: Use::default(), teams: vec![Use::default(); teams] }),
+        }
+    }
+
+    fn used(&self) -> MutexGuard<'_, Used> {
+        // Sums are changed in one go, so that a panic elsewhere leaves them right.
+        self.used.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What all teams take, and what one does.
+    pub(super) fn usage(&self, team: usize) -> (Use, Use) {
+        let used = self.used();
+        (used.total, used.teams[team])
+    }
+
+    /// What all teams take.
+    pub(super) fn total(&self) -> Use {
+        self.used().total
+    }
+
+    /// What one team may take on disk, in bytes: half, unless it is alone.
+    pub(super) fn team_max_bytes(&self) -> u64 {
+        if self.used().teams.len() > 1 { self.max_bytes / 2 } else { self.max_bytes }
+    }
+
+    /// Takes room for a record of at most `bytes`.
+    pub(super) fn admit(self: &Arc<Self>, team: usize, bytes: u64) -> Result<Admission, AppendError> {
+        let team_max_bytes = self.team_max_bytes();
+        let mut used = self.used();
+        let (total, own) = (used.total, used.teams[team]);
+        let share = if used.teams.len() > 1 { 2 } else { 1 };
+        for (disk_bytes, limit, whose) in
+            [(total.disk_bytes, self.max_bytes, "may take"), (own.disk_bytes, team_max_bytes, "may take for one team")]
+        {
+            if disk_bytes.saturating_add(bytes) > limit {
+                let limit = values::format_size(limit);
+                return Err(AppendError::Full(format!(
+                    "the inbox is full: it has reached the {limit} that it {whose} (inbox.max_size)"
+                )));
+            }
+        }
+        let (most_bytes, most) = (self.max_waiting_bytes, self.max_waiting);
+        for (taken, most_bytes, most) in
+            [(total, most_bytes, most), (own, most_bytes / share, most.div_ceil(usize::try_from(share).unwrap_or(1)))]
+        {
+            // One alone is let in however large it is.
+            if taken.waiting >= most || taken.waiting > 0 && taken.waiting_bytes.saturating_add(bytes) > most_bytes {
+                return Err(AppendError::Overloaded);
+            }
+        }
+        used.change(team, |taken| {
+            taken.disk_bytes += bytes;
+            taken.waiting_bytes += bytes;
+            taken.waiting += 1;
+        });
+        Ok(Admission { space: Arc::clone(self), team, bytes, stored: false })
+    }
+
+    /// Counts what is on disk already.
+    pub(super) fn occupy(&self, team: usize, bytes: u64) {
+        self.used().change(team, |taken| taken.disk_bytes += bytes);
+    }
+
+    /// Gives back what was removed from the disk.
+    pub(super) fn release(&self, team: usize, bytes: u64) {
+        self.used().change(team, |taken| taken.disk_bytes = taken.disk_bytes.saturating_sub(bytes));
+    }
+}
+
+impl Used {
+    fn change(&mut self, team: usize, change: impl Fn(&mut Use)) {
+        change(&mut self.total);
+        change(&mut self.teams[team]);
+    }
+}
+
+/// The room that one record takes while it waits. Dropped, it gives back all, or all but the disk space of what was
+/// stored.
+#[derive(Debug)]
+pub(super) struct Admission {
+    space: Arc<Space>,
+    team: usize,
+    bytes: u64,
+    stored: bool,
+}
+
+impl Admission {
+    /// Gives back what a record of `bytes` does not need.
+    pub(super) fn shrink(&mut self, bytes: u64) {
+        let surplus = self.bytes.saturating_sub(bytes);
+        self.bytes -= surplus;
+        self.space.used().change(self.team, |taken| {
+            taken.disk_bytes -= surplus;
+            taken.waiting_bytes -= surplus;
+        });
+    }
+
+    /// The record is on the disk, and stays there.
+    pub(super) fn stored(mut self) {
+        self.stored = true;
+    }
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        let (bytes, stored) = (self.bytes, self.stored);
+        self.space.used().change(self.team, |taken| {
+            taken.waiting_bytes -= bytes;
+            taken.waiting -= 1;
+            taken.disk_bytes -= if stored { 0 } else { bytes };
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn space(teams: usize) -> Arc<Space> {
+        let config = InboxConfig { max_bytes: 1000, max_waiting_bytes: 100, max_waiting: 4, ..InboxConfig::default() };
+        Arc::new(Space::new(&config, teams))
+    }
+
+    #[test]
+    fn one_record_is_let_in_however_large_it_is_if_the_disk_has_room() {
+        let space = space(1);
+        let alone = space.admit(0, 900).unwrap();
+        assert_eq!(space.admit(0, 1).unwrap_err(), AppendError::Overloaded);
+        assert!(matches!(space.admit(0, 101), Err(AppendError::Full(_))));
+        drop(alone);
+        assert_eq!(space.total().disk_bytes, 0);
+        assert!(matches!(space.admit(0, 1001), Err(AppendError::Full(_))));
+    }
+
+    #[test]
+    fn what_was_stored_keeps_its_place_on_the_disk_until_it_is_released() {
+        let space = space(1);
+        let mut admission = space.admit(0, 90).unwrap();
+        admission.shrink(60);
+        admission.stored();
+        let used = space.total();
+        assert_eq!((used.disk_bytes, used.waiting_bytes, used.waiting), (60, 0, 0));
+        space.release(0, 60);
+        assert_eq!(space.total().disk_bytes, 0);
+    }
+
+    #[test]
+    fn no_team_takes_more_than_half_where_there_are_several() {
+        let space = space(2);
+        space.occupy(0, 480);
+        let error = space.admit(0, 21).unwrap_err().to_string();
+        assert!(error.contains("500 B that it may take for one team (inbox.max_size)"), "{error}");
+        let held: Vec<_> = (0..2).map(|_| space.admit(0, 1).unwrap()).collect();
+        assert_eq!(space.admit(0, 1).unwrap_err(), AppendError::Overloaded);
+        assert!(space.admit(1, 40).is_ok());
+        assert!(space.admit(1, 500).is_ok());
+        drop(held);
+        assert!(space.admit(0, 20).is_ok());
+    }
+}
