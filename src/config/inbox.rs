@@ -31,7 +31,7 @@ pub struct InboxConfig {
     /// The age at which a file is closed, so that it is copied into the archive.
     #[serde(deserialize_with = "values::duration::<1_000, 86_400_000, _>")]
     pub segment_age: Duration,
-    /// In memory, all webhooks together that wait to be written, in bytes. One is always let in.
+    /// In memory, all webhooks together that wait to be written, in bytes. The last one may reach beyond.
     #[serde(rename = "max_waiting_size", deserialize_with = "values::size::<{ 1 << 20 }, { 1 << 36 }, _>")]
     pub max_waiting_bytes: u64,
     /// How many webhooks may wait to be written.
@@ -52,7 +52,7 @@ impl Default for InboxConfig {
             alarm: 0.5,
             segment_bytes: 64 << 20,
             segment_age: Duration::from_mins(10),
-            max_waiting_bytes: 64 << 20,
+            max_waiting_bytes: 32 << 20,
             max_waiting: 16_384,
             write_timeout: Duration::from_secs(10),
         }

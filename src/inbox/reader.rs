@@ -81,7 +81,9 @@ fn read_lines(file: &File, offset: u64, end: u64, max_bytes: usize) -> io::Resul
         let known = bytes.len();
         bytes.resize(wanted, 0);
         file.read_exact_at(&mut bytes[known..], offset + known as u64)?;
-        match memchr::memrchr(b'\n', &bytes[known..]) {
+        // A line that is longer than wanted comes alone.
+        let found = if known == 0 { memchr::memrchr(b'\n', &bytes) } else { memchr::memchr(b'\n', &bytes[known..]) };
+        match found {
             Some(at) => {
                 bytes.truncate(known + at + 1);
                 return Ok(bytes);

@@ -82,8 +82,8 @@ impl Space {
         for (taken, most_bytes, most) in
             [(total, most_bytes, most), (own, most_bytes / share, most.div_ceil(usize::try_from(share).unwrap_or(1)))]
         {
-            // One alone is let in however large it is.
-            if taken.waiting >= most || taken.waiting > 0 && taken.waiting_bytes.saturating_add(bytes) > most_bytes {
+            // The last one may reach beyond, or a large one would never be let in among many small ones.
+            if taken.waiting >= most || taken.waiting_bytes >= most_bytes {
                 return Err(AppendError::Overloaded);
             }
         }
@@ -161,12 +161,13 @@ mod tests {
     }
 
     #[test]
-    fn one_record_is_let_in_however_large_it_is_if_the_disk_has_room() {
+    fn one_record_may_reach_beyond_what_may_wait_if_the_disk_has_room() {
         let space = space(1);
-        let alone = space.admit(0, 900).unwrap();
+        let small = space.admit(0, 90).unwrap();
+        let large = space.admit(0, 800).unwrap();
         assert_eq!(space.admit(0, 1).unwrap_err(), AppendError::Overloaded);
-        assert!(matches!(space.admit(0, 101), Err(AppendError::Full(_))));
-        drop(alone);
+        assert!(matches!(space.admit(0, 111), Err(AppendError::Full(_))));
+        drop((small, large));
         assert_eq!(space.total().disk_bytes, 0);
         assert!(matches!(space.admit(0, 1001), Err(AppendError::Full(_))));
     }
@@ -191,7 +192,6 @@ mod tests {
         assert!(error.contains("500 B that it may take for one team (inbox.max_size)"), "{error}");
         let held: Vec<_> = (0..2).map(|_| space.admit(0, 1).unwrap()).collect();
         assert_eq!(space.admit(0, 1).unwrap_err(), AppendError::Overloaded);
-        assert!(space.admit(1, 40).is_ok());
         assert!(space.admit(1, 500).is_ok());
         drop(held);
         assert!(space.admit(0, 20).is_ok());

@@ -5,7 +5,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -129,11 +129,13 @@ impl Writer {
             }
         }
         self.tell(stored.as_ref().err());
-        self.team.changed();
         for Waiting { line, admission, answer } in batch {
+            // Its room is free again before anybody can know of it.
             drop(line);
             if stored.is_ok() {
                 admission.stored();
+            } else {
+                drop(admission);
             }
             // Who asked may have gone meanwhile.
             let _ = answer.send(stored.clone());
@@ -148,7 +150,7 @@ impl Writer {
         }
         let open = self.open.as_mut().expect("one was begun just now, unless one was open");
         let path = open.id.path(&self.team.folder);
-        write(&mut open.file, batch, bytes).map_err(AppendError::io("write to the inbox segment", &path))?;
+        write(&open.file, open.bytes, batch, bytes).map_err(AppendError::io("write to the inbox segment", &path))?;
         open.file.sync_data().map_err(AppendError::io("sync the inbox segment", &path))?;
         if !open.named {
             sync_folder(&self.team.folder).map_err(AppendError::io("sync the folder", &self.team.folder))?;
@@ -247,7 +249,7 @@ impl Writer {
         self.tell(tried.as_ref().err());
     }
 
-    /// Notes whether writing works; a change is logged once.
+    /// Notes whether writing works, and tells of the change that led here. What fails is logged once.
     fn tell(&self, failure: Option<&AppendError>) {
         let before = std::mem::replace(&mut self.team.state().failing, failure.cloned());
         match (before, failure) {
@@ -257,27 +259,33 @@ impl Writer {
             (Some(_), None) => tracing::info!(team = self.team.name, "the inbox can be written again"),
             _ => {}
         }
+        self.team.changed();
     }
 }
 
-/// Writes the lines of a batch in as few calls as are worth it.
-fn write(file: &mut File, batch: &[Waiting], bytes: u64) -> io::Result<()> {
+/// Writes the lines of a batch from `offset` on, in as few calls as are worth it.
+fn write(file: &File, mut offset: u64, batch: &[Waiting], bytes: u64) -> io::Result<()> {
+    let mut put = |bytes: &[u8]| {
+        file.write_all_at(bytes, offset)?;
+        offset += bytes.len() as u64;
+        Ok::<_, io::Error>(())
+    };
     if let [Waiting { line, .. }] = batch {
-        return file.write_all(line);
+        return put(line);
     }
     let mut buffer = Vec::with_capacity(usize::try_from(bytes).map_or(WRITE_BYTES, |bytes| bytes.min(WRITE_BYTES)));
     for Waiting { line, .. } in batch {
         if buffer.len() + line.len() > WRITE_BYTES && !buffer.is_empty() {
-            file.write_all(&buffer)?;
+            put(&buffer)?;
             buffer.clear();
         }
         if line.len() >= WRITE_BYTES {
-            file.write_all(line)?;
+            put(line)?;
         } else {
             buffer.extend_from_slice(line);
         }
     }
-    file.write_all(&buffer)
+    put(&buffer)
 }
 
 /// The end of a writer, also by a panic: nothing may wait for it any longer.

@@ -328,6 +328,15 @@ fn an_inbox_record_is_checked_and_names_its_team() {
     assert!(reasons(&items(inbox_line("t", at, "webhook", b"hello")))[0].contains("no JSON"));
     let object = format!(r#"{{"v":1,"team":"t","received_at":"x","source":"s","body":{}}}"#, message("a"));
     assert_eq!(brief(&items(object)), ["(a)"]);
+    for body in ["\"".repeat(1000), "\u{1}\n".repeat(500), "plain".repeat(200), String::new()] {
+        let line = inbox_line("blue", at, "webhook", body.as_bytes());
+        assert!(line.len() <= inbox_line_bound("blue", "webhook", body.len()), "{} bytes", line.len());
+    }
+    // Escapes would make a line twice as long, so its body is base64.
+    let quotes = message(&"\\\"".repeat(500));
+    let line = inbox_line("blue", at, "webhook", quotes.as_bytes());
+    assert!(line.windows(15).any(|bytes| bytes == b"\"body_base64\":\""));
+    assert_eq!(brief(&items(&line)), [format!("({})", "\"".repeat(500))]);
     // RFC 3720, B.4: the checksum of 32 zero bytes.
     assert_eq!(crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, &[0; 32]), 0x8a91_36aa);
 }

@@ -16,6 +16,7 @@ mod export;
 mod faults;
 mod filters;
 mod find;
+mod inbox;
 mod interruption;
 mod load;
 mod man;
