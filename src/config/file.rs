@@ -206,6 +206,15 @@ mod tests {
             ),
             ("[worker]\nconcurrency = \"8\"\n", "jellyjar.toml:2: `worker.concurrency`: a count is a whole number"),
             ("[spool]\nmax_size = \"lots\"\n", "jellyjar.toml:2: `spool.max_size`: \"lots\" is no size"),
+            (
+                "[inbox]\nalarm = 1.5\n",
+                "jellyjar.toml:2: `inbox.alarm`: 1.5 is out of bounds; write a share, 0.0 to 1.0",
+            ),
+            ("[inbox]\nalarm = nan\n", "jellyjar.toml:2: `inbox.alarm`: NaN is out of bounds"),
+            (
+                "[inbox]\nalarm = \"50%\"\n",
+                "jellyjar.toml:2: `inbox.alarm`: a share is a number from 0.0 to 1.0, not a text",
+            ),
             ("[filter]\nsince = \"soon\"\n", "jellyjar.toml:2: `filter.since`: \"soon\" is no date"),
             ("[filter]\ninline = \"sometimes\"\n", "jellyjar.toml:2: `filter.inline`: unknown variant `sometimes`"),
             (

@@ -1,9 +1,17 @@
 //! Admission: how much the inbox may hold, on disk and waiting in memory; and how much of it one team may.
 
+use std::io;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::AppendError;
 use crate::config::{InboxConfig, values};
+
+/// What is free on the file system of a folder, in bytes.
+pub(super) fn free_bytes(folder: &Path) -> io::Result<u64> {
+    let status = rustix::fs::statvfs(folder)?;
+    Ok(status.f_bavail.saturating_mul(status.f_frsize))
+}
 
 /// The bounds, and what is taken of them.
 #[derive(Debug)]

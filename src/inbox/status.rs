@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::space::free_bytes;
 use super::team::Team;
 use super::{AppendError, Inboxes};
 use crate::config::values;
@@ -19,6 +20,8 @@ pub struct InboxStatus {
     pub bytes: u64,
     /// What they may take.
     pub max_bytes: u64,
+    /// What is free on its disk, in bytes; `None` where the system does not tell.
+    pub free_bytes: Option<u64>,
     /// Why somebody should look, as a sentence, before records are refused.
     pub alarm: Option<String>,
     /// Each team's.
@@ -59,10 +62,13 @@ impl Inboxes {
     pub fn status(&self) -> InboxStatus {
         let common = &self.0.common;
         let (bytes, max_bytes) = (common.space.total().disk_bytes, common.config.max_bytes);
+        let free_bytes = free_bytes(&common.folder).ok();
+        let alarm = alarm("the inbox", bytes, max_bytes, common.config.alarm);
         InboxStatus {
             bytes,
             max_bytes,
-            alarm: alarm("the inbox", bytes, max_bytes, common.config.alarm),
+            free_bytes,
+            alarm: alarm.or_else(|| low(free_bytes?, common.config.min_free_bytes)),
             teams: self.0.teams.values().map(|team| team.status()).collect(),
             strangers: self.0.strangers.clone(),
         }
@@ -124,6 +130,17 @@ fn alarm(what: &str, bytes: u64, max_bytes: u64, share: f64) -> Option<String> {
              webhooks are refused",
             bytesize::ByteSize(bytes),
             values::format_size(max_bytes)
+        )
+    })
+}
+
+/// The words of an alarm for a disk on which less than twice the space is free that is to stay so.
+fn low(free_bytes: u64, min_free_bytes: u64) -> Option<String> {
+    (free_bytes / 2 < min_free_bytes).then(|| {
+        format!(
+            "the disk of the inbox has {} left; below {} webhooks are refused (inbox.min_free)",
+            bytesize::ByteSize(free_bytes),
+            values::format_size(min_free_bytes)
         )
     })
 }

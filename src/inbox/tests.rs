@@ -273,11 +273,13 @@ async fn a_full_inbox_refuses_after_an_alarm_and_accepts_again_once_something_is
 #[tokio::test]
 async fn too_little_free_space_refuses_records_with_the_figures() {
     let folder = tempfile::tempdir().unwrap();
-    let inboxes = open_with(&InboxConfig { min_free_bytes: 1 << 60, ..config() }, folder.path(), &clock(NOON));
+    let config = InboxConfig { min_free_bytes: 1 << 60, ..config() };
+    let inboxes = open_with(&config, folder.path(), &clock(NOON));
     let error = append(&inboxes, "a", "refused").await.unwrap_err().to_string();
     assert!(error.starts_with("the disk of the inbox is nearly full: "), "{error}");
-    assert_eq!(inboxes.status().teams[0].failing, Some(error));
-    assert_eq!(inboxes.status().bytes, 0);
+    let status = inboxes.status();
+    assert_eq!((&status.teams[0].failing, status.bytes), (&Some(error), 0));
+    assert!(status.alarm.unwrap().starts_with("the disk of the inbox has "));
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use super::AppendError;
 use super::segment::{SegmentId, make_folder, sync_folder};
+use super::space::free_bytes;
 use super::team::{Ages, Segment, Team, Waiting};
 use crate::config::values;
 
@@ -162,9 +163,7 @@ impl Writer {
     /// Refuses what would leave too little free space.
     fn check_free(&self, bytes: u64) -> Result<(), AppendError> {
         let folder = &self.team.common.folder;
-        let status = rustix::fs::statvfs(folder)
-            .map_err(|error| AppendError::io("ask for the free space of", folder)(error.into()))?;
-        let free = status.f_bavail.saturating_mul(status.f_frsize);
+        let free = free_bytes(folder).map_err(AppendError::io("ask for the free space of", folder))?;
         let least = self.team.common.config.min_free_bytes;
         if free < least.saturating_add(bytes) {
             return Err(AppendError::Full(format!(
