@@ -91,9 +91,12 @@ impl Inboxes {
         known.append(source, body).await
     }
 
-    /// Reads a team's inbox behind `from`, or from its beginning.
+    /// Reads a team's inbox behind `from`, or from its beginning. To be called with the position of an earlier life before
+    /// anything is appended.
     pub fn reader(&self, team: &str, from: Option<Position>) -> Result<Reader, ReadError> {
-        Ok(Reader::new(Arc::clone(self.team(team)?), from))
+        let team = self.team(team)?;
+        team.knows(from);
+        Ok(Reader::new(Arc::clone(team), from))
     }
 
     /// Notes what of a team's inbox has been taken over for good. It only serves [`Inboxes::status`] and

@@ -4,7 +4,7 @@
 //! what they have read. So the newest name is never forgotten: the segment that has it leaves an empty `.removed` behind.
 
 use std::fmt;
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _};
 use std::path::{Path, PathBuf};
@@ -156,7 +156,7 @@ pub(super) fn find(folder: &Path) -> io::Result<Found> {
     }
     for id in segments {
         let path = id.path(folder);
-        let file = OpenOptions::new().read(true).write(true).open(&path)?;
+        let file = File::open(&path)?;
         let size = file.metadata()?.len();
         let bytes = whole_lines(&file, size)?;
         file.sync_data()?;

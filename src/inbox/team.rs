@@ -1,9 +1,11 @@
 //! One team's inbox: what waits, what its segments are, and who is told of a change.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 
 use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
@@ -53,6 +55,7 @@ pub(super) struct State {
     /// The highest name that was removed.
     floor: Option<SegmentId>,
     pub(super) has_writer: bool,
+    thread: Option<JoinHandle<()>>,
     pub(super) stopping: bool,
     /// The writer is to look at the time, and at what has failed.
     pub(super) poked: bool,
@@ -66,11 +69,17 @@ pub(super) struct State {
 }
 
 /// A record that waits to be written.
-#[derive(Debug)]
 pub(super) struct Waiting {
     pub(super) line: Vec<u8>,
     pub(super) admission: Admission,
     pub(super) answer: oneshot::Sender<Result<(), AppendError>>,
+}
+
+impl fmt::Debug for Waiting {
+    /// Shows the length only: what people write to each other is not for logs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.line.len())
+    }
 }
 
 /// What is known of a segment.
@@ -165,7 +174,8 @@ impl Team {
         if !state.has_writer {
             let writer = Writer::new(Arc::clone(self));
             let thread = std::thread::Builder::new().name("inbox".into());
-            thread.spawn(move || writer.run()).map_err(AppendError::io("start a writer for", &self.folder))?;
+            let started = thread.spawn(move || writer.run());
+            state.thread = Some(started.map_err(AppendError::io("start a writer for", &self.folder))?);
             state.has_writer = true;
         }
         state.waiting.push_back(waiting);
@@ -191,6 +201,12 @@ impl Team {
         while self.state().has_writer {
             // The sender is this team's own.
             let _ = changes.changed().await;
+        }
+        // Its last steps, which let go of the lock.
+        let thread = self.state().thread.take();
+        if let Some(thread) = thread {
+            // One that fell over has ended, too.
+            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
         }
     }
 
@@ -235,6 +251,13 @@ impl Team {
             );
         }
         self.changed();
+    }
+
+    /// Takes note of a position that somebody has. A segment below it would never be read, so names go on above it even if
+    /// the disk is a new one and the clock was set back.
+    pub(super) fn knows(&self, position: Option<Position>) {
+        let mut state = self.state();
+        state.last = state.last.max(position.map(|position| position.segment));
     }
 
     /// Where reading goes on behind `position`: the segment, the place in it, and its durable end.

@@ -193,6 +193,34 @@ async fn names_ascend_even_if_all_segments_are_gone_and_the_clock_was_set_back()
 }
 
 #[tokio::test]
+async fn a_new_disk_goes_on_above_a_position_that_is_known() {
+    let (old, new) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let inboxes = open(old.path());
+    append(&inboxes, "a", "0").await.unwrap();
+    let mut reader = inboxes.reader("a", None).unwrap();
+    read(&mut reader, 1).await;
+
+    let inboxes = open_with(&config(), new.path(), &clock(NOON - 86_400_000));
+    let mut reader = inboxes.reader("a", reader.position()).unwrap();
+    append(&inboxes, "a", "1").await.unwrap();
+    assert_eq!(read(&mut reader, 1).await, ["1"]);
+}
+
+#[tokio::test]
+async fn no_debug_form_shows_a_body() {
+    let folder = tempfile::tempdir().unwrap();
+    let inboxes = open(folder.path());
+    append(&inboxes, "a", "hush").await.unwrap();
+    let mut reader = inboxes.reader("a", None).unwrap();
+    let batch = reader.next(1000).await.unwrap();
+    assert!(!format!("{batch:?} {reader:?} {inboxes:?}").contains("hush"));
+    let (answer, _) = tokio::sync::oneshot::channel();
+    let admission = inboxes.0.common.space.admit(0, 4).unwrap();
+    let waiting = team::Waiting { line: b"hush".to_vec(), admission, answer };
+    assert_eq!(format!("{waiting:?}"), "4 bytes");
+}
+
+#[tokio::test]
 async fn a_torn_tail_is_left_out_and_told() {
     let folder = tempfile::tempdir().unwrap();
     let first = open(folder.path());
