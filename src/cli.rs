@@ -122,6 +122,9 @@ impl Global {
             api_url: self.api_url.clone(),
             ca_file: self.ca_file.clone(),
             concurrency: self.concurrency,
+            listen: None,
+            ops_listen: None,
+            read_webhooks: false,
             skip_tokens,
         }
     }

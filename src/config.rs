@@ -11,6 +11,7 @@ mod load;
 mod origin;
 mod token;
 pub mod values;
+mod web;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -25,6 +26,7 @@ pub use environment::{Environment, VARIABLES};
 pub use error::ConfigError;
 pub use load::{DEFAULT_TEAM, Loaded, Overrides, load};
 pub use origin::{Origin, Sources};
+pub use web::{SMALL_BODY_BYTES, ServeConfig, WebhookConfig};
 
 use crate::model::{InvalidId, Location, TeamKey};
 use crate::secret::Secret;
@@ -54,6 +56,8 @@ pub struct Config {
     pub buckets: BucketSettings,
     /// How payloads are read.
     pub source: SourceConfig,
+    /// Where webhooks are taken, and what a sender may take.
+    pub serve: ServeConfig,
     /// What is kept, for teams without rules of their own.
     pub filter: FilterConfig,
     /// The teams by name; `default` is the one that flags and environment describe.
@@ -112,6 +116,8 @@ pub struct TeamConfig {
     pub egress_group: Option<String>,
     /// Its own rules, in place of the common ones.
     pub filter: Option<FilterConfig>,
+    /// By what its webhooks are known.
+    pub webhook: WebhookConfig,
 }
 
 /// How to reach Jelly.

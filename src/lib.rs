@@ -2,7 +2,7 @@
 //!
 //! The modules have one order, and a file imports only what stands to the left:
 //! `model digest secret clock < config filter < catalog < http < jelly < spool < fetch < store < source < ingest <
-//! archive < audit < worker < cli`. `sim`, the simulated Jelly, imports `digest` and `clock` alone.
+//! archive < audit < worker < web < cli`. `sim`, the simulated Jelly, imports `digest` and `clock` alone.
 
 // The store suite of tests/it runs in here, too, and names things as it does there.
 #[cfg(test)]
@@ -26,4 +26,5 @@ pub mod sim;
 pub mod source;
 pub mod spool;
 pub mod store;
+pub mod web;
 pub mod worker;

@@ -98,8 +98,8 @@ fn execute(
     json: bool,
     out: &mut dyn Write,
 ) -> Result<(), Failure> {
-    let load = |skip_tokens| {
-        let overrides = Overrides { skip_tokens, ..overrides.clone() };
+    let load = |skip_tokens: bool| {
+        let overrides = Overrides { skip_tokens, read_webhooks: !skip_tokens, ..overrides.clone() };
         load(&overrides, environment).map_err(|error| Failure::Unusable(error.into()))
     };
     match command {
