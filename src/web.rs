@@ -18,6 +18,9 @@ mod quiet;
 mod receiver;
 mod tls;
 
+#[cfg(test)]
+mod tests;
+
 use std::future::Future;
 use std::time::Duration;
 

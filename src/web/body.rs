@@ -96,4 +96,97 @@ fn capacity(size: u64) -> usize {
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::*;
+    use futures::{StreamExt as _, stream};
+    use http_body_util::{Full, StreamBody};
+    use hyper::body::Frame;
+
+    const MIB: u64 = 1 << 20;
+
+    fn config() -> ServeConfig {
+        ServeConfig {
+            max_body_bytes: 4 * MIB,
+            max_in_flight_bytes: 12 * MIB,
+            header_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_mins(2),
+            min_body_rate_bytes: 1000,
+            ..ServeConfig::default()
+        }
+    }
+
+    /// Nothing takes longer than a moment.
+    fn hasty() -> ServeConfig {
+        let moment = Duration::from_millis(50);
+        ServeConfig { header_timeout: moment, body_timeout: moment, ..config() }
+    }
+
+    async fn read_all(
+        config: &ServeConfig,
+        body: impl Body<Data = Bytes, Error = std::io::Error> + Unpin,
+        budget: &Budget,
+    ) -> Result<(usize, Share), BodyError> {
+        read(body, Bounds::new(config), budget).await.map(|(bytes, share)| (bytes.len(), share))
+    }
+
+    /// A body without a declared size, in pieces of a size.
+    fn pieces(count: usize, size: usize) -> impl Body<Data = Bytes, Error = std::io::Error> + Unpin {
+        let pieces = stream::iter(0..count).map(move |_| Ok(Frame::data(Bytes::from(vec![b'x'; size]))));
+        StreamBody::new(pieces)
+    }
+
+    fn whole(size: usize) -> impl Body<Data = Bytes, Error = std::io::Error> + Unpin {
+        Full::new(Bytes::from(vec![b'x'; size])).map_err(|never| match never {})
+    }
+
+    #[tokio::test]
+    async fn a_body_comes_whole_in_any_number_of_pieces_up_to_the_largest() {
+        let (config, budget) = (config(), Budget::new(&config()));
+        for (count, size) in [(0, 0), (1, 10), (3, 1), (5, 16 << 10), (100, 15_000), (4, 1 << 20)] {
+            let (length, _share) = read_all(&config, pieces(count, size), &budget).await.unwrap();
+            assert_eq!(length, count * size);
+        }
+        assert_eq!(read_all(&config, whole(4 << 20), &budget).await.unwrap().0, 4 << 20);
+    }
+
+    #[tokio::test]
+    async fn a_body_that_is_too_large_is_refused_by_what_it_declares_or_by_what_comes() {
+        let (config, budget) = (config(), Budget::new(&config()));
+        let declared = read_all(&config, whole((4 << 20) + 1), &budget).await;
+        assert_eq!(declared.unwrap_err(), BodyError::TooLarge);
+        let undeclared = read_all(&config, pieces(5, 1 << 20), &budget).await;
+        assert_eq!(undeclared.unwrap_err(), BodyError::TooLarge);
+    }
+
+    #[test]
+    fn time_comes_with_bytes_from_the_grace_up_to_the_longest() {
+        let bounds = Bounds::new(&config());
+        for (received, seconds) in [(0, 10), (1000, 11), (50_000, 60), (110_000, 120), (u64::MAX, 120)] {
+            assert_eq!(bounds.time_for(received), Duration::from_secs(seconds), "{received}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_that_stops_coming_is_cut() {
+        let config = hasty();
+        let some = stream::iter([Ok(Frame::data(Bytes::from_static(b"x")))]);
+        let stalled = StreamBody::new(some.chain(stream::pending()));
+        let error = read_all(&config, stalled, &Budget::new(&config)).await.unwrap_err();
+        assert_eq!(error, BodyError::TooSlow);
+    }
+
+    #[tokio::test]
+    async fn a_body_waits_for_memory_only_so_long_and_that_is_not_the_senders_time() {
+        let config = ServeConfig { body_timeout: Duration::from_millis(200), ..hasty() };
+        let budget = Budget::new(&config);
+        let (_, first) = read_all(&config, pieces(2, 1 << 20), &budget).await.unwrap();
+        let second = read_all(&config, pieces(2, 1 << 20), &budget).await;
+        assert_eq!(second.unwrap_err(), BodyError::NoRoom);
+        assert!(read_all(&config, pieces(1, 1 << 20), &budget).await.is_ok(), "small ones are not concerned");
+        // The place is given after more than the grace; the third body then goes on, though its sender would be late.
+        let mut third = std::pin::pin!(read_all(&config, pieces(3, 1 << 20), &budget));
+        assert!(timeout(config.header_timeout * 2, &mut third).await.is_err());
+        drop(first);
+        assert_eq!(third.await.unwrap().0, 3 << 20);
+    }
+}

@@ -161,4 +161,104 @@ impl Hooks {
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::*;
+
+    fn hook(secrets: &[&str], login: Option<(&str, &str)>, allow_unsigned: bool) -> Option<Hook> {
+        Hook::new(&WebhookConfig {
+            secrets: secrets.iter().map(|secret| Secret::new(secret)).collect(),
+            username: login.map(|(username, _)| username.to_owned()),
+            password: login.map(|(_, password)| Secret::new(password)),
+            allow_unsigned,
+            ..WebhookConfig::default()
+        })
+    }
+
+    fn headers(pairs: &[(&HeaderName, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(*name, value.parse().unwrap());
+        }
+        headers
+    }
+
+    /// RFC 4231, test case 2.
+    const KEY: &str = "Jefe";
+    const DATA: &[u8] = b"what do ya want for nothing?";
+    const TAG: &str = "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843";
+
+    #[test]
+    fn the_signature_of_the_rfcs_example_is_right_in_every_spelling() {
+        let hook = hook(&["another", KEY], None, false).unwrap();
+        for value in [TAG, &format!("sha256={TAG}"), &TAG.to_uppercase(), &format!("  {TAG} ")] {
+            assert!(hook.accepts(&headers(&[(&SIGNATURE, value)]), DATA), "{value}");
+            assert!(!hook.accepts(&headers(&[(&SIGNATURE, value)]), b"other"), "{value}");
+        }
+    }
+
+    #[test]
+    fn nothing_but_one_whole_signature_counts() {
+        let hook = hook(&[KEY], Some(("u", "p")), false).unwrap();
+        let login = "Basic dTpw";
+        assert!(hook.accepts(&headers(&[(&SIGNATURE, TAG), (&AUTHORIZATION, login)]), DATA));
+        let wrong = TAG.replace('5', "6");
+        for value in
+            [&TAG[..62], &format!("{TAG}00"), &format!("{TAG},{TAG}"), "", "sha256=", &wrong, &TAG.replace('5', "g")]
+        {
+            assert!(!hook.accepts(&headers(&[(&SIGNATURE, value), (&AUTHORIZATION, login)]), DATA), "{value}");
+        }
+        assert!(!hook.accepts(&headers(&[(&AUTHORIZATION, login)]), DATA));
+        let twice = headers(&[(&SIGNATURE, TAG), (&SIGNATURE, TAG), (&AUTHORIZATION, login)]);
+        assert!(!hook.accepts(&twice, DATA));
+    }
+
+    #[test]
+    fn a_password_is_wanted_besides_the_signature() {
+        let hook = hook(&[KEY], Some(("jelly", "a b:c")), false).unwrap();
+        let encoded = |text: &str| format!("Basic {}", STANDARD.encode(text));
+        let accepts = |value: &str| hook.accepts(&headers(&[(&SIGNATURE, TAG), (&AUTHORIZATION, value)]), DATA);
+        assert!(accepts(&encoded("jelly:a b:c")));
+        assert!(accepts(&encoded("jelly:a b:c").replace("Basic", "bASIC")));
+        for value in [
+            "",
+            "Basic",
+            "Basic ",
+            "Basic !",
+            "Bearer amVsbHk6YSBiOmM=",
+            &encoded("jelly:a b:d"),
+            &encoded("jelly:a b:cc"),
+        ] {
+            assert!(!accepts(value), "{value}");
+        }
+        let value = encoded("jelly:a b:c");
+        let twice = headers(&[(&SIGNATURE, TAG), (&AUTHORIZATION, &value), (&AUTHORIZATION, &value)]);
+        assert!(!hook.accepts(&twice, DATA));
+    }
+
+    #[test]
+    fn unsigned_webhooks_are_taken_only_where_they_are_allowed_and_with_a_password() {
+        let login = headers(&[(&AUTHORIZATION, "Basic dTpw")]);
+        let signed = headers(&[(&AUTHORIZATION, "Basic dTpw"), (&SIGNATURE, TAG)]);
+        let only = hook(&[], Some(("u", "p")), true).unwrap();
+        assert!(only.accepts(&login, DATA) && only.accepts(&signed, DATA));
+        assert!(!only.accepts(&HeaderMap::new(), DATA));
+        let both = hook(&[KEY], Some(("u", "p")), true).unwrap();
+        assert!(both.accepts(&login, DATA) && both.accepts(&signed, DATA));
+        assert!(!both.accepts(&signed, b"other"), "a signature that is there must be right");
+        assert!(!hook(&[KEY], Some(("u", "p")), false).unwrap().accepts(&login, DATA));
+    }
+
+    #[test]
+    fn without_anything_to_know_a_sender_by_there_is_no_hook() {
+        assert!(hook(&[], None, false).is_none());
+        assert!(hook(&[], None, true).is_none());
+        assert!(hook(&[], Some(("u", "p")), false).is_none());
+        let unread = WebhookConfig {
+            secrets: vec![Secret::new(KEY)],
+            username: Some("u".into()),
+            password_file: Some("unread".into()),
+            ..WebhookConfig::default()
+        };
+        assert!(Hook::new(&unread).is_none(), "a password that was not read must not be left out");
+    }
+}

@@ -284,8 +284,8 @@ fn refusal(refused: &Refused) -> Response<Answer> {
     let retry = |response| answer::retry_after(response, refused.retry_after);
     match refused.result {
         DeliveryResult::Stored | DeliveryResult::Unauthorized => {
-            let response = answer::plain(StatusCode::UNAUTHORIZED, "not authorized\n");
-            // RFC 9110, section 15.5.2, wants a challenge; it is the same for teams with and without a password.
+            let response = answer::closing(answer::plain(StatusCode::UNAUTHORIZED, "not authorized\n"));
+            // Always closing, or it would differ with and without a body. RFC 9110, section 15.5.2, wants a challenge; it is the same for teams with and without a password.
             answer::with(response, WWW_AUTHENTICATE, "Basic realm=\"webhooks\"")
         }
         DeliveryResult::NotFound => answer::plain(StatusCode::NOT_FOUND, "not found\n"),

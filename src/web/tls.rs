@@ -212,3 +212,60 @@ impl Tls {
         Arc::clone(&self.server)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tls");
+
+    /// A folder with the pair of a name as `c` and `k`.
+    fn install(folder: &Path, certificate: &str, key: &str) {
+        std::fs::copy(format!("{FIXTURES}/{certificate}.certificate.pem"), folder.join("c")).unwrap();
+        std::fs::copy(format!("{FIXTURES}/{key}.key.pem"), folder.join("k")).unwrap();
+    }
+
+    fn shown(tls: &Tls) -> Vec<u8> {
+        tls.pair.0.read().unwrap().cert[0].to_vec()
+    }
+
+    #[test]
+    fn a_pair_is_taken_over_once_it_is_whole_and_told_as_bad_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        install(folder, "first", "first");
+        let tls = Tls::load(&folder.join("c"), &folder.join("k")).unwrap();
+        let first = shown(&tls);
+        assert!(!tls.refresh().unwrap(), "nothing has changed");
+
+        install(folder, "second", "first");
+        assert!(matches!(tls.refresh(), Err(TlsError::Pair { .. })));
+        assert!(!tls.refresh().unwrap(), "it was told");
+        assert_eq!(shown(&tls), first);
+
+        std::fs::remove_file(folder.join("k")).unwrap();
+        assert!(matches!(tls.refresh(), Err(TlsError::Read { what: "key", .. })));
+        assert!(!tls.refresh().unwrap(), "it was told");
+
+        install(folder, "second", "second");
+        assert!(tls.refresh().unwrap());
+        assert_ne!(shown(&tls), first);
+    }
+
+    #[test]
+    fn files_that_hold_something_else_are_refused_without_showing_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        for (certificate, key) in [("hush", "hush"), ("", ""), ("-----BEGIN CERTIFICATE-----\nhush\n", "hush")] {
+            std::fs::write(folder.join("c"), certificate).unwrap();
+            std::fs::write(folder.join("k"), key).unwrap();
+            let error = Tls::load(&folder.join("c"), &folder.join("k")).unwrap_err();
+            assert!(matches!(error, TlsError::Content { what: "certificate chain", .. }), "{error:?}");
+            assert!(!format!("{error} {error:?}").contains("hush"), "{error:?}");
+        }
+        install(folder, "first", "first");
+        std::fs::write(folder.join("k"), "-----BEGIN PRIVATE KEY-----\naHVzaA==\n-----END PRIVATE KEY-----\n").unwrap();
+        let error = Tls::load(&folder.join("c"), &folder.join("k")).unwrap_err();
+        assert!(matches!(error, TlsError::Pair { .. }), "{error:?}");
+    }
+}
