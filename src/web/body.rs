@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::{Buf as _, Bytes};
 use http_body_util::BodyExt as _;
 use hyper::body::Body;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::budget::{Budget, FREE_BYTES, Share};
 use crate::config::ServeConfig;
@@ -23,6 +23,9 @@ pub(super) enum BodyError {
     /// The sender broke off, or broke the rules of HTTP.
     Broken,
 }
+
+/// While others wait for room, a body that holds some may be silent for so long, and so long its rate is not looked at.
+const PRESSED_GRACE: Duration = Duration::from_secs(1);
 
 /// The bounds of one body.
 #[derive(Debug, Clone, Copy)]
@@ -45,9 +48,10 @@ impl Bounds {
     }
 
     /// How long a body may have taken when so many bytes of it have come.
-    fn time_for(&self, received: u64) -> Duration {
+    fn time_for(&self, received: u64, is_pressed: bool) -> Duration {
+        let grace = if is_pressed { self.grace.min(PRESSED_GRACE) } else { self.grace };
         let by_rate = Duration::from_millis(received.saturating_mul(1000) / self.bytes_per_second);
-        self.grace.saturating_add(by_rate).min(self.longest)
+        grace.saturating_add(by_rate).min(self.longest)
     }
 }
 
@@ -68,9 +72,25 @@ where
     let mut bytes = Vec::with_capacity(capacity(declared.unwrap_or(0).min(FREE_BYTES)));
     // Moves on by what was spent waiting for memory, which is not the sender's fault.
     let mut start = Instant::now();
+    let mut last = start;
     loop {
-        let deadline = start + bounds.time_for(bytes.len() as u64);
-        let frame = timeout_at(deadline, body.frame()).await.map_err(|_| BodyError::TooSlow)?;
+        let is_pressed = share.is_held() && budget.is_pressed();
+        let mut deadline = start + bounds.time_for(bytes.len() as u64, is_pressed);
+        if is_pressed {
+            deadline = deadline.min(last + PRESSED_GRACE);
+        }
+        let frame = tokio::select! {
+            biased;
+            frame = body.frame() => frame,
+            () = sleep_until(deadline) => {
+                if is_pressed && !budget.is_pressed() {
+                    continue;
+                }
+                return Err(BodyError::TooSlow);
+            }
+            () = budget.pressed(), if share.is_held() && !is_pressed => continue,
+        };
+        last = Instant::now();
         let Some(frame) = frame else { return Ok((Bytes::from(bytes), share)) };
         // What is no data is trailers, which mean nothing here.
         let Ok(data) = frame.map_err(|_| BodyError::Broken)?.into_data() else { continue };
@@ -82,10 +102,10 @@ where
             let asked = Instant::now();
             let wait = timeout(bounds.longest, budget.grow(&mut share, needed, declared)).await;
             room = wait.map_err(|_| BodyError::NoRoom)?;
-            start += asked.elapsed();
-            if let Some(declared) = declared {
-                bytes.reserve_exact(capacity(declared).saturating_sub(bytes.len()));
-            }
+            last = Instant::now();
+            start += last - asked;
+            let size = declared.unwrap_or(needed).min(room);
+            bytes.reserve_exact(capacity(size).saturating_sub(bytes.len()));
         }
         bytes.extend_from_slice(&data);
     }
@@ -161,8 +181,11 @@ mod tests {
     #[test]
     fn time_comes_with_bytes_from_the_grace_up_to_the_longest() {
         let bounds = Bounds::new(&config());
-        for (received, seconds) in [(0, 10), (1000, 11), (50_000, 60), (110_000, 120), (u64::MAX, 120)] {
-            assert_eq!(bounds.time_for(received), Duration::from_secs(seconds), "{received}");
+        for (received, seconds, pressed) in
+            [(0, 10, 1), (1000, 11, 2), (50_000, 60, 51), (110_000, 120, 111), (u64::MAX, 120, 120)]
+        {
+            assert_eq!(bounds.time_for(received, false), Duration::from_secs(seconds), "{received}");
+            assert_eq!(bounds.time_for(received, true), Duration::from_secs(pressed), "{received}");
         }
     }
 
@@ -188,5 +211,24 @@ mod tests {
         assert!(timeout(config.header_timeout * 2, &mut third).await.is_err());
         drop(first);
         assert_eq!(third.await.unwrap().0, 3 << 20);
+    }
+
+    #[tokio::test]
+    async fn a_body_that_holds_room_and_stalls_is_cut_once_another_waits() {
+        let config = config();
+        let budget = Budget::new(&config);
+        let stalls = || {
+            let some = stream::iter([Ok(Frame::data(Bytes::from(vec![b'x'; 600 << 10])))]);
+            StreamBody::new(some.chain(stream::pending()))
+        };
+        // Seven MiB are shared, and each of these takes one; the eighth has the place for small ones.
+        let stalled = futures::future::join_all((0..8).map(|_| read_all(&config, stalls(), &budget)));
+        let honest = read_all(&config, pieces(30, 10 << 10), &budget);
+        let honest = tokio::select! {
+            biased;
+            _ = stalled => panic!("nobody waited for all of them"),
+            honest = honest => honest,
+        };
+        assert_eq!(honest.unwrap().0, 300 << 10);
     }
 }

@@ -41,7 +41,7 @@ pub(super) fn as_text(loaded: &Loaded) -> String {
         say(String::new());
         say(format!("Team `{name}`:"));
         say(format!("  {}", token(loaded, name, team)));
-        for sentence in webhook(&team.webhook) {
+        if let Some(sentence) = webhook(&team.webhook) {
             say(format!("  {sentence}"));
         }
         if let Some(archive) = &team.archive {
