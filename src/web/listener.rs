@@ -40,7 +40,7 @@ pub struct ListenError {
 /// An address where connections are taken. From [`Listener::public`] on they queue, until [`Listener::serve`] runs.
 #[derive(Debug)]
 pub struct Listener {
-    listener: TcpListener,
+    socket: TcpListener,
     address: SocketAddr,
     max_connections: usize,
     times: Times,
@@ -75,10 +75,10 @@ impl Listener {
         tls: Option<Arc<Tls>>,
     ) -> Result<Self, ListenError> {
         let failed = |source| ListenError { address, setting, source };
-        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let socket = TcpListener::bind(address).await.map_err(failed)?;
         let times = Times { header_timeout: config.header_timeout, idle_timeout: config.idle_timeout };
-        let address = listener.local_addr().map_err(failed)?;
-        Ok(Self { listener, address, max_connections, times, tls, quiet: Quiet::new() })
+        let address = socket.local_addr().map_err(failed)?;
+        Ok(Self { socket, address, max_connections, times, tls, quiet: Quiet::new() })
     }
 
     /// The address in use; where port 0 was asked for, with the port that was given.
@@ -103,7 +103,7 @@ impl Listener {
             });
         }
         // Closes the socket: who connects now is refused at once, and may try elsewhere.
-        drop(self.listener);
+        drop(self.socket);
         let end = Instant::now() + grace;
         while let Ok(Some(ended)) = timeout_at(end, connections.join_next()).await {
             tell_panic(ended);
@@ -127,7 +127,7 @@ impl Listener {
             let accepted = tokio::select! {
                 biased;
                 () = stop.wait() => return None,
-                accepted = self.listener.accept() => accepted,
+                accepted = self.socket.accept() => accepted,
             };
             match accepted {
                 Ok((stream, _)) => return Some((stream, slot)),

@@ -74,12 +74,15 @@ impl Sink for Kept {
     }
 }
 
+/// Each answered request: its team, its result, its size in bytes.
+type Results = Arc<Mutex<Vec<(Option<String>, DeliveryResult, u64)>>>;
+
 /// A running public listener.
 struct World {
     address: SocketAddr,
     kept: Kept,
     hooks: Arc<Hooks>,
-    results: Arc<Mutex<Vec<(Option<String>, DeliveryResult, u64)>>>,
+    results: Results,
     stop: Signal,
     serving: JoinHandle<usize>,
 }
@@ -116,7 +119,7 @@ impl World {
             ("unset", TeamConfig::default()),
         ];
         let hooks = Arc::new(Hooks::new(&teams.map(|(name, team)| (name.to_owned(), team)).into()));
-        let (kept, stop, results) = (Kept::default(), Signal::default(), Arc::new(Mutex::new(Vec::new())));
+        let (kept, stop, results) = (Kept::default(), Signal::default(), Results::default());
         let listener = Listener::public(&config, tls).await.unwrap();
         let address = listener.address();
         let noted = Arc::clone(&results);

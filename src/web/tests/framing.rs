@@ -75,7 +75,7 @@ async fn requests_that_break_the_rules_are_refused_and_end_their_connection() {
     for (lines, rest, statuses) in cases {
         let mut client = Client::connect(world.address).await;
         client.send(&raw(lines, rest)).await;
-        let reply = client.reply().await.unwrap_or_else(|| panic!("no answer to {:.200?}", lines));
+        let reply = client.reply().await.unwrap_or_else(|| panic!("no answer to {lines:.200?}"));
         assert!(statuses.contains(&reply.status), "{lines:.200?}: {reply:?}");
         assert!(client.is_closed().await, "{lines:.200?}");
     }
