@@ -122,16 +122,7 @@ where
 async fn linger<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) {
     let drop_rest = async {
         stream.shutdown().await?;
-        let mut buffer = [0; 4096];
-        let mut left = MAX_LINGER_BYTES;
-        while left > 0 {
-            let read = stream.read(&mut buffer).await? as u64;
-            if read == 0 {
-                break;
-            }
-            left = left.saturating_sub(read);
-        }
-        Ok::<(), std::io::Error>(())
+        tokio::io::copy(&mut stream.take(MAX_LINGER_BYTES), &mut tokio::io::sink()).await
     };
     // Nobody is left to tell of a connection that breaks here.
     _ = timeout(LINGER, drop_rest).await;
