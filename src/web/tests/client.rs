@@ -11,6 +11,8 @@ use tokio::time::timeout;
 /// No answer takes longer, however busy the machine is.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+const HUNG: &str = "the server said nothing and hung";
+
 /// The signature of a body, in hex.
 pub(super) fn sign(secret: &str, body: &[u8]) -> String {
     let mut tag = Hmac::<sha2::Sha256>::new_from_slice(secret.as_bytes()).unwrap();
@@ -90,11 +92,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         self.read.is_empty()
     }
 
+    /// Whether the connection is ended by the other side's word, and not reset.
+    pub(super) async fn is_ended_in_order(&mut self) -> bool {
+        let mut buffer = [0; 4096];
+        timeout(PATIENCE, self.stream.read(&mut buffer)).await.expect(HUNG).is_ok_and(|read| read == 0)
+    }
+
     /// Takes in what comes next; `false` at the end.
     async fn receive(&mut self) -> bool {
         let mut buffer = [0; 4096];
-        let read = timeout(PATIENCE, self.stream.read(&mut buffer)).await.expect("the server said nothing and hung");
-        let read = read.unwrap_or(0);
+        let read = timeout(PATIENCE, self.stream.read(&mut buffer)).await.expect(HUNG).unwrap_or(0);
         self.read.extend_from_slice(&buffer[..read]);
         read > 0
     }

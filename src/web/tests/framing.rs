@@ -164,9 +164,14 @@ async fn http_1_0_is_understood() {
 #[tokio::test]
 async fn a_sender_that_has_closed_its_side_still_gets_its_answer() {
     let world = World::start().await;
+    world.kept.set(Mood::Hold);
     let mut client = Client::connect(world.address).await;
     client.send(&webhook("default", SECRET, BODY)).await;
     client.stream.shutdown().await.unwrap();
+    world.kept.holding.notified().await;
+    // By the time this is answered, the server has long seen the other's end.
+    assert_eq!(ask(world.address, &webhook("nobody", SECRET, BODY)).await.status, 404);
+    world.kept.release.notify_one();
     assert_eq!(client.reply().await.unwrap().status, 200);
     assert!(client.is_closed().await);
     let whole = webhook("default", SECRET, BODY);
