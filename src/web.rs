@@ -30,7 +30,7 @@ use hyper::{Request, Response};
 
 pub use answer::Answer;
 pub use hooks::{Hook, Hooks};
-pub use listener::{ListenError, Listener};
+pub use listener::{Connections, ListenError, Listener};
 pub use operations::{Dependency, Health, Operations};
 pub use receiver::{Delivery, DeliveryResult, Receiver};
 pub use tls::{Tls, TlsError};

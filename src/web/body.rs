@@ -224,7 +224,7 @@ mod tests {
         // Seven MiB are shared, and each of these takes one; the eighth has the place for small ones.
         let stalled = async {
             futures::future::join_all((0..8).map(|_| read_all(&config, stalls(), &budget))).await;
-            std::future::pending::<()>().await
+            std::future::pending::<()>().await;
         };
         // Far less than the two minutes that the stalled ones have while nobody waits.
         let honest = timeout(Duration::from_secs(30), read_all(&config, pieces(30, 10 << 10), &budget));

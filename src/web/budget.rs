@@ -24,6 +24,7 @@ pub(super) struct Budget {
     shared: Arc<Semaphore>,
     small_place: Arc<Semaphore>,
     large_place: Arc<Semaphore>,
+    shared_units: usize,
     max_body_bytes: u64,
     /// How many wait.
     waiting: watch::Sender<usize>,
@@ -71,6 +72,7 @@ impl Budget {
             shared: Arc::new(Semaphore::new(units)),
             small_place: Arc::new(Semaphore::new(1)),
             large_place: Arc::new(Semaphore::new(1)),
+            shared_units: units,
             max_body_bytes: config.max_body_bytes,
             waiting: watch::Sender::new(0),
         }
@@ -114,6 +116,13 @@ impl Budget {
             (shared, taken) => *shared = taken,
         }
         room
+    }
+
+    /// The room that is taken, in bytes. A place counts as a whole.
+    pub(super) fn taken_bytes(&self) -> u64 {
+        let shared = (self.shared_units - self.shared.available_permits().min(self.shared_units)) as u64 * UNIT_BYTES;
+        let place = |place: &Semaphore, bytes| if place.available_permits() == 0 { bytes } else { 0 };
+        shared + place(&self.small_place, SMALL_BODY_BYTES) + place(&self.large_place, self.max_body_bytes)
     }
 
     /// Whether somebody waits.
@@ -167,9 +176,9 @@ mod tests {
         for (needed, room) in [(FREE_BYTES + 1, 32 * KIB), (40 * KIB, 64 * KIB), (65 * KIB, 100_000)] {
             assert_eq!(take(&budget, &mut share, needed, Some(100_000)), Some(room));
         }
-        assert_eq!(budget.shared.available_permits(), 7 * 1024 - 98);
+        assert_eq!(budget.taken_bytes(), 98 * KIB);
         drop(share);
-        assert_eq!(budget.shared.available_permits(), 7 * 1024);
+        assert_eq!(budget.taken_bytes(), 0);
     }
 
     #[test]
@@ -213,7 +222,8 @@ mod tests {
     fn a_body_that_outgrows_small_ones_gives_its_share_back() {
         let (budget, mut growing) = (budget(), Share::default());
         assert_eq!(take(&budget, &mut growing, MIB, None), Some(MIB));
+        assert_eq!(budget.taken_bytes(), MIB);
         assert_eq!(take(&budget, &mut growing, MIB + 1, None), Some(64 * MIB));
-        assert_eq!(budget.shared.available_permits(), 7 * 1024);
+        assert_eq!(budget.taken_bytes(), 64 * MIB);
     }
 }

@@ -37,12 +37,35 @@ pub struct ListenError {
     pub source: io::Error,
 }
 
+/// How many connections a listener has. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Connections {
+    free: Arc<Semaphore>,
+    most: usize,
+}
+
+impl Connections {
+    fn new(most: usize) -> Self {
+        Self { free: Arc::new(Semaphore::new(most)), most }
+    }
+
+    /// The connections that are served now.
+    pub fn open(&self) -> usize {
+        self.most.saturating_sub(self.free.available_permits())
+    }
+
+    /// Whether more have to wait.
+    pub fn is_full(&self) -> bool {
+        self.free.available_permits() == 0
+    }
+}
+
 /// An address where connections are taken. From [`Listener::public`] on they queue, until [`Listener::serve`] runs.
 #[derive(Debug)]
 pub struct Listener {
     socket: TcpListener,
     address: SocketAddr,
-    max_connections: usize,
+    connections: Connections,
     times: Times,
     tls: Option<Arc<Tls>>,
     quiet: Quiet<&'static str>,
@@ -78,7 +101,8 @@ impl Listener {
         let socket = TcpListener::bind(address).await.map_err(failed)?;
         let times = Times { header_timeout: config.header_timeout, idle_timeout: config.idle_timeout };
         let address = socket.local_addr().map_err(failed)?;
-        Ok(Self { socket, address, max_connections, times, tls, quiet: Quiet::new() })
+        let connections = Connections::new(max_connections);
+        Ok(Self { socket, address, connections, times, tls, quiet: Quiet::new() })
     }
 
     /// The address in use; where port 0 was asked for, with the port that was given.
@@ -86,12 +110,16 @@ impl Listener {
         self.address
     }
 
+    /// Its connections, to be counted while it serves.
+    pub fn connections(&self) -> Connections {
+        self.connections.clone()
+    }
+
     /// Serves until `stop` is set; then takes no more connections, lets requests in flight end within `grace`, and cuts
     /// what is left. Returns how many were cut.
     pub async fn serve<H: Handler>(self, handler: Arc<H>, stop: Signal, grace: Duration) -> usize {
-        let slots = Arc::new(Semaphore::new(self.max_connections));
         let mut connections = JoinSet::new();
-        while let Some((stream, slot)) = self.accept(&slots, &stop).await {
+        while let Some((stream, slot)) = self.accept(&stop).await {
             while let Some(ended) = connections.try_join_next() {
                 tell_panic(ended);
             }
@@ -114,15 +142,15 @@ impl Listener {
     }
 
     /// The next connection, once there is a place for it; `None` when `stop` is set.
-    async fn accept(&self, slots: &Arc<Semaphore>, stop: &Signal) -> Option<(TcpStream, OwnedSemaphorePermit)> {
+    async fn accept(&self, stop: &Signal) -> Option<(TcpStream, OwnedSemaphorePermit)> {
         loop {
-            if slots.available_permits() == 0 && self.quiet.ask("full", Instant::now()).is_some() {
-                tracing::warn!(connections = self.max_connections, "all connections are in use; more wait");
+            if self.connections.is_full() && self.quiet.ask("full", Instant::now()).is_some() {
+                tracing::warn!(connections = self.connections.most, "all connections are in use; more wait");
             }
             let slot = tokio::select! {
                 biased;
                 () = stop.wait() => return None,
-                slot = Arc::clone(slots).acquire_owned() => slot.ok()?,
+                slot = Arc::clone(&self.connections.free).acquire_owned() => slot.ok()?,
             };
             let accepted = tokio::select! {
                 biased;

@@ -187,6 +187,11 @@ impl<S: Sink> Receiver<S> {
         }
     }
 
+    /// The memory that is given to bodies now, in bytes; the first 16 KiB of each aside.
+    pub fn body_bytes(&self) -> u64 {
+        self.budget.taken_bytes()
+    }
+
     /// Takes one webhook to its durable end, and returns its size in bytes.
     async fn take(&self, team: Option<(&str, Arc<Hook>)>, request: Request<Incoming>) -> Result<u64, Refused> {
         if request.method() != Method::POST {

@@ -83,6 +83,7 @@ struct World {
     kept: Kept,
     hooks: Arc<Hooks>,
     results: Results,
+    connections: Connections,
     stop: Signal,
     serving: JoinHandle<usize>,
 }
@@ -121,14 +122,14 @@ impl World {
         let hooks = Arc::new(Hooks::new(&teams.map(|(name, team)| (name.to_owned(), team)).into()));
         let (kept, stop, results) = (Kept::default(), Signal::default(), Results::default());
         let listener = Listener::public(&config, tls).await.unwrap();
-        let address = listener.address();
+        let (address, connections) = (listener.address(), listener.connections());
         let noted = Arc::clone(&results);
         let receiver = Receiver::new(&config, Arc::clone(&hooks), kept.clone(), move |delivery: &Delivery<'_>| {
             let team = delivery.team.map(str::to_owned);
             noted.lock().unwrap().push((team, delivery.result, delivery.size_bytes));
         });
         let serving = tokio::spawn(listener.serve(Arc::new(receiver), stop.clone(), grace));
-        Self { address, kept, hooks, results, stop, serving }
+        Self { address, kept, hooks, results, connections, stop, serving }
     }
 
     fn results(&self) -> Vec<DeliveryResult> {

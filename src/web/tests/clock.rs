@@ -99,6 +99,7 @@ async fn more_connections_than_are_allowed_wait_for_their_turn() {
         world.kept.holding.notified().await;
         holders.push(client);
     }
+    assert!(world.connections.is_full() && world.connections.open() == 2);
     let mut third = Client::connect(world.address).await;
     third.send(&webhook("nobody", SECRET, BODY)).await;
     let early = tokio::time::timeout(Duration::from_millis(100), third.reply()).await;
