@@ -12,6 +12,7 @@ mod load;
 mod origin;
 mod token;
 pub mod values;
+mod web;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -27,6 +28,7 @@ pub use error::ConfigError;
 pub use inbox::InboxConfig;
 pub use load::{DEFAULT_TEAM, Loaded, Overrides, load};
 pub use origin::{Origin, Sources};
+pub use web::{SMALL_BODY_BYTES, ServeConfig, WebhookConfig};
 
 use crate::model::{InvalidId, Location, TeamKey};
 use crate::secret::Secret;
@@ -58,6 +60,8 @@ pub struct Config {
     pub buckets: BucketSettings,
     /// How payloads are read.
     pub source: SourceConfig,
+    /// Where webhooks are taken, and what a sender may take.
+    pub serve: ServeConfig,
     /// What is kept, for teams without rules of their own.
     pub filter: FilterConfig,
     /// The teams by name; `default` is the one that flags and environment describe.
@@ -116,6 +120,8 @@ pub struct TeamConfig {
     pub egress_group: Option<String>,
     /// Its own rules, in place of the common ones.
     pub filter: Option<FilterConfig>,
+    /// By what its webhooks are known.
+    pub webhook: WebhookConfig,
 }
 
 /// How to reach Jelly.

@@ -1,8 +1,9 @@
 //! jellyjar archives every email attachment of a Jelly team into a bucket or folder that the team owns.
 //!
 //! The modules have one order, and a file imports only what stands to the left:
-//! `model digest secret clock < config filter < catalog < http < jelly < spool < fetch < store < source < inbox <
-//! ingest < archive < audit < worker < cli`. `sim`, the simulated Jelly, imports `digest` and `clock` alone.
+//! `model digest secret clock < config filter metrics < catalog < http < jelly < spool < fetch < store < source < inbox
+//! < ingest < archive < audit < notify < worker < web < cli`. `sim`, the simulated Jelly, imports `digest` and `clock`
+//! alone.
 
 // The store suite of tests/it runs in here, too, and names things as it does there.
 #[cfg(test)]
@@ -27,4 +28,5 @@ pub mod sim;
 pub mod source;
 pub mod spool;
 pub mod store;
+pub mod web;
 pub mod worker;

@@ -98,8 +98,8 @@ fn execute(
     json: bool,
     out: &mut dyn Write,
 ) -> Result<(), Failure> {
-    let load = |skip_tokens| {
-        let overrides = Overrides { skip_tokens, ..overrides.clone() };
+    let load = |skip_tokens: bool| {
+        let overrides = Overrides { skip_tokens, read_webhooks: !skip_tokens, ..overrides.clone() };
         load(&overrides, environment).map_err(|error| Failure::Unusable(error.into()))
     };
     match command {
@@ -277,6 +277,32 @@ mod tests {
         ] {
             assert!(text.lines().any(|shown| shown == line), "{line} is not in\n{text}");
         }
+    }
+
+    #[test]
+    fn how_webhooks_are_known_is_explained_without_secrets() {
+        let file = "[teams.default]\n[teams.a]\nwebhook_secret = \"hush-hush-hush-hush hush-hush-hush-hush2\"\nwebhook_username = \
+                    \"jelly\"\nwebhook_password = \"hush\"\nallow_unsigned_webhooks = true\n";
+        let variables = [("JELLY_WEBHOOK_SECRET", "hush-hush-hush-hush")];
+        let text = execute_to_text(&ConfigCommand::Check, file, &variables, false).unwrap();
+        for line in [
+            "  Its webhooks are known by their signature.",
+            "  Its webhooks are known by their signature with one of 2 secrets, where they have one, and by the user name `jelly` and \
+             its password.",
+        ] {
+            assert!(text.lines().any(|shown| shown == line), "{line} is not in\n{text}");
+        }
+        let shown = execute_to_text(&ConfigCommand::Show, file, &variables, false).unwrap();
+        for line in [
+            "serve.listen = \"127.0.0.1:8080\"  # default",
+            "teams.default.webhook_secret = \"[set]\"  # environment JELLY_WEBHOOK_SECRET",
+            "teams.a.webhook_password = \"[set]\"  # file, line 5",
+            "# teams.a.webhook_secret_file is not set",
+        ] {
+            assert!(shown.lines().any(|found| found == line), "{line} is not in\n{shown}");
+        }
+        let json = execute_to_text(&ConfigCommand::Check, file, &variables, true).unwrap();
+        assert!(!text.contains("hush") && !json.contains("hush") && !shown.contains("hush"));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use url::Url;
 
 use super::{
-    ConfigError, FilterConfig, LIVE_REQUESTS_PER_DAY, LIVE_REQUESTS_PER_WINDOW, Loaded, Origin, Sources, values,
+    ConfigError, FilterConfig, LIVE_REQUESTS_PER_DAY, LIVE_REQUESTS_PER_WINDOW, Loaded, Origin, Sources, values, web,
 };
 use crate::model::Location;
 
@@ -17,6 +17,7 @@ pub(super) fn check(loaded: &mut Loaded) -> Result<(), ConfigError> {
     check_worker(loaded);
     check_sizes(loaded)?;
     check_quota(loaded);
+    web::check(loaded)?;
     buckets::check(loaded)?;
     check_filter(&loaded.sources, "filter", &loaded.config.filter)?;
     for (name, team) in &loaded.config.teams {
@@ -28,7 +29,7 @@ pub(super) fn check(loaded: &mut Loaded) -> Result<(), ConfigError> {
 }
 
 /// Blames the place that a setting came from.
-fn blame(sources: &Sources, key: &str, message: impl Into<String>) -> ConfigError {
+pub(super) fn blame(sources: &Sources, key: &str, message: impl Into<String>) -> ConfigError {
     let message = message.into();
     match (sources.of(key), &sources.file) {
         (Origin::Flag(name), _) => ConfigError::Flag { name, message },

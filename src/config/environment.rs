@@ -7,15 +7,19 @@ use std::path::PathBuf;
 use super::ConfigError;
 
 /// The variables that jellyjar reads, with what each sets.
-pub const VARIABLES: [(&str, &str); 9] = [
+pub const VARIABLES: [(&str, &str); 13] = [
     ("JELLY_API_TOKEN", "the API token of the team `default`"),
     ("JELLY_API_TOKEN_FILE", "a file that holds the API token of the team `default`"),
     ("JELLY_API_URL", "api.base_url"),
+    ("JELLY_WEBHOOK_SECRET", "the webhook secret of the team `default`, or two of them"),
+    ("JELLY_WEBHOOK_SECRET_FILE", "a file that holds the webhook secret of the team `default`, or two of them"),
     ("JELLYJAR_ARCHIVE", "archive"),
     ("JELLYJAR_CATALOG", "catalog"),
     ("JELLYJAR_CONFIG", "the configuration file"),
     ("JELLYJAR_CA_FILE", "http.ca_file"),
     ("JELLYJAR_CONCURRENCY", "worker.concurrency"),
+    ("JELLYJAR_LISTEN", "serve.listen"),
+    ("JELLYJAR_OPS_LISTEN", "serve.ops_listen"),
     ("JELLYJAR_LOG", "what is logged"),
 ];
 
@@ -60,7 +64,9 @@ impl Environment {
         self.0
             .keys()
             .filter_map(|name| name.to_str())
-            .filter(|name| (name.starts_with("JELLYJAR_") || name.starts_with("JELLY_API_")) && !known(name))
+            .filter(|name| {
+                ["JELLYJAR_", "JELLY_API_", "JELLY_WEBHOOK_"].iter().any(|ours| name.starts_with(ours)) && !known(name)
+            })
             .map(str::to_owned)
             .collect()
     }

@@ -50,9 +50,11 @@ pub enum ConfigError {
         /// Why.
         source: io::Error,
     },
-    /// A token file cannot be read.
-    #[error("cannot read the token file {path} of team `{team}`; check that it exists and that you may read it", path = shown(path))]
-    ReadToken {
+    /// The file of a secret cannot be read.
+    #[error("cannot read the {what} file {path} of team `{team}`; check that it exists and that you may read it", path = shown(path))]
+    ReadSecret {
+        /// What it should hold: `token`, `webhook secret`.
+        what: &'static str,
         /// The team.
         team: String,
         /// The file.
@@ -60,9 +62,11 @@ pub enum ConfigError {
         /// Why.
         source: io::Error,
     },
-    /// A token file's content is no token. The content is not shown.
-    #[error("the token file {path} of team `{team}` holds no usable token: {problem}", path = path.display())]
-    BadToken {
+    /// A file's content is not the secret it should be. The content is not shown.
+    #[error("the {what} file {path} of team `{team}` holds no usable {what}: {problem}", path = path.display())]
+    BadSecret {
+        /// What it should hold.
+        what: &'static str,
         /// The team.
         team: String,
         /// The file.

@@ -10,8 +10,7 @@ use serde::Deserialize;
 use toml::de::{DeTable, DeValue};
 
 use super::{
-    ApiConfig, AzureConfig, BucketConfig, ConfigError, FilterConfig, GcsConfig, HttpConfig, InboxConfig, QuotaConfig,
-    RetryConfig, S3Config, SourceConfig, SpoolConfig, WorkerConfig, token, values,
+    ApiConfig, AzureConfig, BucketConfig, ConfigError, FilterConfig, GcsConfig, HttpConfig, InboxConfig, QuotaConfig, RetryConfig, S3Config, SourceConfig, SpoolConfig, WorkerConfig, token, values, ServeConfig, web,
 };
 use crate::model::Location;
 use crate::secret::Secret;
@@ -39,6 +38,7 @@ pub(super) struct ConfigFile {
     pub(super) gcs: GcsConfig,
     pub(super) azure: AzureConfig,
     pub(super) source: SourceConfig,
+    pub(super) serve: ServeConfig,
     pub(super) filter: FilterConfig,
     pub(super) teams: BTreeMap<String, TeamFile>,
 }
@@ -58,6 +58,23 @@ pub(super) struct TeamFile {
     #[serde(deserialize_with = "values::optional_name")]
     pub(super) egress_group: Option<String>,
     pub(super) filter: Option<FilterConfig>,
+    #[serde(deserialize_with = "web::inline")]
+    pub(super) webhook_secret: Option<Secret>,
+    #[serde(deserialize_with = "values::optional_path")]
+    pub(super) webhook_secret_file: Option<PathBuf>,
+    pub(super) webhook_username: Option<String>,
+    #[serde(deserialize_with = "web::inline")]
+    pub(super) webhook_password: Option<Secret>,
+    #[serde(deserialize_with = "values::optional_path")]
+    pub(super) webhook_password_file: Option<PathBuf>,
+    pub(super) allow_unsigned_webhooks: bool,
+}
+
+impl TeamFile {
+    /// Whether a secret itself stands in the file.
+    pub(super) fn has_secret(&self) -> bool {
+        self.token.is_some() || self.webhook_secret.is_some() || self.webhook_password.is_some()
+    }
 }
 
 /// The file and the line (from 1) of every key in it, dotted.

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::file::{self, TeamFile};
-use super::{Config, ConfigError, Environment, Origin, Sources, TeamConfig, check, credentials, token, values};
+use super::{Config, ConfigError, Environment, Origin, Sources, TeamConfig, check, credentials, token, values, web};
 use crate::model::Location;
 use crate::secret::Secret;
 
@@ -29,6 +29,12 @@ pub struct Overrides {
     pub ca_file: Option<PathBuf>,
     /// `--concurrency`.
     pub concurrency: Option<usize>,
+    /// `--listen`: where webhooks are taken.
+    pub listen: Option<String>,
+    /// `--ops-listen`: where health and metrics are told.
+    pub ops_listen: Option<String>,
+    /// Reads the files of webhook secrets, which other commands than `serve` may have no right to.
+    pub read_webhooks: bool,
     /// Leaves token files unread, for commands that ask Jelly for nothing.
     pub skip_tokens: bool,
 }
@@ -67,7 +73,9 @@ fn load_in(directory: &Path, overrides: &Overrides, environment: &Environment) -
         state_home.or_else(|| environment.path("HOME").map(|home| home.join(".local").join("state")));
     loaded.take_paths(overrides, environment, &mut teams)?;
     loaded.take_others(overrides, environment)?;
+    loaded.take_listeners(overrides, environment)?;
     loaded.take_teams(teams, overrides, environment)?;
+    web::warn_of_stray_secret(&mut loaded, environment)?;
     credentials::take(&mut loaded, environment)?;
     for name in environment.unknown() {
         loaded.warnings.push(format!("the environment variable {name} is none that jellyjar knows; is it misspelt?"));
@@ -127,9 +135,14 @@ impl Loaded {
         resolve("spool.folder", config.spool.folder.as_mut())?;
         config.inbox = file.inbox;
         resolve("inbox.folder", config.inbox.folder.as_mut())?;
+        config.serve = file.serve;
+        resolve("serve.tls_certificate", config.serve.tls_certificate.as_mut())?;
+        resolve("serve.tls_key", config.serve.tls_key.as_mut())?;
         for (name, team) in &mut teams {
             resolve(&format!("teams.{name}.archive"), team.archive.as_mut().and_then(Location::folder_mut))?;
             resolve(&format!("teams.{name}.token_file"), team.token_file.as_mut())?;
+            resolve(&format!("teams.{name}.webhook_secret_file"), team.webhook_secret_file.as_mut())?;
+            resolve(&format!("teams.{name}.webhook_password_file"), team.webhook_password_file.as_mut())?;
             let blame = |message| ConfigError::File {
                 path: path.to_owned(),
                 line: lines.get(&format!("teams.{name}")).copied(),
@@ -137,8 +150,14 @@ impl Loaded {
                 message,
             };
             values::check_name(name).map_err(blame)?;
-            if team.token.is_some() && team.token_file.is_some() {
-                return Err(blame("both `token` and `token_file` are set; keep one of them".into()));
+            for (setting, both) in [
+                ("token", team.token.is_some() && team.token_file.is_some()),
+                ("webhook_secret", team.webhook_secret.is_some() && team.webhook_secret_file.is_some()),
+                ("webhook_password", team.webhook_password.is_some() && team.webhook_password_file.is_some()),
+            ] {
+                if both {
+                    return Err(blame(format!("both `{setting}` and `{setting}_file` are set; keep one of them")));
+                }
             }
         }
         config.api = file.api;
@@ -149,9 +168,9 @@ impl Loaded {
         (buckets.common, buckets.s3, buckets.gcs, buckets.azure) = (file.bucket, file.s3, file.gcs, file.azure);
         config.source = file.source;
         config.filter = file.filter;
-        if let Some(mode) = token::open_mode(path).filter(|_| teams.values().any(|team| team.token.is_some())) {
+        if let Some(mode) = token::open_mode(path).filter(|_| teams.values().any(TeamFile::has_secret)) {
             self.warnings.push(format!(
-                "{} holds a token and can be read by others (mode {mode:04o}); run: chmod 600 {}",
+                "{} holds a secret and can be read by others (mode {mode:04o}); run: chmod 600 {}",
                 path.display(),
                 path.display()
             ));
@@ -259,8 +278,9 @@ impl Loaded {
             ));
             teams.insert(DEFAULT_TEAM.into(), TeamFile::default());
         }
-        for (name, file) in teams {
-            let TeamFile { mut token, mut token_file, archive, archive_key, egress_group, filter } = file;
+        for (name, mut file) in teams {
+            let webhook = self.take_webhook(&name, &mut file, overrides, environment)?;
+            let TeamFile { mut token, mut token_file, archive, archive_key, egress_group, filter, .. } = file;
             if let Some(given) = given.as_ref().filter(|_| name == DEFAULT_TEAM) {
                 let key = if matches!(given, GivenToken::Value(..)) { "token" } else { "token_file" };
                 self.sources.set(format!("teams.{name}.{key}"), given.origin());
@@ -278,7 +298,7 @@ impl Loaded {
                     ));
                 }
             }
-            let team = TeamConfig { token, token_file, archive, archive_key, egress_group, filter };
+            let team = TeamConfig { token, token_file, archive, archive_key, egress_group, filter, webhook };
             self.config.teams.insert(name, team);
         }
         Ok(())

@@ -30,16 +30,27 @@ pub(super) fn problem(text: &str) -> Option<&'static str> {
 
 /// Reads a token file whole. Relative paths are taken from the working directory.
 pub(super) fn read(team: &str, path: &Path) -> Result<Secret, ConfigError> {
-    let unreadable = |source| ConfigError::ReadToken { team: team.to_owned(), path: path.to_owned(), source };
-    let bad = |problem| ConfigError::BadToken { team: team.to_owned(), path: path.to_owned(), problem };
+    let text = read_text("token", team, path)?;
+    match problem(text.expose()) {
+        None => Ok(text),
+        Some(problem) => {
+            Err(ConfigError::BadSecret { what: "token", team: team.to_owned(), path: path.to_owned(), problem })
+        }
+    }
+}
+
+/// Reads the file of a secret whole, as text. `what` names the secret in errors.
+pub(super) fn read_text(what: &'static str, team: &str, path: &Path) -> Result<Secret, ConfigError> {
+    let unreadable = |source| ConfigError::ReadSecret { what, team: team.to_owned(), path: path.to_owned(), source };
+    let bad = |problem| ConfigError::BadSecret { what, team: team.to_owned(), path: path.to_owned(), problem };
     let mut bytes = Vec::new();
     File::open(path).and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)).map_err(unreadable)?;
     if bytes.len() as u64 > MAX_FILE_BYTES {
-        return Err(bad("it is larger than any token; name the file that holds the token alone"));
+        return Err(bad("it is larger than any secret; name the file that holds the secret alone"));
     }
     let text = std::str::from_utf8(&bytes).map_err(|_| bad("it is not UTF-8 text; save it as plain text"))?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    problem(text).map_or_else(|| Ok(Secret::new(text)), |problem| Err(bad(problem)))
+    Ok(Secret::new(text))
 }
 
 /// Whether others than the owner may read a regular file, and its mode. Pipes and devices have no say in it.
@@ -102,7 +113,7 @@ mod tests {
             large.as_bytes(),
         ] {
             let error = read_bytes(bytes).unwrap_err();
-            assert!(matches!(error, ConfigError::BadToken { .. }), "{error:?}");
+            assert!(matches!(error, ConfigError::BadSecret { .. }), "{error:?}");
             assert!(!error.to_string().contains("hush"), "{error}");
             assert!(!format!("{error:?}").contains("hush"), "{error:?}");
         }

@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fmt::{Display, Write as _};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -249,6 +250,23 @@ pub(super) fn check_path(path: &Path) -> Result<(), String> {
         )),
         _ => Ok(()),
     }
+}
+
+/// Reads an address to listen on.
+pub(super) fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+    read(deserializer, |value| match value {
+        Value::String(text) => parse_address(text),
+        other => Err(format!("an address is a text in quotes, not {}", kind(other))),
+    })
+}
+
+/// Reads an address to listen on: an IP address and a port.
+pub(super) fn parse_address(text: &str) -> Result<SocketAddr, String> {
+    text.trim().parse().map_err(|_| {
+        format!(
+            "{text:?} is no address to listen on; write one like \"127.0.0.1:8080\", \"0.0.0.0:8080\" or \"[::1]:8080\""
+        )
+    })
 }
 
 /// Reads a name that is safe in keys and paths.

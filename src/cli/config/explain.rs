@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use crate::config::{Config, FilterConfig, InlinePolicy, Loaded, Origin, TeamConfig, values};
+use crate::config::{Config, FilterConfig, InlinePolicy, Loaded, Origin, TeamConfig, WebhookConfig, values};
 use crate::model::{Direction, Location, Provider};
 
 use super::settings::without_password;
@@ -41,6 +41,9 @@ pub(super) fn as_text(loaded: &Loaded) -> String {
         say(String::new());
         say(format!("Team `{name}`:"));
         say(format!("  {}", token(loaded, name, team)));
+        if let Some(sentence) = webhook(&team.webhook) {
+            say(format!("  {sentence}"));
+        }
         if let Some(archive) = &team.archive {
             say(format!("  It has an archive of its own: {archive}."));
         }
@@ -90,6 +93,7 @@ pub(super) fn as_json(loaded: &Loaded) -> Value {
             json!({
                 "name": name,
                 "token": team.token.as_ref().map(|_| "set"),
+                "webhook": webhook(&team.webhook),
                 "token_origin": team.token.as_ref().map(|_| token_origin(loaded, name, team).to_string()),
                 "archive": config.archive_for(name).map(ToString::to_string),
                 "archive_key": team.archive_key.as_ref().unwrap_or(name),
@@ -171,6 +175,23 @@ fn token(loaded: &Loaded, name: &str, team: &TeamConfig) -> String {
             "It has no token; set JELLY_API_TOKEN_FILE, JELLY_API_TOKEN, --token-file or `token_file`.".into()
         }
         (None, _) => format!("It has no token; set `token_file` under [teams.{name}]."),
+    }
+}
+
+/// How a team's webhooks are known; nothing where none are set up.
+fn webhook(webhook: &WebhookConfig) -> Option<String> {
+    let secrets = match webhook.secrets.len() {
+        0 => None,
+        1 => Some("Its webhooks are known by their signature".to_owned()),
+        number => Some(format!("Its webhooks are known by their signature with one of {number} secrets")),
+    };
+    let login = webhook.username.as_ref().map(|username| format!("the user name `{username}` and its password"));
+    match (secrets, login, webhook.allow_unsigned) {
+        (Some(secrets), None, _) => Some(format!("{secrets}.")),
+        (Some(secrets), Some(login), false) => Some(format!("{secrets}, and by {login}.")),
+        (Some(secrets), Some(login), true) => Some(format!("{secrets}, where they have one, and by {login}.")),
+        (None, Some(login), true) => Some(format!("Its webhooks need no signature; they are known by {login}.")),
+        (None, _, _) => None,
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde_json::{Map, Value, json};
 
 use crate::config::{
-    BucketSettings, Config, FilterConfig, InboxConfig, InlinePolicy, Loaded, ObjectLockMode, ReadBack, values,
+    BucketSettings, Config, FilterConfig, InboxConfig, InlinePolicy, Loaded, ObjectLockMode, ReadBack, values, ServeConfig, WebhookConfig,
 };
 use crate::model::{Direction, Location};
 
@@ -29,6 +29,7 @@ fn settings(config: &Config) -> Vec<(String, Value)> {
         spool,
         inbox,
         source,
+        serve,
         filter,
         teams,
         buckets,
@@ -64,6 +65,7 @@ fn settings(config: &Config) -> Vec<(String, Value)> {
         ("source.max_payload_bytes".into(), size(source.max_payload_bytes as u64)),
     ];
     push_inbox(&mut all, inbox);
+    push_serve(&mut all, serve);
     push_buckets(&mut all, buckets);
     push_filter(&mut all, "filter", filter);
     for (name, team) in teams {
@@ -74,6 +76,7 @@ fn settings(config: &Config) -> Vec<(String, Value)> {
         all.push((format!("{prefix}.archive"), place(&team.archive)));
         all.push((format!("{prefix}.archive_key"), json!(key)));
         all.push((format!("{prefix}.egress_group"), json!(config.egress_group(name))));
+        push_webhook(&mut all, &prefix, &team.webhook);
         if let Some(filter) = &team.filter {
             push_filter(&mut all, &format!("{prefix}.filter"), filter);
         }
@@ -142,6 +145,43 @@ fn push_buckets(all: &mut Vec<(String, Value)>, buckets: &BucketSettings) {
         ("azure.endpoint", json!(azure.endpoint)),
     ] {
         all.push((key.into(), value));
+    }
+}
+
+fn push_serve(all: &mut Vec<(String, Value)>, serve: &ServeConfig) {
+    let path = |path: &Option<PathBuf>| json!(path.as_ref().map(|path| path.display().to_string()));
+    let duration = |duration| json!(values::format_duration(duration));
+    let size = |bytes: u64| json!(values::format_size(bytes));
+    for (key, value) in [
+        ("listen", json!(serve.listen)),
+        ("ops_listen", json!(serve.ops_listen)),
+        ("tls_certificate", path(&serve.tls_certificate)),
+        ("tls_key", path(&serve.tls_key)),
+        ("max_body_size", size(serve.max_body_bytes)),
+        ("max_in_flight", size(serve.max_in_flight_bytes)),
+        ("header_timeout", duration(serve.header_timeout)),
+        ("idle_timeout", duration(serve.idle_timeout)),
+        ("body_timeout", duration(serve.body_timeout)),
+        ("min_body_rate", size(serve.min_body_rate_bytes)),
+        ("store_timeout", duration(serve.store_timeout)),
+        ("max_connections", json!(serve.max_connections)),
+    ] {
+        all.push((format!("serve.{key}"), value));
+    }
+}
+
+fn push_webhook(all: &mut Vec<(String, Value)>, prefix: &str, webhook: &WebhookConfig) {
+    let path = |path: &Option<PathBuf>| json!(path.as_ref().map(|path| path.display().to_string()));
+    let secret = (!webhook.secrets.is_empty()).then_some("[set]");
+    for (key, value) in [
+        ("webhook_secret", json!(secret)),
+        ("webhook_secret_file", path(&webhook.secret_file)),
+        ("webhook_username", json!(webhook.username)),
+        ("webhook_password", json!(webhook.password.as_ref().map(|_| "[set]"))),
+        ("webhook_password_file", path(&webhook.password_file)),
+        ("allow_unsigned_webhooks", json!(webhook.allow_unsigned)),
+    ] {
+        all.push((format!("{prefix}.{key}"), value));
     }
 }
 

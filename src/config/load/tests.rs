@@ -147,7 +147,7 @@ fn a_token_of_the_environment_beside_other_teams_makes_a_team_and_a_warning() {
 #[test]
 fn a_command_that_asks_jelly_for_nothing_leaves_token_files_unread() {
     let place = Place::new(&[("jellyjar.toml", "[teams.default]\ntoken_file = \"/nowhere\"\n")]);
-    assert!(matches!(place.load(&Overrides::default(), &[]), Err(ConfigError::ReadToken { .. })));
+    assert!(matches!(place.load(&Overrides::default(), &[]), Err(ConfigError::ReadSecret { .. })));
     let overrides = Overrides { skip_tokens: true, ..Overrides::default() };
     let loaded = place.load(&overrides, &[]).unwrap();
     assert_eq!(loaded.config.teams["default"].token_file, Some("/nowhere".into()));
