@@ -1,7 +1,7 @@
 //! jellyjar archives every email attachment of a Jelly team into a bucket or folder that the team owns.
 //!
 //! The modules have one order, and a file imports only what stands to the left:
-//! `model digest secret clock < config filter < catalog < http < jelly < spool < fetch < store < source < ingest <
+//! `model digest secret clock < config filter metrics < catalog < http < jelly < spool < fetch < store < source < ingest <
 //! archive < audit < worker < cli`. `sim`, the simulated Jelly, imports `digest` and `clock` alone.
 
 // The store suite of tests/it runs in here, too, and names things as it does there.
@@ -20,6 +20,7 @@ pub mod filter;
 pub mod http;
 pub mod ingest;
 pub mod jelly;
+pub mod metrics;
 pub mod model;
 pub mod secret;
 pub mod sim;
