@@ -8,6 +8,7 @@ mod environment;
 mod error;
 mod file;
 mod load;
+mod notify;
 mod origin;
 mod token;
 pub mod values;
@@ -24,6 +25,7 @@ pub use bucket::{
 pub use environment::{Environment, VARIABLES};
 pub use error::ConfigError;
 pub use load::{DEFAULT_TEAM, Loaded, Overrides, load};
+pub use notify::NotifyConfig;
 pub use origin::{Origin, Sources};
 
 use crate::model::{InvalidId, Location, TeamKey};
@@ -54,6 +56,8 @@ pub struct Config {
     pub buckets: BucketSettings,
     /// How payloads are read.
     pub source: SourceConfig,
+    /// Who is told of trouble, and when.
+    pub notify: NotifyConfig,
     /// What is kept, for teams without rules of their own.
     pub filter: FilterConfig,
     /// The teams by name; `default` is the one that flags and environment describe.

@@ -2,7 +2,7 @@
 //!
 //! The modules have one order, and a file imports only what stands to the left:
 //! `model digest secret clock < config filter metrics < catalog < http < jelly < spool < fetch < store < source < ingest <
-//! archive < audit < worker < cli`. `sim`, the simulated Jelly, imports `digest` and `clock` alone.
+//! archive < audit < notify < worker < cli`. `sim`, the simulated Jelly, imports `digest` and `clock` alone.
 
 // The store suite of tests/it runs in here, too, and names things as it does there.
 #[cfg(test)]
@@ -22,6 +22,7 @@ pub mod ingest;
 pub mod jelly;
 pub mod metrics;
 pub mod model;
+pub mod notify;
 pub mod secret;
 pub mod sim;
 pub mod source;

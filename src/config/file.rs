@@ -10,8 +10,8 @@ use serde::Deserialize;
 use toml::de::{DeTable, DeValue};
 
 use super::{
-    ApiConfig, AzureConfig, BucketConfig, ConfigError, FilterConfig, GcsConfig, HttpConfig, QuotaConfig, RetryConfig,
-    S3Config, SourceConfig, SpoolConfig, WorkerConfig, token, values,
+    ApiConfig, AzureConfig, BucketConfig, ConfigError, FilterConfig, GcsConfig, HttpConfig, NotifyConfig, QuotaConfig,
+    RetryConfig, S3Config, SourceConfig, SpoolConfig, WorkerConfig, token, values,
 };
 use crate::model::Location;
 use crate::secret::Secret;
@@ -38,6 +38,7 @@ pub(super) struct ConfigFile {
     pub(super) gcs: GcsConfig,
     pub(super) azure: AzureConfig,
     pub(super) source: SourceConfig,
+    pub(super) notify: NotifyConfig,
     pub(super) filter: FilterConfig,
     pub(super) teams: BTreeMap<String, TeamFile>,
 }

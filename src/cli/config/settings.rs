@@ -2,11 +2,15 @@
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use crate::config::{BucketSettings, Config, FilterConfig, InlinePolicy, Loaded, ObjectLockMode, ReadBack, values};
+use crate::config::{
+    BucketSettings, Config, FilterConfig, InlinePolicy, Loaded, NotifyConfig, ObjectLockMode, ReadBack, values,
+};
 use crate::model::{Direction, Location};
+use crate::secret::Secret;
 
 /// The settings by dotted key, in the order of the reference file; `null` where nothing is set.
 fn settings(config: &Config) -> Vec<(String, Value)> {
@@ -26,6 +30,7 @@ fn settings(config: &Config) -> Vec<(String, Value)> {
         retry,
         spool,
         source,
+        notify,
         filter,
         teams,
         buckets,
@@ -61,6 +66,7 @@ fn settings(config: &Config) -> Vec<(String, Value)> {
         ("source.max_payload_bytes".into(), size(source.max_payload_bytes as u64)),
     ];
     push_buckets(&mut all, buckets);
+    push_notify(&mut all, notify);
     push_filter(&mut all, "filter", filter);
     for (name, team) in teams {
         let prefix = format!("teams.{name}");
@@ -109,6 +115,44 @@ fn push_buckets(all: &mut Vec<(String, Value)>, buckets: &BucketSettings) {
         ("azure.endpoint", json!(azure.endpoint)),
     ] {
         all.push((key.into(), value));
+    }
+}
+
+fn push_notify(all: &mut Vec<(String, Value)>, notify: &NotifyConfig) {
+    let NotifyConfig {
+        webhook_url,
+        webhook_url_file,
+        slack_url,
+        slack_url_file,
+        ping_url,
+        ping_url_file,
+        ping_every,
+        name,
+        delay,
+        repeat_every,
+        no_success_after,
+        disk_free_below_bytes,
+        timeout,
+    } = notify;
+    let secret = |secret: &Option<Secret>| json!(secret.as_ref().map(|_| "[set]"));
+    let path = |path: &Option<PathBuf>| json!(path.as_ref().map(|path| path.display().to_string()));
+    let duration = |duration: &Duration| json!(values::format_duration(*duration));
+    for (key, value) in [
+        ("webhook_url", secret(webhook_url)),
+        ("webhook_url_file", path(webhook_url_file)),
+        ("slack_url", secret(slack_url)),
+        ("slack_url_file", path(slack_url_file)),
+        ("ping_url", secret(ping_url)),
+        ("ping_url_file", path(ping_url_file)),
+        ("ping_every", duration(ping_every)),
+        ("name", json!(name)),
+        ("delay", duration(delay)),
+        ("repeat_every", duration(repeat_every)),
+        ("no_success_after", duration(no_success_after)),
+        ("disk_free_below", json!(values::format_size(*disk_free_below_bytes))),
+        ("timeout", duration(timeout)),
+    ] {
+        all.push((format!("notify.{key}"), value));
     }
 }
 
