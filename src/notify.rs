@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tracing::{info, warn};
 
 pub use condition::{Condition, Kind};
@@ -107,25 +107,32 @@ impl Notifier {
         self.0.changed.notify_one();
     }
 
-    /// Reports what is stuck, and delivers, until `stop`; then tries once, for a few seconds, to deliver what waits.
-    /// Dropping the future loses what is not delivered.
+    /// Reports what is stuck, and delivers, until `stop`; then looks once more, and tries once, for a few seconds, to
+    /// deliver what waits. Dropping the future loses what is not delivered.
     pub async fn run(&self, pulse: &Pulse, stop: impl Future<Output = ()> + Send) {
+        let (stopping, mut is_stopping) = watch::channel(false);
+        let (ending, is_ending) = watch::channel(false);
+        let stop = async {
+            stop.await;
+            stopping.send_replace(true);
+        };
         let look = async {
             loop {
+                let is_last = *is_stopping.borrow_and_update();
                 let wait = self.look(pulse);
                 self.keep().await;
-                // Whichever it was: look again.
-                drop(tokio::time::timeout(wait, self.0.changed.notified()).await);
+                if is_last {
+                    break;
+                }
+                tokio::select! {
+                    () = self.0.changed.notified() => {}
+                    () = tokio::time::sleep(wait) => {}
+                    _ = is_stopping.changed() => {}
+                }
             }
+            ending.send_replace(true);
         };
-        tokio::select! {
-            () = look => {}
-            () = self.0.outboxes.deliver() => {}
-            () = stop => {}
-        }
-        self.look(pulse);
-        self.keep().await;
-        self.0.outboxes.flush().await;
+        tokio::join!(stop, look, self.0.outboxes.deliver(is_ending));
     }
 
     /// Puts what is due into the outboxes; tells how long nothing else will be.

@@ -221,11 +221,13 @@ impl Entry {
 
 /// The beginning of a detail, on one line.
 fn cut(detail: &str) -> String {
-    let line = detail.chars().map(|c| if c.is_control() { ' ' } else { c });
-    let mut cut: String = line.take(MAX_DETAIL + 1).collect();
-    if cut.chars().count() > MAX_DETAIL {
-        cut.pop();
-        cut.push('…');
+    let shown = |c: char| if c.is_control() { ' ' } else { c };
+    let line = detail.chars().map(shown);
+    let mut rest = line.skip(MAX_DETAIL - 1);
+    let mut cut: String = detail.chars().take(MAX_DETAIL - 1).map(shown).collect();
+    match (rest.next(), rest.next()) {
+        (Some(_), Some(_)) => cut.push('…'),
+        (last, _) => cut.extend(last),
     }
     cut
 }

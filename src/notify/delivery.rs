@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tracing::{info, warn};
 use url::Url;
 
@@ -172,38 +172,40 @@ impl Outboxes {
         }
     }
 
-    /// Delivers for ever. Safe to drop at any time: what waits, waits on.
-    pub(super) async fn deliver(&self) {
-        tokio::join!(self.serve(Channel::Webhook, &self.webhook), self.serve(Channel::Slack, &self.slack), self.ping());
-    }
-
-    /// Tries once to deliver what waits, and for a few seconds at most.
-    pub(super) async fn flush(&self) {
-        let both = async {
-            tokio::join!(self.empty(Channel::Webhook, &self.webhook), self.empty(Channel::Slack, &self.slack))
+    /// Delivers until it is `ending`, and then, for a few seconds, tries once to deliver what waits.
+    pub(super) async fn deliver(&self, ending: watch::Receiver<bool>) {
+        let all = async {
+            tokio::join!(
+                self.serve(Channel::Webhook, &self.webhook, ending.clone()),
+                self.serve(Channel::Slack, &self.slack, ending.clone()),
+                self.ping(ending.clone())
+            )
         };
-        // What is not delivered by then is lost, but for its place on the board: it is told again after the restart.
-        if tokio::time::timeout(LAST_WORDS, both).await.is_err() {
-            warn!("not all notifications could be delivered before the end");
+        let mut ended = ending.clone();
+        let too_late = async {
+            // An end that nobody can call any more is one, too.
+            drop(ended.wait_for(|is_ending| *is_ending).await);
+            tokio::time::sleep(LAST_WORDS).await;
+        };
+        tokio::select! {
+            _ = all => {}
+            () = too_late => warn!("not all notifications could be delivered before the end"),
         }
     }
 
-    async fn empty(&self, channel: Channel, outbox: &Outbox) {
-        while let Some(waiting) = outbox.first() {
-            if let Err(error) = self.post(channel, outbox, &waiting).await {
-                self.metrics.notifications.count(channel.delivery(false));
-                warn!(channel = channel.name(), %error, "a notification is lost");
-            }
-            outbox.remove(&waiting.id);
-        }
-    }
-
-    async fn serve(&self, channel: Channel, outbox: &Outbox) {
+    async fn serve(&self, channel: Channel, outbox: &Outbox, mut ending: watch::Receiver<bool>) {
         let mut wait = self.first_wait;
         let mut is_failing = false;
         loop {
+            let is_ending = *ending.borrow_and_update();
             let Some(waiting) = outbox.first() else {
-                outbox.filled.notified().await;
+                if is_ending {
+                    return;
+                }
+                tokio::select! {
+                    () = outbox.filled.notified() => {}
+                    _ = ending.changed() => {}
+                }
                 continue;
             };
             let age_ms = self.clock.now_ms().saturating_sub(waiting.message.at_ms);
@@ -216,7 +218,7 @@ impl Outboxes {
                     outbox.remove(&waiting.id);
                     wait = self.first_wait;
                 }
-                Err(error) if error.is_passing() && age_ms < GIVE_UP_MS => {
+                Err(error) if error.is_passing() && age_ms < GIVE_UP_MS && !is_ending => {
                     // Once is enough: the counter and the next message tell the rest.
                     if !std::mem::replace(&mut is_failing, true) {
                         warn!(channel = channel.name(), %error, "a notification cannot be delivered; it is tried again");
@@ -224,11 +226,16 @@ impl Outboxes {
                     let asked = if let DeliveryError::Answer(_, asked) = error { asked } else { None };
                     let pause = wait.max(asked.unwrap_or_default()).min(LONGEST_WAIT);
                     wait = (wait * 2).min(LONGEST_WAIT);
-                    // A new address is tried at once; whichever it was: try again.
-                    drop(tokio::time::timeout(pause, outbox.filled.notified()).await);
+                    // A new message or a new address is tried at once.
+                    tokio::select! {
+                        () = tokio::time::sleep(pause) => {}
+                        () = outbox.filled.notified() => {}
+                        _ = ending.changed() => {}
+                    }
                 }
                 Err(error) => {
-                    warn!(channel = channel.name(), %error, "a notification is given up; check the address");
+                    let advice = if error.is_passing() { "" } else { "; check the address" };
+                    warn!(channel = channel.name(), %error, "a notification is given up{advice}");
                     self.metrics.notifications.count(channel.delivery(false));
                     outbox.remove(&waiting.id);
                     outbox.dropped.fetch_add(1, Ordering::Relaxed);
@@ -256,13 +263,16 @@ impl Outboxes {
     }
 
     /// Tells the health check how it is: at once after a change, and again and again.
-    async fn ping(&self) {
+    async fn ping(&self, mut ending: watch::Receiver<bool>) {
         let mut is_failing = false;
-        loop {
+        while !*ending.borrow_and_update() {
             let health = *locked(&self.health);
             let addresses = self.addresses();
             let (Some(health), Some(address)) = (health, addresses.of_channel(Channel::Ping)) else {
-                self.health_changed.notified().await;
+                tokio::select! {
+                    () = self.health_changed.notified() => {}
+                    _ = ending.changed() => {}
+                }
                 continue;
             };
             let sent = match ping_url(address, health.is_well) {
@@ -280,8 +290,11 @@ impl Outboxes {
                 info!(channel = Channel::Ping.name(), "the health check is reached again");
             }
             is_failing = sent.is_err();
-            // Whichever it was, a change or the time: ping.
-            drop(tokio::time::timeout(wait, self.health_changed.notified()).await);
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = self.health_changed.notified() => {}
+                _ = ending.changed() => {}
+            }
         }
     }
 
@@ -334,7 +347,7 @@ fn ping_url(address: &Secret, is_well: bool) -> Option<Url> {
 fn new_id(at_ms: i64) -> String {
     let mut random = [0; 16];
     // Without randomness the time alone must tell them apart.
-    drop(getrandom::fill(&mut random));
+    let _ = getrandom::fill(&mut random);
     ulid::Ulid::from_parts(u64::try_from(at_ms).unwrap_or(0), u128::from_be_bytes(random)).to_string()
 }
 

@@ -2,6 +2,7 @@
 //! names. Written by hand, as the environment is read in one place only.
 
 use std::io;
+#[cfg(target_os = "linux")]
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
@@ -88,6 +89,7 @@ impl Systemd {
 /// A path, or a name in the abstract namespace, which begins with `@`.
 fn address(name: &[u8]) -> io::Result<SocketAddr> {
     match name {
+        #[cfg(target_os = "linux")]
         [b'@', rest @ ..] => SocketAddr::from_abstract_name(rest),
         [b'/', ..] => SocketAddr::from_pathname(std::ffi::OsStr::from_bytes(name)),
         _ => Err(io::Error::other("NOTIFY_SOCKET is neither a path nor an abstract name")),

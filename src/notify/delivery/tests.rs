@@ -78,6 +78,14 @@ fn message(subject: &str) -> Message {
     }
 }
 
+/// What says that there is no end yet.
+fn on() -> watch::Receiver<bool> {
+    let (sender, receiver) = watch::channel(false);
+    // A dropped sender would be an end.
+    std::mem::forget(sender);
+    receiver
+}
+
 fn secret(url: &str) -> Option<Secret> {
     Some(Secret::new(url))
 }
@@ -111,7 +119,7 @@ async fn each_receiver_gets_every_message_in_its_own_form_and_none_waits_for_ano
         }
     };
     tokio::select! {
-        () = outboxes.deliver() => {}
+        () = outboxes.deliver(on()) => {}
         () = requests => {}
     }
     assert_eq!(outboxes.metrics.notifications.of(Delivery::WebhookDelivered).value(), 2);
@@ -136,7 +144,7 @@ async fn a_refused_message_is_given_up_and_the_next_one_says_so() {
         }
     };
     tokio::select! {
-        () = outboxes.deliver() => {}
+        () = outboxes.deliver(on()) => {}
         () = requests => {}
     }
     assert_eq!(outboxes.metrics.notifications.of(Delivery::WebhookFailed).value(), 2);
@@ -161,7 +169,7 @@ async fn an_outbox_is_bounded_and_a_message_of_yesterday_is_given_up() {
         }
     };
     tokio::select! {
-        () = outboxes.deliver() => {}
+        () = outboxes.deliver(on()) => {}
         () = given_up => {}
     }
     assert_eq!(outboxes.metrics.notifications.of(Delivery::SlackFailed).value(), MAX_WAITING as u64);
@@ -173,7 +181,7 @@ async fn what_waits_at_the_end_is_tried_once() {
     let outboxes = outboxes(Addresses { webhook: secret(&webhook.url), ..Addresses::default() });
     outboxes.push(&message("one"), None);
     outboxes.push(&message("two"), None);
-    outboxes.flush().await;
+    outboxes.deliver(watch::channel(true).1).await;
     assert!(webhook.next().await.1.contains("team one"));
     assert!(webhook.next().await.1.contains("team two"));
     assert!(outboxes.webhook.first().is_none());
@@ -198,7 +206,7 @@ async fn the_health_check_is_told_of_changes_at_once_and_a_new_address_too() {
         assert_eq!(other.next().await.0, "GET /hush HTTP/1.1");
     };
     tokio::select! {
-        () = outboxes.deliver() => {}
+        () = outboxes.deliver(on()) => {}
         () = requests => {}
     }
 }
