@@ -9,6 +9,7 @@ mod kept;
 mod message;
 mod pulse;
 mod systemd;
+mod thresholds;
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -22,6 +23,7 @@ pub use condition::{Condition, Kind};
 pub use message::{Message, Status};
 pub use pulse::{Beat, Pulse};
 pub use systemd::Systemd;
+pub use thresholds::{Progress, nearly_full};
 
 use self::board::{Board, Timing};
 use self::delivery::{Addresses, Outboxes};

@@ -210,3 +210,19 @@ impl Channel {
         }
     }
 }
+
+impl ApiAnswer {
+    /// The label of an HTTP status; `None` is no answer at all.
+    pub fn of_status(status: Option<u16>) -> Self {
+        match status {
+            None => Self::NoAnswer,
+            Some(200..=399) => Self::Ok,
+            Some(401) => Self::Unauthorized,
+            Some(403) => Self::Forbidden,
+            Some(404) => Self::NotFound,
+            Some(429) => Self::RateLimited,
+            Some(500..=599) => Self::ServerError,
+            Some(_) => Self::Refused,
+        }
+    }
+}

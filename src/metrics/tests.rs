@@ -184,3 +184,20 @@ fn a_gauge_at_its_end_is_still_shown() {
     gauge.set(u64::MAX);
     assert!(gauge.value().is_some());
 }
+
+#[test]
+fn a_status_has_one_label() {
+    for (status, label) in [
+        (Some(200), ApiAnswer::Ok),
+        (Some(302), ApiAnswer::Ok),
+        (Some(400), ApiAnswer::Refused),
+        (Some(401), ApiAnswer::Unauthorized),
+        (Some(422), ApiAnswer::Refused),
+        (Some(429), ApiAnswer::RateLimited),
+        (Some(502), ApiAnswer::ServerError),
+        (Some(999), ApiAnswer::Refused),
+        (None, ApiAnswer::NoAnswer),
+    ] {
+        assert_eq!(ApiAnswer::of_status(status), label, "{status:?}");
+    }
+}

@@ -55,6 +55,7 @@ pub(super) struct Board {
 impl Board {
     /// Trouble has begun, or lasts.
     pub(super) fn raise(&mut self, condition: Condition, detail: &str, now_ms: i64) {
+        debug_assert!(condition.kind.lasts(), "{condition:?} happens, and does not last");
         if let Some(entry) = self.entry(condition, now_ms) {
             entry.detail = cut(detail);
             entry.over_ms = None;
@@ -89,6 +90,7 @@ impl Board {
 
     /// Something happened this often.
     pub(super) fn happened(&mut self, condition: Condition, times: u64, detail: &str, now_ms: i64) {
+        debug_assert!(!condition.kind.lasts(), "{condition:?} lasts, and does not happen");
         if times == 0 {
             return;
         }

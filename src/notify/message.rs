@@ -133,18 +133,42 @@ mod tests {
 
     #[test]
     fn the_json_form_says_everything() {
-        insta::assert_snapshot!(
-            serde_json::to_string_pretty(&message(Status::Still, Kind::TeamPaused).as_json("01K", Some("Berlin"), 2)).unwrap(),
-            @""
-        );
+        let json = message(Status::Still, Kind::TeamPaused).as_json("01K", Some("Berlin"), 2);
+        let text = serde_json::to_string_pretty(&json).unwrap();
+        insta::assert_snapshot!(text.replace(env!("CARGO_PKG_VERSION"), "VERSION"), @r#"
+        {
+          "advice": "Webhooks are still taken in; nothing of the team is fetched meanwhile. If the token is refused, put a new one in its place.",
+          "at": "2026-11-18T11:06:40Z",
+          "condition": "team_paused",
+          "count": 1,
+          "detail": "Jelly said <!channel> & 401",
+          "dropped": 2,
+          "id": "01K",
+          "name": "Berlin",
+          "program": "jellyjar VERSION",
+          "since": "2026-11-18T10:06:40Z",
+          "status": "still",
+          "subject": "support",
+          "title": "team support is paused",
+          "v": 1
+        }
+        "#);
     }
 
     #[test]
     fn the_slack_form_is_one_text_in_which_nothing_is_a_command() {
         let text = |status, kind| message(status, kind).as_slack(Some("a<b"), 0)["text"].as_str().unwrap().to_owned();
-        insta::assert_snapshot!(text(Status::Trouble, Kind::TeamPaused), @"");
-        insta::assert_snapshot!(text(Status::Recovered, Kind::TeamPaused), @"");
-        insta::assert_snapshot!(text(Status::Happened, Kind::Failed), @"");
+        insta::assert_snapshot!(text(Status::Trouble, Kind::TeamPaused), @r"
+        :red_circle: *jellyjar (a&lt;b):* team support is paused.
+        Jelly said &lt;!channel&gt; &amp; 401
+        Webhooks are still taken in; nothing of the team is fetched meanwhile. If the token is refused, put a new one in its place.
+        ");
+        insta::assert_snapshot!(text(Status::Recovered, Kind::TeamPaused), @":large_green_circle: *jellyjar (a&lt;b):* team support is no longer paused. It began at 2026-11-18T10:06:40Z.");
+        insta::assert_snapshot!(text(Status::Happened, Kind::Failed), @r"
+        :warning: *jellyjar (a&lt;b):* an attachment of team support failed for good.
+        Jelly said &lt;!channel&gt; &amp; 401
+        `jellyjar failed` shows them; `jellyjar retry` tries again.
+        ");
     }
 
     #[test]

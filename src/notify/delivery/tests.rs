@@ -222,3 +222,49 @@ async fn no_error_names_the_address_or_repeats_the_answer() {
         assert!(!format!("{error} {error:?} {outboxes:?}").contains("hush"), "{error:?}");
     }
 }
+
+#[tokio::test]
+async fn no_log_line_at_any_level_names_the_address_or_repeats_the_answer() {
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+    impl std::io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            locked(&self.0).extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber =
+        tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(move || writer.clone()).finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+
+    let mut webhook = Receiver::start(&["503 Busy", "404 Gone"]).await;
+    let mut check = Receiver::start(&["500 Broken"]).await;
+    let addresses = Addresses {
+        webhook: secret(&format!("{}?hush=hush", webhook.url)),
+        slack: secret("http://127.0.0.1:1/hush"),
+        ping: secret(&check.url),
+    };
+    let outboxes = outboxes(addresses);
+    outboxes.push(&message("one"), None);
+    outboxes.health(false, Duration::from_hours(1));
+    let requests = async {
+        webhook.next().await;
+        webhook.next().await;
+        check.next().await;
+        check.next().await;
+    };
+    tokio::select! {
+        () = outboxes.deliver(on()) => {}
+        () = requests => {}
+    }
+    let lines = String::from_utf8(locked(&lines.0).clone()).unwrap();
+    for logged in ["the receiver answered 503", "is tried again", "the health check was not reached", "TRACE"] {
+        assert!(lines.contains(logged), "{logged}: {lines}");
+    }
+    assert!(!lines.contains("hush"), "{lines}");
+}
