@@ -192,7 +192,7 @@ pub fn main() -> ExitCode {
 async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
     let global = cli.global;
     match cli.command {
-        Command::Replay(args) => replay::run(args, &global).await,
+        Command::Replay(args) => Box::pin(replay::run(args, &global)).await,
         Command::Find(args) => find::run(args, &global).await,
         Command::Status(args) => status::run(args, &global).await,
         Command::Failed(args) => failed::run(args, &global).await,

@@ -9,7 +9,6 @@ use super::families::{self, Family};
 use super::{Labels, NO_TEAM, Service, TeamMetrics, process};
 
 /// Writes every family, in the order of the list.
-#[expect(clippy::too_many_lines, reason = "one line or loop for each family, read beside the list")]
 pub(super) fn render(service: &Service, now: Timestamp) -> String {
     let now_ms = now.as_millisecond();
     let mut page = Page { text: String::with_capacity(16 << 10), teams: service.teams() };

@@ -29,7 +29,7 @@ pub(super) struct Timing {
 pub(super) struct Told {
     pub(super) condition: Condition,
     pub(super) since_ms: i64,
-    pub(super) told_ms: i64,
+    pub(super) last_ms: i64,
 }
 
 #[derive(Debug, Clone)]
@@ -173,10 +173,10 @@ impl Board {
 
     /// Takes over what was told before a restart.
     pub(super) fn restore(&mut self, told: Vec<Told>, now_ms: i64) {
-        for Told { condition, since_ms, told_ms } in told.into_iter().take(MAX_CONDITIONS) {
+        for Told { condition, since_ms, last_ms } in told.into_iter().take(MAX_CONDITIONS) {
             let restored_ms = condition.kind.lasts().then_some(now_ms);
             let detail = "It was there before the last restart.".to_owned();
-            let entry = Entry { since_ms, detail, count: 0, told_ms: Some(told_ms), over_ms: None, restored_ms };
+            let entry = Entry { since_ms, detail, count: 0, told_ms: Some(last_ms), over_ms: None, restored_ms };
             self.entries.insert(condition, entry);
         }
     }
@@ -188,7 +188,7 @@ impl Board {
         }
         let told = self.entries.iter().filter_map(|(condition, entry)| {
             let (condition, since_ms) = (condition.clone(), entry.since_ms);
-            entry.told_ms.map(|told_ms| Told { condition, since_ms, told_ms })
+            entry.told_ms.map(|last_ms| Told { condition, since_ms, last_ms })
         });
         Some(told.collect())
     }

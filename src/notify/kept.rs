@@ -42,7 +42,7 @@ pub(super) fn read(path: &Path) -> io::Result<Vec<Told>> {
     }
     let told = kept.told.into_iter().filter_map(|line| {
         let condition = Condition::new(Kind::named(&line.condition)?, line.subject);
-        Some(Told { condition, since_ms: line.since.as_millisecond(), told_ms: line.told_at.as_millisecond() })
+        Some(Told { condition, since_ms: line.since.as_millisecond(), last_ms: line.told_at.as_millisecond() })
     });
     Ok(told.collect())
 }
@@ -54,7 +54,7 @@ pub(super) fn write(path: &Path, told: &[Told]) -> io::Result<()> {
         condition: told.condition.kind.name().to_owned(),
         subject: told.condition.subject.clone(),
         since: time(told.since_ms),
-        told_at: time(told.told_ms),
+        told_at: time(told.last_ms),
     });
     let bytes = serde_json::to_vec(&Kept { v: VERSION, told: told.collect() })?;
     if let Some(folder) = path.parent() {
@@ -77,8 +77,8 @@ mod tests {
         let path = folder.path().join("state/notified.json");
         assert_eq!(read(&path).unwrap(), []);
         let told = [
-            Told { condition: Condition::new(Kind::NotReady, "archive \"a\""), since_ms: 1, told_ms: 60_001 },
-            Told { condition: Condition::new(Kind::Failed, "support"), since_ms: 5, told_ms: 6 },
+            Told { condition: Condition::new(Kind::NotReady, "archive \"a\""), since_ms: 1, last_ms: 60_001 },
+            Told { condition: Condition::new(Kind::Failed, "support"), since_ms: 5, last_ms: 6 },
         ];
         write(&path, &told).unwrap();
         write(&path, &told).unwrap();

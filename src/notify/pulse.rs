@@ -78,8 +78,8 @@ mod tests {
     #[test]
     fn a_part_without_signs_of_life_is_named_until_it_shows_one_or_ends() {
         let pulse = Pulse::default();
-        let worker = pulse.expect("worker", Duration::from_secs(60));
-        let inbox = pulse.expect("inbox", Duration::from_secs(600));
+        let worker = pulse.expect("worker", Duration::from_mins(1));
+        let inbox = pulse.expect("inbox", Duration::from_mins(10));
         let names = |seconds: u64| -> Vec<String> {
             let late = pulse.late_at(Instant::now() + Duration::from_secs(seconds));
             late.into_iter().map(|(name, _)| name).collect()

@@ -145,7 +145,7 @@ mod tests {
     async fn the_watchdog_is_fed_only_while_every_part_is_alive() {
         let (_folder, socket, systemd) = manager(&[("WATCHDOG_USEC", "2000")]);
         let pulse = Pulse::default();
-        let beat = pulse.expect("worker", Duration::from_secs(3600));
+        let beat = pulse.expect("worker", Duration::from_hours(1));
         tokio::select! {
             () = systemd.watch(&pulse) => panic!("it ended"),
             text = tokio::task::spawn_blocking(move || received(&socket)) => assert_eq!(text.unwrap(), "WATCHDOG=1"),

@@ -15,6 +15,7 @@ fn read(name: &str) -> String {
 }
 
 /// Runs a tool in the folder; `None`, with a word, where this machine does not have it.
+#[expect(clippy::print_stderr, reason = "whoever reads the tests' output shall know what was not tried")]
 fn run(tool: &str, arguments: &[&str]) -> Option<Output> {
     match Command::new(tool).args(arguments).current_dir(folder()).output() {
         Ok(output) => Some(output),

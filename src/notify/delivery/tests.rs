@@ -86,15 +86,16 @@ fn on() -> watch::Receiver<bool> {
     receiver
 }
 
-fn secret(url: &str) -> Option<Secret> {
-    Some(Secret::new(url))
+fn secret(url: &str) -> Secret {
+    Secret::new(url)
 }
 
 #[tokio::test]
 async fn each_receiver_gets_every_message_in_its_own_form_and_none_waits_for_another() {
     let mut webhook = Receiver::start(&["503 Busy", "429 Slow down", "200 OK"]).await;
     let mut slack = Receiver::start(&[]).await;
-    let outboxes = outboxes(Addresses { webhook: secret(&webhook.url), slack: secret(&slack.url), ping: None });
+    let outboxes =
+        outboxes(Addresses { webhook: Some(secret(&webhook.url)), slack: Some(secret(&slack.url)), ping: None });
     outboxes.push(&message("one"), Some("Berlin"));
     outboxes.push(&message("two"), None);
     let requests = async {
@@ -130,7 +131,7 @@ async fn each_receiver_gets_every_message_in_its_own_form_and_none_waits_for_ano
 #[tokio::test]
 async fn a_refused_message_is_given_up_and_the_next_one_says_so() {
     let mut webhook = Receiver::start(&["404 Gone", "302 Elsewhere"]).await;
-    let outboxes = outboxes(Addresses { webhook: secret(&webhook.url), ..Addresses::default() });
+    let outboxes = outboxes(Addresses { webhook: Some(secret(&webhook.url)), ..Addresses::default() });
     for subject in ["one", "two", "three"] {
         outboxes.push(&message(subject), None);
     }
@@ -154,7 +155,7 @@ async fn a_refused_message_is_given_up_and_the_next_one_says_so() {
 
 #[tokio::test]
 async fn an_outbox_is_bounded_and_a_message_of_yesterday_is_given_up() {
-    let outboxes = outboxes(Addresses { slack: secret("http://127.0.0.1:1/hush"), ..Addresses::default() });
+    let outboxes = outboxes(Addresses { slack: Some(secret("http://127.0.0.1:1/hush")), ..Addresses::default() });
     for number in 0..MAX_WAITING + 3 {
         outboxes.push(&message(&number.to_string()), None);
     }
@@ -178,7 +179,7 @@ async fn an_outbox_is_bounded_and_a_message_of_yesterday_is_given_up() {
 #[tokio::test]
 async fn what_waits_at_the_end_is_tried_once() {
     let mut webhook = Receiver::start(&["503 Busy"]).await;
-    let outboxes = outboxes(Addresses { webhook: secret(&webhook.url), ..Addresses::default() });
+    let outboxes = outboxes(Addresses { webhook: Some(secret(&webhook.url)), ..Addresses::default() });
     outboxes.push(&message("one"), None);
     outboxes.push(&message("two"), None);
     outboxes.deliver(watch::channel(true).1).await;
@@ -192,7 +193,8 @@ async fn what_waits_at_the_end_is_tried_once() {
 async fn the_health_check_is_told_of_changes_at_once_and_a_new_address_too() {
     let mut check = Receiver::start(&[]).await;
     let mut other = Receiver::start(&[]).await;
-    let outboxes = outboxes(Addresses { ping: secret(&format!("{}?every=day", check.url)), ..Addresses::default() });
+    let outboxes =
+        outboxes(Addresses { ping: Some(secret(&format!("{}?every=day", check.url))), ..Addresses::default() });
     let every = Duration::from_hours(24);
     let requests = async {
         outboxes.health(true, every);
@@ -202,7 +204,7 @@ async fn the_health_check_is_told_of_changes_at_once_and_a_new_address_too() {
         assert_eq!(check.next().await.0, "GET /hush/fail?every=day HTTP/1.1");
         outboxes.health(true, every);
         assert_eq!(check.next().await.0, "GET /hush?every=day HTTP/1.1");
-        outboxes.readdress(Addresses { ping: secret(&other.url), ..Addresses::default() });
+        outboxes.readdress(Addresses { ping: Some(secret(&other.url)), ..Addresses::default() });
         assert_eq!(other.next().await.0, "GET /hush HTTP/1.1");
     };
     tokio::select! {
@@ -215,7 +217,7 @@ async fn the_health_check_is_told_of_changes_at_once_and_a_new_address_too() {
 async fn no_error_names_the_address_or_repeats_the_answer() {
     let receiver = Receiver::start(&["404 Gone"]).await;
     for url in [receiver.url.as_str(), "http://127.0.0.1:1/hush?hush=hush", "https://127.0.0.1:1/hush", "hush"] {
-        let outboxes = outboxes(Addresses { webhook: secret(url), ..Addresses::default() });
+        let outboxes = outboxes(Addresses { webhook: Some(secret(url)), ..Addresses::default() });
         outboxes.push(&message("one"), None);
         let waiting = outboxes.webhook.first().unwrap();
         let error = outboxes.post(Channel::Webhook, &outboxes.webhook, &waiting).await.unwrap_err();
@@ -245,9 +247,9 @@ async fn no_log_line_at_any_level_names_the_address_or_repeats_the_answer() {
     let mut webhook = Receiver::start(&["503 Busy", "404 Gone"]).await;
     let mut check = Receiver::start(&["500 Broken"]).await;
     let addresses = Addresses {
-        webhook: secret(&format!("{}?hush=hush", webhook.url)),
-        slack: secret("http://127.0.0.1:1/hush"),
-        ping: secret(&check.url),
+        webhook: Some(secret(&format!("{}?hush=hush", webhook.url))),
+        slack: Some(secret("http://127.0.0.1:1/hush")),
+        ping: Some(secret(&check.url)),
     };
     let outboxes = outboxes(addresses);
     outboxes.push(&message("one"), None);
