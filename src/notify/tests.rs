@@ -33,6 +33,11 @@ async fn receiver() -> (String, UnboundedReceiver<serde_json::Value>) {
     (url, bodies)
 }
 
+/// The next body, which must come within a while.
+async fn next(bodies: &mut UnboundedReceiver<serde_json::Value>) -> serde_json::Value {
+    tokio::time::timeout(Duration::from_secs(20), bodies.recv()).await.expect("nothing came").unwrap()
+}
+
 fn paused() -> Condition {
     Condition::new(Kind::TeamPaused, "support")
 }
@@ -55,12 +60,12 @@ async fn what_is_reported_arrives_and_its_end_too_after_a_restart() {
     let stopped = AtomicBool::new(false);
     let steps = async {
         notifier.raise(paused(), "the token is refused");
-        let body = bodies.recv().await.unwrap();
+        let body = next(&mut bodies).await;
         assert_eq!((&body["status"], &body["condition"]), (&"trouble".into(), &"team_paused".into()));
         assert_eq!(metrics.troubles.values()["team_paused"], 1);
         notifier.raise(paused(), "the token is refused");
         notifier.happened(Condition::new(Kind::Failed, "support"), 3, "gone");
-        let body = bodies.recv().await.unwrap();
+        let body = next(&mut bodies).await;
         assert_eq!((&body["condition"], &body["count"]), (&"failed".into(), &3.into()));
         stopped.store(true, Ordering::SeqCst);
     };
@@ -73,7 +78,7 @@ async fn what_is_reported_arrives_and_its_end_too_after_a_restart() {
     notifier.raise(paused(), "the token is refused");
     let steps = async {
         notifier.clear(&paused());
-        let body = bodies.recv().await.unwrap();
+        let body = next(&mut bodies).await;
         assert_eq!((&body["status"], &body["condition"]), (&"recovered".into(), &"team_paused".into()));
         assert_eq!(metrics.troubles.values()["team_paused"], 0);
     };
@@ -92,7 +97,7 @@ async fn what_was_reported_just_before_the_end_still_arrives() {
     notifier.set(Condition::new(Kind::NotReady, "archive"), Some("disk full".into()));
     let _hanging = pulse.expect("worker", Duration::ZERO);
     notifier.run(&pulse, std::future::ready(())).await;
-    let titles = [bodies.recv().await.unwrap(), bodies.recv().await.unwrap()].map(|body| body["title"].to_string());
+    let titles = [next(&mut bodies).await, next(&mut bodies).await].map(|body| body["title"].to_string());
     assert_eq!(titles, ["\"archive does not work\"", "\"the worker shows no sign of life\""]);
 }
 
