@@ -9,6 +9,7 @@ mod error;
 mod file;
 mod inbox;
 mod load;
+mod notify;
 mod origin;
 mod token;
 pub mod values;
@@ -27,6 +28,7 @@ pub use environment::{Environment, VARIABLES};
 pub use error::ConfigError;
 pub use inbox::InboxConfig;
 pub use load::{DEFAULT_TEAM, Loaded, Overrides, load};
+pub use notify::NotifyConfig;
 pub use origin::{Origin, Sources};
 pub use web::{SMALL_BODY_BYTES, ServeConfig, WebhookConfig};
 
@@ -62,6 +64,8 @@ pub struct Config {
     pub source: SourceConfig,
     /// Where webhooks are taken, and what a sender may take.
     pub serve: ServeConfig,
+    /// Who is told of trouble, and when.
+    pub notify: NotifyConfig,
     /// What is kept, for teams without rules of their own.
     pub filter: FilterConfig,
     /// The teams by name; `default` is the one that flags and environment describe.

@@ -149,6 +149,35 @@ fn builder(config: &HttpConfig, rules: AddressRules) -> Result<reqwest::ClientBu
     Ok(builder.dns_resolver(address::RuledResolver { rules, exempt }))
 }
 
+/// A client for addresses that the operator chose, which may be private ones. It follows no redirects and sends no
+/// referer; addresses on this machine are not asked through the proxy. `timeout` is for a whole request.
+pub(crate) fn operator_client(config: &HttpConfig, timeout: Duration) -> Result<reqwest::Client, HttpError> {
+    let roots = extra_roots(config)?;
+    let make = || -> Result<reqwest::ClientBuilder, HttpError> {
+        let mut builder = reqwest::Client::builder()
+            .user_agent(concat!("jellyjar/", env!("CARGO_PKG_VERSION")))
+            .redirect(reqwest::redirect::Policy::none())
+            .referer(false)
+            .no_proxy()
+            .connect_timeout(config.connect_timeout.min(timeout))
+            .timeout(timeout)
+            .pool_max_idle_per_host(1);
+        if let Some(proxy) = &config.proxy {
+            let proxy = reqwest::Proxy::all(proxy).map_err(|error| HttpError::Proxy(describe(error)))?;
+            let local = reqwest::NoProxy::from_string("localhost,127.0.0.0/8,::1");
+            builder = builder.proxy(proxy.no_proxy(local));
+        }
+        Ok(builder)
+    };
+    // A bare container has no system roots; what is on this machine is reached without.
+    let client = make()?.tls_certs_merge(roots.iter().cloned()).build();
+    let client = match client {
+        Err(_) => make()?.tls_certs_only(roots.iter().cloned()).build(),
+        made => made,
+    };
+    client.map_err(|error| HttpError::Setup(describe(error)))
+}
+
 /// Reads the extra root certificates.
 fn extra_roots(config: &HttpConfig) -> Result<Vec<reqwest::Certificate>, HttpError> {
     let Some(path) = &config.ca_file else { return Ok(Vec::new()) };

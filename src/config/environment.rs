@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use super::ConfigError;
 
 /// The variables that jellyjar reads, with what each sets.
-pub const VARIABLES: [(&str, &str); 13] = [
+pub const VARIABLES: [(&str, &str); 19] = [
     ("JELLY_API_TOKEN", "the API token of the team `default`"),
     ("JELLY_API_TOKEN_FILE", "a file that holds the API token of the team `default`"),
     ("JELLY_API_URL", "api.base_url"),
@@ -21,6 +21,12 @@ pub const VARIABLES: [(&str, &str); 13] = [
     ("JELLYJAR_LISTEN", "serve.listen"),
     ("JELLYJAR_OPS_LISTEN", "serve.ops_listen"),
     ("JELLYJAR_LOG", "what is logged"),
+    ("JELLYJAR_NOTIFY_WEBHOOK_URL", "notify.webhook_url"),
+    ("JELLYJAR_NOTIFY_WEBHOOK_URL_FILE", "notify.webhook_url_file"),
+    ("JELLYJAR_NOTIFY_SLACK_URL", "notify.slack_url"),
+    ("JELLYJAR_NOTIFY_SLACK_URL_FILE", "notify.slack_url_file"),
+    ("JELLYJAR_NOTIFY_PING_URL", "notify.ping_url"),
+    ("JELLYJAR_NOTIFY_PING_URL_FILE", "notify.ping_url_file"),
 ];
 
 /// Environment variables by name. An empty value counts as not set.

@@ -74,6 +74,26 @@ pub enum ConfigError {
         /// What is wrong with it.
         problem: &'static str,
     },
+    /// A file that holds the address of notifications cannot be read.
+    #[error("cannot read the file {path} of `{key}`; check that it exists and that you may read it", path = shown(path))]
+    ReadAddress {
+        /// The setting.
+        key: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Such a file's content is no URL. The content is not shown.
+    #[error("the file {path} of `{key}` holds no usable URL: {problem}", path = path.display())]
+    BadAddress {
+        /// The setting.
+        key: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
     /// Settings that do not go together.
     #[error("{0}")]
     Conflict(String),

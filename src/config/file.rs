@@ -10,7 +10,7 @@ use serde::Deserialize;
 use toml::de::{DeTable, DeValue};
 
 use super::{
-    ApiConfig, AzureConfig, BucketConfig, ConfigError, FilterConfig, GcsConfig, HttpConfig, InboxConfig, QuotaConfig, RetryConfig, S3Config, SourceConfig, SpoolConfig, WorkerConfig, token, values, ServeConfig, web,
+    ApiConfig, AzureConfig, BucketConfig, ConfigError, FilterConfig, GcsConfig, HttpConfig, InboxConfig, QuotaConfig, RetryConfig, S3Config, SourceConfig, SpoolConfig, WorkerConfig, token, values, ServeConfig, web, NotifyConfig,
 };
 use crate::model::Location;
 use crate::secret::Secret;
@@ -39,6 +39,7 @@ pub(super) struct ConfigFile {
     pub(super) azure: AzureConfig,
     pub(super) source: SourceConfig,
     pub(super) serve: ServeConfig,
+    pub(super) notify: NotifyConfig,
     pub(super) filter: FilterConfig,
     pub(super) teams: BTreeMap<String, TeamFile>,
 }

@@ -5,7 +5,9 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::file::{self, TeamFile};
-use super::{Config, ConfigError, Environment, Origin, Sources, TeamConfig, check, credentials, token, values, web};
+use super::{
+    Config, ConfigError, Environment, Origin, Sources, TeamConfig, check, credentials, notify, token, values, web,
+};
 use crate::model::Location;
 use crate::secret::Secret;
 
@@ -77,6 +79,7 @@ fn load_in(directory: &Path, overrides: &Overrides, environment: &Environment) -
     loaded.take_teams(teams, overrides, environment)?;
     web::warn_of_stray_secret(&mut loaded, environment)?;
     credentials::take(&mut loaded, environment)?;
+    notify::take(&mut loaded, environment, overrides.skip_tokens)?;
     for name in environment.unknown() {
         loaded.warnings.push(format!("the environment variable {name} is none that jellyjar knows; is it misspelt?"));
     }
@@ -138,6 +141,10 @@ impl Loaded {
         config.serve = file.serve;
         resolve("serve.tls_certificate", config.serve.tls_certificate.as_mut())?;
         resolve("serve.tls_key", config.serve.tls_key.as_mut())?;
+        config.notify = file.notify;
+        for (key, file) in config.notify.files_mut() {
+            resolve(key, file.as_mut())?;
+        }
         for (name, team) in &mut teams {
             resolve(&format!("teams.{name}.archive"), team.archive.as_mut().and_then(Location::folder_mut))?;
             resolve(&format!("teams.{name}.token_file"), team.token_file.as_mut())?;
@@ -168,7 +175,8 @@ impl Loaded {
         (buckets.common, buckets.s3, buckets.gcs, buckets.azure) = (file.bucket, file.s3, file.gcs, file.azure);
         config.source = file.source;
         config.filter = file.filter;
-        if let Some(mode) = token::open_mode(path).filter(|_| teams.values().any(TeamFile::has_secret)) {
+        let holds_secret = teams.values().any(TeamFile::has_secret) || config.notify.has_inline_address();
+        if let Some(mode) = token::open_mode(path).filter(|_| holds_secret) {
             self.warnings.push(format!(
                 "{} holds a secret and can be read by others (mode {mode:04o}); run: chmod 600 {}",
                 path.display(),

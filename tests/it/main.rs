@@ -11,6 +11,7 @@ mod command_line;
 mod compact;
 mod completions;
 mod demo;
+mod deploy;
 mod doctor;
 mod export;
 mod faults;

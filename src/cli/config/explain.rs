@@ -37,6 +37,9 @@ pub(super) fn as_text(loaded: &Loaded) -> String {
     for sentence in quota(loaded) {
         say(sentence);
     }
+    if let Some(sentence) = notified(config) {
+        say(sentence);
+    }
     for (name, team) in &config.teams {
         say(String::new());
         say(format!("Team `{name}`:"));
@@ -118,6 +121,18 @@ pub(super) fn as_json(loaded: &Loaded) -> Value {
         "teams": teams,
         "warnings": warnings,
     })
+}
+
+/// Who is told of trouble, in one sentence; `None` if nobody is.
+fn notified(config: &Config) -> Option<String> {
+    let notify = &config.notify;
+    let receivers = [
+        (notify.webhook_url.is_some(), "a webhook"),
+        (notify.slack_url.is_some(), "Slack, or what speaks like it"),
+        (notify.ping_url.is_some(), "a health check"),
+    ];
+    let told: Vec<&str> = receivers.into_iter().filter(|(is_set, _)| *is_set).map(|(_, name)| name).collect();
+    (!told.is_empty()).then(|| format!("Told of trouble: {}.", told.join("; ")))
 }
 
 /// The kinds of buckets that archives are in.

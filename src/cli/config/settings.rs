@@ -2,13 +2,15 @@
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
 use crate::config::{
-    BucketSettings, Config, FilterConfig, InboxConfig, InlinePolicy, Loaded, ObjectLockMode, ReadBack, values, ServeConfig, WebhookConfig,
+    BucketSettings, Config, FilterConfig, InboxConfig, InlinePolicy, Loaded, ObjectLockMode, ReadBack, values, ServeConfig, WebhookConfig, NotifyConfig,
 };
 use crate::model::{Direction, Location};
+use crate::secret::Secret;
 
 /// The settings by dotted key, in the order of the reference file; `null` where nothing is set.
 fn settings(config: &Config) -> Vec<(String, Value)> {
@@ -29,7 +31,7 @@ fn settings(config: &Config) -> Vec<(String, Value)> {
         spool,
         inbox,
         source,
-        serve,
+    serve, notify,
         filter,
         teams,
         buckets,
@@ -67,6 +69,7 @@ fn settings(config: &Config) -> Vec<(String, Value)> {
     push_inbox(&mut all, inbox);
     push_serve(&mut all, serve);
     push_buckets(&mut all, buckets);
+    push_notify(&mut all, notify);
     push_filter(&mut all, "filter", filter);
     for (name, team) in teams {
         let prefix = format!("teams.{name}");
@@ -182,6 +185,38 @@ fn push_webhook(all: &mut Vec<(String, Value)>, prefix: &str, webhook: &WebhookC
         ("allow_unsigned_webhooks", json!(webhook.allow_unsigned)),
     ] {
         all.push((format!("{prefix}.{key}"), value));
+fn push_notify(all: &mut Vec<(String, Value)>, notify: &NotifyConfig) {
+    let NotifyConfig {
+        webhook_url,
+        webhook_url_file,
+        slack_url,
+        slack_url_file,
+        ping_url,
+        ping_url_file,
+        ping_every,
+        name,
+        delay,
+        repeat_every,
+        no_success_after,
+        disk_free_below_bytes,
+        timeout,
+    } = notify;
+    let secret = |secret: &Option<Secret>| json!(secret.as_ref().map(|_| "[set]"));
+    let duration = |duration: &Duration| json!(values::format_duration(*duration));
+        ("webhook_url", secret(webhook_url)),
+        ("webhook_url_file", path(webhook_url_file)),
+        ("slack_url", secret(slack_url)),
+        ("slack_url_file", path(slack_url_file)),
+        ("ping_url", secret(ping_url)),
+        ("ping_url_file", path(ping_url_file)),
+        ("ping_every", duration(ping_every)),
+        ("name", json!(name)),
+        ("delay", duration(delay)),
+        ("repeat_every", duration(repeat_every)),
+        ("no_success_after", duration(no_success_after)),
+        ("disk_free_below", json!(values::format_size(*disk_free_below_bytes))),
+        ("timeout", duration(timeout)),
+        all.push((format!("notify.{key}"), value));
     }
 }
 
