@@ -25,6 +25,7 @@ mod rejected;
 mod replay;
 mod retry;
 mod run;
+mod serve;
 mod session;
 pub mod sim;
 mod status;
@@ -134,6 +135,8 @@ impl Global {
 enum Command {
     /// Archive every attachment of saved payloads
     Replay(replay::ReplayArgs),
+    /// Take webhooks and archive what comes with them, for as long as it runs
+    Serve(serve::ServeArgs),
     /// Find attachments by words, name, people, date, type or hash
     Find(find::FindArgs),
     /// What is archived, what is not, and what to do about it
@@ -196,6 +199,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
     let global = cli.global;
     match cli.command {
         Command::Replay(args) => Box::pin(replay::run(args, &global)).await,
+        Command::Serve(args) => Box::pin(serve::run(args, &global)).await,
         Command::Find(args) => find::run(args, &global).await,
         Command::Status(args) => status::run(args, &global).await,
         Command::Failed(args) => failed::run(args, &global).await,

@@ -1,6 +1,8 @@
 //! From payloads to rows: every message with attachments is put in the journal, every attachment gets its one place in
 //! the catalog, and what the rules skip is recorded with its rule.
 
+mod copies;
+mod follow;
 mod refilter;
 mod reload;
 mod texts;
@@ -21,6 +23,8 @@ use crate::model::{
 };
 use crate::store::{Archive, JournalWriter, StoreError};
 
+pub use copies::{Copies, CopyError};
+pub use follow::{FollowError, Followed, Follower};
 pub use reload::{ReloadError, Reloaded};
 pub use texts::Texts;
 

@@ -1,33 +1,59 @@
 //! Who may not send requests now, and until when: pauses of teams and egress groups.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::catalog::Pause;
 
 /// The pauses in force in this process. What the service asked for is kept in the catalog as well; a used-up quota is
 /// not, since the quota's own windows are.
 #[derive(Debug, Default)]
-pub struct Holds(Mutex<HashMap<String, Pause>>);
+pub struct Holds(Mutex<HashMap<String, Hold>>);
+
+#[derive(Debug)]
+struct Hold {
+    pause: Pause,
+    /// Whether it was seen in the catalog, so that it ends when it is no longer there.
+    is_kept: bool,
+}
 
 impl Holds {
     /// Begins a pause, or moves its end later.
     pub fn hold(&self, pause: Pause) {
-        let mut holds = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut holds = self.holds();
         match holds.get(&pause.scope) {
-            Some(known) if known.until_ms >= pause.until_ms => {}
+            Some(known) if known.pause.until_ms >= pause.until_ms => {}
             _ => {
-                holds.insert(pause.scope.clone(), pause);
+                holds.insert(pause.scope.clone(), Hold { pause, is_kept: false });
             }
         }
     }
 
+    /// Takes over the pauses that are kept in the catalog: those that people begin and end there, too.
+    pub fn sync(&self, kept: Vec<Pause>) {
+        let mut holds = self.holds();
+        holds.retain(|scope, hold| !hold.is_kept || kept.iter().any(|pause| pause.scope == *scope));
+        for pause in kept {
+            match holds.get_mut(&pause.scope) {
+                // Its own end is later, and on its way to the catalog.
+                Some(known) if !known.is_kept && known.pause.until_ms > pause.until_ms => {}
+                _ => {
+                    holds.insert(pause.scope.clone(), Hold { pause, is_kept: true });
+                }
+            }
+        }
+    }
+
+    fn holds(&self) -> MutexGuard<'_, HashMap<String, Hold>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The pause that keeps any of `scopes` from sending at `now_ms`, the longest.
     pub fn held(&self, scopes: &[&str], now_ms: i64) -> Option<Pause> {
-        let holds = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let holds = self.holds();
         scopes
             .iter()
-            .filter_map(|scope| holds.get(*scope))
+            .filter_map(|scope| holds.get(*scope).map(|hold| &hold.pause))
             .filter(|pause| pause.until_ms > now_ms)
             .max_by_key(|pause| pause.until_ms)
             .cloned()
@@ -37,6 +63,18 @@ impl Holds {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pause_that_is_ended_in_the_catalog_ends_here_and_one_that_is_not_kept_stays() {
+        let holds = Holds::default();
+        let pause = |scope: &str, until_ms| Pause { scope: scope.into(), until_ms, reason: String::new() };
+        holds.hold(pause("team:2", 100));
+        holds.sync(vec![pause("team:1", 100)]);
+        assert_eq!(holds.held(&["team:1"], 60).map(|pause| pause.until_ms), Some(100));
+        holds.sync(vec![]);
+        assert_eq!(holds.held(&["team:1"], 60), None);
+        assert_eq!(holds.held(&["team:2"], 60).map(|pause| pause.until_ms), Some(100));
+    }
 
     #[test]
     fn a_shorter_pause_does_not_cut_a_longer_one() {

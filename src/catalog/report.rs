@@ -201,6 +201,16 @@ impl Catalog {
         })
     }
 
+    /// Forgets what this run has seen: for a service, whose runs never end and give no account.
+    pub async fn forget_seen(&self) -> Result<()> {
+        let mut connection = self.seen_connection().await?;
+        sqlx::query("-- name: forget_seen\nDELETE FROM temp.seen")
+            .execute(&mut *connection)
+            .await
+            .map_err(at("forget_seen"))?;
+        Ok(())
+    }
+
     /// How many attachments this writer has decided that this run has not seen: work that earlier runs left pending.
     pub async fn decided_unseen(&self, writer_id: &str) -> Result<u64> {
         let mut connection = self.seen_connection().await?;

@@ -40,7 +40,8 @@ pub(super) struct Run {
 impl Run {
     /// Prepares a run, and listens for Ctrl-C: the first stops it in good order, the second at once.
     pub(super) fn new(session: Arc<Session>, access: Arc<Access>) -> Self {
-        let signals = Signals::default();
+        let run = Self::with(session, access, Signals::default());
+        let signals = run.signals.clone();
         let stop = signals.stop.clone();
         tokio::spawn(async move {
             interrupted().await;
@@ -50,6 +51,11 @@ impl Run {
             // Nothing is lost: whatever was not recorded is done again.
             std::process::exit(i32::from(super::INTERRUPTED));
         });
+        run
+    }
+
+    /// Prepares a run that others stop.
+    pub(super) fn with(session: Arc<Session>, access: Arc<Access>, signals: Signals) -> Self {
         let (tally, expected) = (Arc::default(), Arc::default());
         Self { session, access, signals, tally, expected, drove: AtomicBool::new(false), started: Instant::now() }
     }
@@ -162,6 +168,14 @@ impl Run {
         Ok(self.session.catalog.settle_entries(u64::MAX, true).await?)
     }
 
+    /// Writes down what the next life needs to know, at the end of a service.
+    pub(super) async fn close(&self) -> anyhow::Result<()> {
+        if self.drove.load(Ordering::Relaxed) {
+            keep_quotas(&self.session, &self.access).await?;
+        }
+        Ok(self.session.journal.heartbeat(true).await?)
+    }
+
     /// Ends the run: writes down its end and makes the receipt. `outcome` is how the drive went.
     pub(super) async fn receipt(&self, input: Input, outcome: anyhow::Result<Ended>) -> Receipt {
         let mut receipt = Receipt { input, ..Receipt::default() };
@@ -220,7 +234,7 @@ impl Run {
     }
 }
 
-async fn keep_quotas(session: &Session, access: &Access) -> Result<(), CommitError> {
+pub(super) async fn keep_quotas(session: &Session, access: &Access) -> Result<(), CommitError> {
     for (scope, state) in access.quota_states() {
         session.catalog.keep_quota_window(&scope, &state).await?;
     }

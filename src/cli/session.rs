@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -51,8 +51,17 @@ impl Session {
     }
 
     async fn open_with(global: &Global, loaded: Loaded, create: bool, clock: Clock) -> anyhow::Result<Self> {
-        let config = loaded.config;
-        let team_name = choose_team(&config, global.team.as_deref())?;
+        let team_name = choose_team(&loaded.config, global.team.as_deref())?;
+        Self::open_team(loaded.config, team_name, create, clock).await
+    }
+
+    /// Opens the archive of a team.
+    pub(super) async fn open_team(
+        config: Config,
+        team_name: String,
+        create: bool,
+        clock: Clock,
+    ) -> anyhow::Result<Self> {
         let location = location_of(&config, &team_name)?.clone();
         let place = Place::of(&location, &config.buckets, &config.http, &clock)?;
         let archive =
@@ -256,11 +265,22 @@ pub(super) fn require_token(global: &Global, config: &Config) -> anyhow::Result<
     }
 }
 
-fn no_token(team: &str) -> UsageError {
+pub(super) fn no_token(team: &str) -> UsageError {
     UsageError(format!(
         "team {team} has no API token; set JELLY_API_TOKEN, or give --token-file, or set teams.{team}.token_file in the \
          configuration"
     ))
+}
+
+/// The 5-minute windows of the egress groups, which all archives of a process share.
+#[derive(Debug, Clone, Default)]
+pub(super) struct EgressWindows(Arc<Mutex<BTreeMap<String, EgressWindow>>>);
+
+impl EgressWindows {
+    fn of(&self, group: &str) -> EgressWindow {
+        let mut windows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        windows.entry(group.to_owned()).or_default().clone()
+    }
 }
 
 /// The way to Jelly: a client for every team that has a token, and what fetches.
@@ -276,12 +296,16 @@ pub(super) struct Access {
 impl Access {
     /// Makes the clients. The chosen team must have a token; others without one are left alone.
     pub(super) async fn open(session: &Session) -> anyhow::Result<Self> {
+        Self::open_in(session, &EgressWindows::default()).await
+    }
+
+    /// Like [`Access::open`], for one archive of several that share the windows of this machine's addresses.
+    pub(super) async fn open_in(session: &Session, groups: &EgressWindows) -> anyhow::Result<Self> {
         let config = &session.config;
         let base = BaseUrl::parse(&config.api.base_url)?;
         let clients = HttpClients::new(&config.http, &base)?;
         let limits = QuotaLimits::resolve(&config.quota, base.is_loopback());
         let holds = Arc::new(Holds::default());
-        let mut groups: BTreeMap<String, EgressWindow> = BTreeMap::new();
         let (mut teams, mut windows) = (BTreeMap::new(), BTreeMap::new());
         for (name, team) in &session.teams {
             let Some(token) = config.teams.get(name).and_then(|team| team.token.as_ref()) else {
@@ -291,7 +315,7 @@ impl Access {
                 continue;
             };
             let group = config.egress_group(name).to_owned();
-            let quota = Quota::new(limits, groups.entry(group.clone()).or_default().clone());
+            let quota = Quota::new(limits, groups.of(&group));
             let window = format!("team:{}", team.key);
             let client =
                 JellyClient::new(clients.clone(), base.clone(), token, team.key.clone(), quota, session.clock.clone())

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use crate::digest::Digest;
-use crate::model::{FORMAT_VERSION, Stream, WriterId};
+use crate::model::{FORMAT_VERSION, Stream, TeamKey, WriterId};
 
 /// `blobs/sha256/ab/abcd…`: 256 folders.
 pub fn blob_key(digest: Digest) -> String {
@@ -33,6 +33,27 @@ pub fn segment_day(key: &str) -> Option<jiff::civil::Date> {
     let mut parts = key.rsplit('/').skip(1);
     let (day, month, year) = (parts.next()?, parts.next()?, parts.next()?);
     jiff::civil::Date::new(year.parse().ok()?, month.parse().ok()?, day.parse().ok()?).ok()
+}
+
+/// `payloads/v1/`: where the copies of inboxes are.
+pub(super) fn payloads_prefix() -> &'static str {
+    "payloads"
+}
+
+/// `payloads/v1/<team>/<yyyy>/<mm>/<dd>/<name>.jsonl.zst`, by UTC day.
+pub(super) fn payloads_key(team: &TeamKey, at: Timestamp, name: &str) -> String {
+    let day = at.to_zoned(TimeZone::UTC).strftime("%Y/%m/%d");
+    format!("{}/v{FORMAT_VERSION}/{team}/{day}/{name}.jsonl.zst", payloads_prefix())
+}
+
+/// The team of a copy's key.
+pub fn payloads_team(key: &str) -> Option<TeamKey> {
+    key.split('/').nth(2)?.parse().ok()
+}
+
+/// The UTC day of a copy's key.
+pub fn payloads_day(key: &str) -> Option<jiff::civil::Date> {
+    segment_day(key)
 }
 
 /// `writers/<id>.json`.

@@ -1,0 +1,249 @@
+//! `jellyjar serve`: takes webhooks, and archives what comes with them, for as long as it runs.
+//!
+//! Here everything is wired: listeners, inbox, one [`archive::Service`] for each archive, and what tells people about it.
+//! The listeners and the inbox need nothing else to be up; an archive that fails is opened again and again beside them.
+
+mod archive;
+mod board;
+mod reload;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+
+use super::session::{EgressWindows, no_token, settings};
+use super::{DONE, Global, UsageError, output};
+use crate::clock::Clock;
+use crate::config::{Config, Environment, Overrides};
+use crate::inbox::Inboxes;
+use crate::metrics::Metrics;
+use crate::model::Location;
+use crate::notify::{Notifier, Pulse, Systemd};
+use crate::web::{Hooks, Listener, Operations, Receiver, Tls};
+use crate::worker::Signal;
+use board::{Board, InboxSink};
+
+/// How long a stop may take, all in all; what is not done then is done by the next start.
+const STOP_WITHIN: Duration = Duration::from_secs(30);
+/// How long requests in flight may take of it.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// How often the parts of the service are looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// The arguments of `jellyjar serve`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Examples:
+  export JELLY_API_TOKEN=… JELLY_WEBHOOK_SECRET=…
+  jellyjar serve --archive /srv/archive --listen 127.0.0.1:8080
+  jellyjar serve --config /etc/jellyjar/jellyjar.toml
+  curl http://127.0.0.1:8081/readyz               what it needs, and how that is
+
+Jelly posts webhooks to https://YOUR.HOST/webhooks/TEAM, where TEAM is `default` unless teams are configured. A webhook is
+answered with 2xx only once it is durable in the inbox. SIGTERM stops it in good order, SIGHUP reads settings, tokens and
+secrets again; so does a change of their files. Stop it, kill it and start it again as you like: nothing that was
+accepted is lost.")]
+pub(super) struct ServeArgs {
+    /// Where webhooks are taken: an address of this machine and a port [env: JELLYJAR_LISTEN] [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDRESS")]
+    pub(super) listen: Option<String>,
+    /// Where /healthz, /readyz and /metrics are told [env: JELLYJAR_OPS_LISTEN] [default: 127.0.0.1:8081]
+    #[arg(long, value_name = "ADDRESS")]
+    pub(super) ops_listen: Option<String>,
+}
+
+/// What all parts of a service share.
+#[derive(Clone)]
+struct Shared {
+    clock: Clock,
+    inboxes: Inboxes,
+    board: Board,
+    metrics: Metrics,
+    notifier: Notifier,
+    pulse: Pulse,
+    windows: EgressWindows,
+}
+
+/// Runs the command.
+pub(super) async fn run(args: ServeArgs, global: &Global) -> anyhow::Result<ExitCode> {
+    let overrides = Overrides { listen: args.listen, ops_listen: args.ops_listen, ..global.overrides(false) };
+    let config = settings(&overrides)?.config;
+    check(&config)?;
+    let systemd = Arc::new(Systemd::from_environment(&Environment::from_process()));
+    let clock = Clock::system();
+    let names: Vec<String> = config.teams.keys().cloned().collect();
+    let groups: Vec<&str> = names.iter().map(|name| config.egress_group(name)).collect();
+    let metrics = Metrics::new(names.iter().map(String::as_str), groups, clock.now());
+    let folder = config.inbox_folder().ok_or_else(|| {
+        UsageError("HOME is not set, so there is no usual place for the inbox; set `folder` under [inbox]".into())
+    })?;
+    let inboxes = Inboxes::open(&config.inbox, &folder, &names, clock.clone())?;
+    let kept = folder.join("notified.json");
+    let notifier = Notifier::new(&config.notify, &config.http, clock.clone(), metrics.clone(), Some(kept))?;
+    let shared = Shared {
+        clock: clock.clone(),
+        board: Board::new(inboxes.clone(), metrics.clone(), notifier.clone()),
+        inboxes,
+        metrics,
+        notifier,
+        pulse: Pulse::default(),
+        windows: EgressWindows::default(),
+    };
+
+    let hooks = Arc::new(Hooks::new(&config.teams));
+    let tls = match (&config.serve.tls_certificate, &config.serve.tls_key) {
+        (Some(certificate), Some(key)) => Some(Tls::load(certificate, key)?),
+        _ => None,
+    };
+    let public = Listener::public(&config.serve, tls.clone()).await?;
+    let operations = Listener::operations(&config.serve).await?;
+    let (stop_taking, stop) = (Signal::default(), Signal::default());
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    output::note(&format!(
+        "Taking webhooks on {scheme}://{}/webhooks/{{{}}}; operations on http://{}.",
+        public.address(),
+        hooks.teams().join(","),
+        operations.address()
+    ));
+
+    let board = shared.board.clone();
+    let receiver = Receiver::new(&config.serve, Arc::clone(&hooks), InboxSink(shared.inboxes.clone()), move |delivery| {
+        board.delivered(delivery);
+    });
+    let taking = tokio::spawn(public.serve(Arc::new(receiver), stop_taking.clone(), ANSWER_WITHIN));
+    let (metrics, board) = (shared.metrics.clone(), shared.board.clone());
+    let asked = Operations::new(board, move || metrics.render(clock.now()));
+    let telling = tokio::spawn(operations.serve(Arc::new(asked), stop.clone(), Duration::from_secs(1)));
+    if let Some(tls) = tls {
+        tokio::spawn(tls.watch(stop.clone()));
+    }
+    let (notifier, pulse, ended) = (shared.notifier.clone(), shared.pulse.clone(), stop.clone());
+    let notifying = tokio::spawn(async move { notifier.run(&pulse, ended.wait()).await });
+    let pulse = shared.pulse.clone();
+    let watchdog = Arc::clone(&systemd);
+    let watching = tokio::spawn(async move { watchdog.watch(&pulse).await });
+
+    let mut services = start(&config, &shared);
+    systemd.ready();
+    let mut reloads = reload::Reloads::new(&overrides, config);
+    let mut stopped = Box::pin(super::run::interrupted());
+    let beat = shared.pulse.expect("service", LOOK_EVERY * 12);
+    loop {
+        beat.beat();
+        shared.board.look();
+        tokio::select! {
+            () = &mut stopped => break,
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+            changed = reloads.next() => match changed {
+                Ok(config) => {
+                    systemd.reloading();
+                    hooks.replace(&config.teams);
+                    shared.notifier.reconfigure(&config.notify);
+                    // Whoever holds a token is started anew with the one of now; listeners and inbox go on.
+                    end(services).await;
+                    services = start(&config, &shared);
+                    shared.board.reloaded(None);
+                    systemd.ready();
+                    output::note("Settings, tokens and secrets are read again.");
+                }
+                Err(error) => {
+                    tracing::error!("the settings cannot be read again; those of before stay in force: {error:#}");
+                    shared.board.reloaded(Some(format!("{error:#}")));
+                }
+            },
+        }
+    }
+    systemd.stopping();
+    output::note("Stopping: finishing or releasing what is in flight.");
+    let stopping = async {
+        stop_taking.set();
+        let _ = taking.await;
+        end(services).await;
+        shared.inboxes.close().await;
+        stop.set();
+        let _ = tokio::join!(telling, notifying);
+    };
+    tokio::select! {
+        stopped = tokio::time::timeout(STOP_WITHIN, stopping) => {
+            if stopped.is_err() {
+                tracing::warn!("not everything could be ended in time; the next start goes on with it");
+            }
+        }
+        () = super::run::interrupted() => return Ok(ExitCode::from(super::INTERRUPTED)),
+    }
+    watching.abort();
+    Ok(ExitCode::from(DONE))
+}
+
+/// Refuses settings with which nothing could be archived.
+fn check(config: &Config) -> anyhow::Result<()> {
+    if config.teams.is_empty() {
+        return Err(no_token(crate::config::DEFAULT_TEAM).into());
+    }
+    for (name, team) in &config.teams {
+        if team.token.is_none() {
+            return Err(no_token(name).into());
+        }
+        if config.archive_for(name).is_none() {
+            let text = format!("team {name} has no archive; add --archive PLACE, or set `archive` in the configuration");
+            return Err(UsageError(text).into());
+        }
+    }
+    if Hooks::new(&config.teams).teams().is_empty() {
+        let text = "no team has a webhook secret, so no webhook could be accepted; set JELLY_WEBHOOK_SECRET, or \
+                    `webhook_secret_file` under [teams.NAME]";
+        return Err(UsageError(text.into()).into());
+    }
+    Ok(())
+}
+
+/// A service that runs, and the switch that ends it.
+type Running = (Signal, oneshot::Receiver<()>);
+
+/// Starts a service for each archive, with all its teams.
+fn start(config: &Config, shared: &Shared) -> Vec<Running> {
+    let mut archives: BTreeMap<String, (Location, String)> = BTreeMap::new();
+    for name in config.teams.keys() {
+        if let Some(location) = config.archive_for(name) {
+            archives.entry(location.to_string()).or_insert_with(|| (location.clone(), name.clone()));
+        }
+    }
+    shared.board.expect(archives.keys().cloned());
+    archives
+        .into_iter()
+        .map(|(place, (_, team))| {
+            let stop = Signal::default();
+            let service = archive::Service { place, team, config: config.clone(), shared: shared.clone() };
+            let (signal, runtime) = (stop.clone(), Handle::current());
+            let (ending, ended) = oneshot::channel();
+            // On a thread of its own: what one archive is busy with delays no other, and no webhook.
+            std::thread::spawn(move || {
+                runtime.block_on(service.run(&signal));
+                let _ = ending.send(());
+            });
+            (stop, ended)
+        })
+        .collect()
+}
+
+async fn end(services: Vec<Running>) {
+    for (stop, _) in &services {
+        stop.set();
+    }
+    for (_, ended) in services {
+        let _ = ended.await;
+    }
+}
+
+/// The files whose change means that settings are to be read again.
+fn watched_files(config: &Config, overrides: &Overrides) -> Vec<PathBuf> {
+    let teams = config.teams.values().flat_map(|team| {
+        [&team.token_file, &team.webhook.secret_file, &team.webhook.password_file].into_iter().flatten()
+    });
+    overrides.config.iter().chain(teams).cloned().collect()
+}

@@ -1,0 +1,199 @@
+//! One archive of a service, with all its teams: opened, worked on, and opened again after whatever goes wrong.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use futures::stream::{FuturesUnordered, StreamExt as _};
+use jiff::SignedDuration;
+
+use super::Shared;
+use crate::cli::run::Run;
+use crate::cli::session::{Access, Session};
+use crate::config::Config;
+use crate::ingest::{Copies, FollowError, Followed, Follower, Team};
+use crate::metrics::{Payload, Success};
+use crate::model::TeamKey;
+use crate::notify::{Condition, Kind};
+use crate::worker::{Signal, Signals};
+
+/// How long to wait before an archive that failed is opened again, at first and at most.
+const WAIT_FIRST: Duration = Duration::from_secs(1);
+const WAIT_MOST: Duration = Duration::from_secs(60);
+/// A life that has lasted so long was no failure of the start.
+const LIFE: Duration = Duration::from_mins(1);
+/// How often pauses are read from the catalog, in which people begin and end them.
+const PAUSES_EVERY: Duration = Duration::from_secs(2);
+/// How often finished segments of inboxes are copied.
+const COPY_EVERY: Duration = Duration::from_secs(5);
+/// How often what is old is removed.
+const TIDY_EVERY: Duration = Duration::from_hours(1);
+
+/// The service of one archive.
+pub(super) struct Service {
+    /// Where the archive is, for people.
+    pub(super) place: String,
+    /// One of its teams.
+    pub(super) team: String,
+    pub(super) config: Config,
+    pub(super) shared: Shared,
+}
+
+impl Service {
+    /// Lives until `stop`.
+    pub(super) async fn run(&self, stop: &Signal) {
+        let mut wait = WAIT_FIRST;
+        while !stop.is_set() {
+            let began = tokio::time::Instant::now();
+            let Err(error) = self.live(stop).await else { return };
+            if began.elapsed() > LIFE {
+                wait = WAIT_FIRST;
+            }
+            let text = format!("{error:#}");
+            tracing::error!(archive = %self.place, "{text}; trying again in {} s", wait.as_secs());
+            self.shared.board.archive(&self.place, Err(text));
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = stop.wait() => {}
+            }
+            wait = (wait * 2).min(WAIT_MOST);
+        }
+    }
+
+    /// One life: from opening the archive to `stop` or the first failure. A connection or a journal that has failed is
+    /// never used again.
+    async fn live(&self, stop: &Signal) -> anyhow::Result<()> {
+        let shared = &self.shared;
+        let session = Session::open_team(self.config.clone(), self.team.clone(), true, shared.clock.clone()).await?;
+        let session = Arc::new(session);
+        let access = Arc::new(Access::open_in(&session, &shared.windows).await?);
+        session.reload().await?;
+        let copies = Copies {
+            archive: Arc::clone(&session.archive),
+            archive_row: session.archive_row,
+            catalog: Arc::clone(&session.catalog),
+            intake: Arc::clone(&session.intake),
+            source: session.config.source.clone(),
+            clock: shared.clock.clone(),
+        };
+        let by_key: BTreeMap<TeamKey, Team> =
+            session.teams.values().map(|team| (team.key.clone(), team.clone())).collect();
+        let taken = copies.take_unknown(|key| by_key.get(key).cloned()).await?;
+        if taken > 0 {
+            tracing::info!(archive = %self.place, taken, "copies of inboxes are taken in that this catalog did not know");
+        }
+        shared.board.archive(&self.place, Ok(()));
+
+        let signals = Signals { stop: stop.clone(), ..Signals::default() };
+        let run = Run::with(Arc::clone(&session), Arc::clone(&access), signals);
+        let working = async {
+            tokio::select! {
+                // Only a stop ends it well.
+                ended = run.finish(true) => ended.map(|_| ()),
+                failed = self.follow_all(&session, &run) => Err(failed),
+                failed = self.copy(&session, &copies) => Err(failed),
+                failed = self.look_after(&session, &access, &copies) => Err(failed),
+            }
+        };
+        let worked = working.await;
+        let closed = run.close().await.context("the archive could not be closed in good order");
+        worked.and(closed)
+    }
+
+    /// Follows the inboxes of all teams. A file that cannot be read keeps only its own team.
+    async fn follow_all(&self, session: &Session, run: &Run) -> anyhow::Error {
+        let follow = |(name, team): (&String, &Team)| {
+            let follower = Follower {
+                inboxes: self.shared.inboxes.clone(),
+                name: name.clone(),
+                team: team.clone(),
+                intake: Arc::clone(&session.intake),
+                catalog: Arc::clone(&session.catalog),
+                source: session.config.source.clone(),
+                clock: self.shared.clock.clone(),
+            };
+            async move {
+                loop {
+                    let told = |followed| self.followed(&follower.name, followed, run);
+                    match follower.run(told).await {
+                        Ok(never) => match never {},
+                        Err(FollowError::Inbox(error)) => {
+                            let error = anyhow::Error::from(error);
+                            tracing::error!(team = %follower.name, "{error:#}");
+                            tokio::time::sleep(WAIT_FIRST * 5).await;
+                        }
+                        Err(error) => return anyhow::Error::from(error),
+                    }
+                }
+            }
+        };
+        let mut following: FuturesUnordered<_> = session.teams.iter().map(follow).collect();
+        match following.next().await {
+            Some(error) => error,
+            None => std::future::pending().await,
+        }
+    }
+
+    fn followed(&self, name: &str, followed: Followed, run: &Run) {
+        let cells = self.shared.metrics.team(name);
+        cells.payloads.of(Payload::New).add(followed.payloads);
+        cells.payloads.of(Payload::Ignored).add(followed.ignored);
+        cells.payloads.of(Payload::Rejected).add(followed.rejected);
+        if followed.rejected > 0 {
+            let detail = "an accepted webhook cannot be read; it is kept, and `jellyjar rejected` shows it";
+            self.shared.notifier.happened(Condition::new(Kind::Unreadable, name), followed.rejected, detail);
+        }
+        if followed.enqueued > 0 {
+            run.signals.work.notify_one();
+        }
+    }
+
+    /// Copies finished segments of inboxes into the archive.
+    async fn copy(&self, session: &Session, copies: &Copies) -> anyhow::Error {
+        loop {
+            for (name, team) in &session.teams {
+                match copies.copy_finished(&self.shared.inboxes, name, &team.key).await {
+                    Ok(0) => {}
+                    Ok(copied) => self.shared.metrics.payload_copies.of(Success::Succeeded).add(copied),
+                    Err(error) => {
+                        self.shared.metrics.payload_copies.of(Success::Failed).add(1);
+                        return anyhow::Error::from(error).context("an inbox cannot be copied into the archive");
+                    }
+                }
+            }
+            tokio::time::sleep(COPY_EVERY).await;
+        }
+    }
+
+    /// Takes over what people decide beside it, tells how the teams are, and removes what is old.
+    async fn look_after(&self, session: &Session, access: &Access, copies: &Copies) -> anyhow::Error {
+        let mut tidy_at = tokio::time::Instant::now();
+        loop {
+            let step = async {
+                access.holds.sync(session.catalog.pauses().await?);
+                for (name, team) in &session.teams {
+                    let held = access.teams.get(&team.row);
+                    let pause = held.and_then(|team| team.held(&access.holds, self.shared.clock.now_ms()));
+                    self.shared.metrics.team(name).paused.set(u64::from(pause.is_some()));
+                    let lasting = pause.filter(|pause| pause.until_ms == i64::MAX).map(|pause| pause.reason);
+                    self.shared.notifier.set(Condition::new(Kind::TeamPaused, name), lasting);
+                }
+                if tokio::time::Instant::now() >= tidy_at {
+                    tidy_at = tokio::time::Instant::now() + TIDY_EVERY;
+                    session.catalog.forget_seen().await?;
+                    let keep = SignedDuration::from_hours(24 * KEEP_DAYS);
+                    copies.remove_old(keep).await?;
+                }
+                anyhow::Ok(())
+            };
+            if let Err(error) = step.await {
+                return error;
+            }
+            tokio::time::sleep(PAUSES_EVERY).await;
+        }
+    }
+}
+
+/// Copies of inboxes are kept for so many days.
+const KEEP_DAYS: i64 = 30;

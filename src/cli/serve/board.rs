@@ -1,0 +1,125 @@
+//! How the parts of the service are: what `/readyz` tells, metrics count and people are notified of.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::inbox::{AppendError, Inboxes};
+use crate::metrics::{Metrics, Success, WebhookResult};
+use crate::notify::{Condition, Kind, Notifier};
+use crate::web::{Delivery, DeliveryResult, Dependency, Health, Refusal, Sink};
+
+/// The board. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct Board {
+    inboxes: Inboxes,
+    metrics: Metrics,
+    notifier: Notifier,
+    archives: Arc<Mutex<BTreeMap<String, Result<(), String>>>>,
+}
+
+impl Board {
+    pub(super) fn new(inboxes: Inboxes, metrics: Metrics, notifier: Notifier) -> Self {
+        Self { inboxes, metrics, notifier, archives: Arc::default() }
+    }
+
+    /// Expects these archives, and no others.
+    pub(super) fn expect(&self, places: impl Iterator<Item = String>) {
+        let mut archives = self.archives();
+        archives.clear();
+        archives.extend(places.map(|place| (place, Err("it is being opened".into()))));
+    }
+
+    /// Notes how an archive is: well, or why not.
+    pub(super) fn archive(&self, place: &str, state: Result<(), String>) {
+        let name = format!("archive:{place}");
+        self.notifier.set(Condition::new(Kind::NotReady, &name), state.as_ref().err().cloned());
+        self.archives().insert(place.to_owned(), state);
+    }
+
+    /// Notes whether settings could be read again.
+    pub(super) fn reloaded(&self, failure: Option<String>) {
+        let success = if failure.is_some() { Success::Failed } else { Success::Succeeded };
+        self.metrics.reloads.of(success).add(1);
+        self.notifier.set(Condition::new(Kind::ReloadFailed, "settings"), failure);
+    }
+
+    /// Notes what became of a webhook.
+    pub(super) fn delivered(&self, delivery: &Delivery<'_>) {
+        let team = self.metrics.team(delivery.team.unwrap_or(crate::metrics::NO_TEAM));
+        team.webhooks.of(result_of(delivery.result)).add(1);
+        if delivery.result == DeliveryResult::Stored {
+            team.webhook_bytes.add(delivery.size_bytes);
+        }
+        if let (DeliveryResult::TooLarge, Some(name)) = (delivery.result, delivery.team) {
+            let detail = "a webhook was refused, as its body is larger than `serve.max_body_size`";
+            self.notifier.happened(Condition::new(Kind::BodyTooLarge, name), 1, detail);
+        }
+    }
+
+    /// Looks at what changes by itself.
+    pub(super) fn look(&self) {
+        let status = self.inboxes.status();
+        self.metrics.inbox_limit_bytes.set(status.max_bytes);
+        for team in &status.teams {
+            let cells = self.metrics.team(&team.team);
+            cells.inbox_bytes.set(team.bytes);
+            cells.inbox_lag_bytes.set(team.unread_bytes);
+            cells.inbox_failing.set(u64::from(team.failing.is_some()));
+            let alarm = team.failing.clone().or_else(|| team.alarm.clone());
+            self.notifier.set(Condition::new(Kind::InboxFilling, &team.team), alarm);
+        }
+        let ready = |one: Dependency| (one.name, u64::from(one.state.is_ok()));
+        self.metrics.ready.replace(self.dependencies().into_iter().map(ready));
+    }
+
+    fn archives(&self) -> MutexGuard<'_, BTreeMap<String, Result<(), String>>> {
+        self.archives.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Health for Board {
+    fn dependencies(&self) -> Vec<Dependency> {
+        let failing: Vec<String> = self
+            .inboxes
+            .status()
+            .teams
+            .into_iter()
+            .filter_map(|team| Some(format!("{}: {}", team.team, team.failing?)))
+            .collect();
+        let inbox = if failing.is_empty() { Ok(()) } else { Err(failing.join("; ")) };
+        let archives = self.archives();
+        let archives = archives
+            .iter()
+            .map(|(place, state)| Dependency { name: format!("archive:{place}"), state: state.clone() });
+        std::iter::once(Dependency { name: "inbox".into(), state: inbox }).chain(archives).collect()
+    }
+}
+
+/// Hands webhooks to the inbox.
+#[derive(Debug, Clone)]
+pub(super) struct InboxSink(pub(super) Inboxes);
+
+impl Sink for InboxSink {
+    async fn append(&self, team: &str, body: Bytes) -> Result<(), Refusal> {
+        self.0.append(team, "webhook", body).await.map_err(|error| match error {
+            AppendError::Overloaded => Refusal::Overloaded { retry_after: Duration::from_secs(1) },
+            other => Refusal::Unavailable { reason: other.to_string() },
+        })
+    }
+}
+
+fn result_of(result: DeliveryResult) -> WebhookResult {
+    match result {
+        DeliveryResult::Stored => WebhookResult::Accepted,
+        DeliveryResult::Unauthorized => WebhookResult::Unauthorized,
+        DeliveryResult::TooLarge => WebhookResult::TooLarge,
+        DeliveryResult::Encoded => WebhookResult::Compressed,
+        DeliveryResult::NotFound | DeliveryResult::WrongMethod => WebhookResult::Refused,
+        DeliveryResult::Overloaded => WebhookResult::Overloaded,
+        DeliveryResult::Unavailable => WebhookResult::Unavailable,
+        DeliveryResult::TooSlow | DeliveryResult::Broken => WebhookResult::CutOff,
+    }
+}

@@ -1,0 +1,136 @@
+//! From the inbox to the catalog: one team's webhooks are taken in in the order in which they came, and how far is kept
+//! with them.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use super::{IngestError, Intake, Prepared, Taken, Team};
+use crate::catalog::{Catalog, InboxPosition};
+use crate::clock::Clock;
+use crate::config::SourceConfig;
+use crate::inbox::{Inboxes, Position, ReadError};
+use crate::model::Reject;
+use crate::source::{self, Item};
+
+/// So much of the inbox is taken in at once, in bytes; a record that is larger comes alone.
+const BATCH_BYTES: usize = 4 << 20;
+
+/// Why following an inbox broke off. Nothing is lost: it goes on at the position that is kept.
+#[derive(Debug, thiserror::Error)]
+pub enum FollowError {
+    /// The inbox cannot be read.
+    #[error(transparent)]
+    Inbox(#[from] ReadError),
+    /// What was read cannot be taken in.
+    #[error(transparent)]
+    Ingest(#[from] IngestError),
+    /// The runtime is stopping.
+    #[error("reading the inbox was interrupted")]
+    Interrupted,
+}
+
+/// What a batch of records held.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Followed {
+    /// Payloads with Jelly content.
+    pub payloads: u64,
+    /// Payloads of other kinds.
+    pub ignored: u64,
+    /// What could not be read; it is kept.
+    pub rejected: u64,
+    /// Attachments that became pending.
+    pub enqueued: u64,
+}
+
+/// Follows the inbox of one team.
+#[derive(Debug)]
+pub struct Follower {
+    /// The inboxes.
+    pub inboxes: Inboxes,
+    /// The team's name in them.
+    pub name: String,
+    /// The team.
+    pub team: Team,
+    /// Where payloads go.
+    pub intake: Arc<Intake>,
+    /// Where the position is kept.
+    pub catalog: Arc<Catalog>,
+    /// How payloads are read.
+    pub source: SourceConfig,
+    /// The time.
+    pub clock: Clock,
+}
+
+/// A batch that was read.
+struct Batch {
+    prepared: Prepared,
+    rejects: Vec<Reject>,
+    followed: Followed,
+}
+
+impl Follower {
+    /// Takes in what comes, from where an earlier life left off, and tells of each batch. Ends with an error alone; can be
+    /// dropped at any time, and begun again.
+    pub async fn run(&self, mut told: impl FnMut(Followed)) -> Result<std::convert::Infallible, FollowError> {
+        let kept = self.catalog.inbox_position(self.team.row).await.map_err(IngestError::from)?;
+        // A position that cannot be read is none: what was taken in before is known by its lines.
+        let from = kept.and_then(|kept| Some(Position { segment: kept.segment.parse().ok()?, offset: kept.offset }));
+        if let Some(from) = from {
+            self.inboxes.consumed(&self.name, from)?;
+        }
+        let mut reader = self.inboxes.reader(&self.name, from)?;
+        loop {
+            let batch = reader.next(BATCH_BYTES).await?;
+            let (end, start, bytes) = (batch.end, batch.start, batch.bytes);
+            let (name, team, source, clock) =
+                (self.name.clone(), self.team.clone(), self.source.clone(), self.clock.clone());
+            let read = tokio::task::spawn_blocking(move || read_batch(&name, &team, &source, &clock, start, &bytes));
+            let Batch { prepared, rejects, mut followed } = read.await.map_err(|_| FollowError::Interrupted)?;
+            self.intake.keep_rejects(&rejects).await?;
+            let position = InboxPosition { segment: end.segment.to_string(), offset: end.offset };
+            let Taken { enqueued, .. } = self.intake.take_upto(&self.team, prepared, Some(&position)).await?;
+            followed.enqueued = enqueued;
+            self.inboxes.consumed(&self.name, end)?;
+            told(followed);
+        }
+    }
+}
+
+fn read_batch(
+    name: &str,
+    team: &Team,
+    source: &SourceConfig,
+    clock: &Clock,
+    start: Position,
+    bytes: &[u8],
+) -> Batch {
+    let mut batch = Batch { prepared: Prepared::new(clock.now()), rejects: Vec::new(), followed: Followed::default() };
+    let place = format!("inbox/{name}/{}.jsonl", start.segment);
+    let mut reject = |mut reject: Reject, followed: &mut Followed| {
+        // Lines are counted from where the batch began; the byte tells the place in the file.
+        reject.position.byte_offset += start.offset;
+        batch.rejects.push(reject);
+        followed.rejected += 1;
+    };
+    let _never_breaks = source::read_from(&place, bytes, source, None, &mut |item| {
+        match item {
+            Item::Payload(payload) if payload.team.as_deref().is_some_and(|named| named != name) => {
+                let reason = format!("it names another team than {name}, in whose inbox it stands");
+                reject(Reject { position: payload.position, reason, excerpt: String::new() }, &mut batch.followed);
+            }
+            Item::Payload(payload) => {
+                for reason in &payload.bad_attachments {
+                    let (position, reason) = (payload.position.clone(), reason.clone());
+                    reject(Reject { position, reason, excerpt: String::new() }, &mut batch.followed);
+                }
+                batch.followed.payloads += 1;
+                batch.prepared.push(team, &payload);
+            }
+            Item::Known => {}
+            Item::Ignored(_) => batch.followed.ignored += 1,
+            Item::Rejected(one) => reject(one, &mut batch.followed),
+        }
+        ControlFlow::Continue(())
+    });
+    batch
+}

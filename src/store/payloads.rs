@@ -1,0 +1,68 @@
+//! Copies of inboxes: accepted webhook bodies, as dumps that can be replayed, until they are no longer needed.
+
+use futures::TryStreamExt as _;
+use jiff::Timestamp;
+
+use super::bucket::{Created, Purpose};
+use super::keys::{payloads_key, payloads_prefix};
+use super::{Archive, ByteStream, Files, Result, in_folder};
+use crate::model::TeamKey;
+
+impl Archive {
+    /// Stores a copy, durably, put-if-absent: `name` and `at` make its key, which is given back. `None` where something
+    /// else stands there.
+    pub async fn put_payloads(
+        &self,
+        team: &TeamKey,
+        at: Timestamp,
+        name: &str,
+        bytes: Vec<u8>,
+    ) -> Result<Option<String>> {
+        let key = payloads_key(team, at, name);
+        let stored = match &self.files {
+            Files::Folder(folder) => {
+                let (key, bytes) = (key.clone(), bytes.clone());
+                in_folder(folder, move |folder| folder.put_if_absent(&key, &bytes)).await?
+            }
+            // It holds personal data, as messages do.
+            Files::Bucket(bucket) => {
+                bucket.put_if_absent(&key, bytes.clone().into(), Purpose::Messages).await? != Created::Other
+            }
+        };
+        // One that died after this step has left the same bytes.
+        let same = stored || self.read_key(&key).await?.is_some_and(|found| *found == bytes);
+        Ok(same.then_some(key))
+    }
+
+    /// The keys of all copies, in order of team and day.
+    pub async fn payloads(&self) -> Result<Vec<String>> {
+        let prefix = payloads_prefix();
+        let mut keys: Vec<String> = match &self.files {
+            Files::Folder(folder) => in_folder(folder, move |folder| folder.list(prefix)).await?,
+            Files::Bucket(bucket) => bucket.list(prefix).await?.into_iter().map(|(key, _)| key).collect(),
+        };
+        keys.retain(|key| key.ends_with(".jsonl.zst"));
+        keys.sort_unstable();
+        Ok(keys)
+    }
+
+    /// Opens a copy; `None` where it is gone.
+    pub async fn open_payloads(&self, key: &str) -> Result<Option<ByteStream>> {
+        self.open_key(key).await
+    }
+
+    /// Reads a copy whole, as it is stored; `None` where it is gone. It is as small as an inbox segment at most.
+    pub async fn read_payloads(&self, key: &str) -> Result<Option<Vec<u8>>> {
+        let Some(stream) = self.open_payloads(key).await? else { return Ok(None) };
+        let bytes = stream.try_fold(Vec::new(), |mut bytes, piece| async move {
+            bytes.extend_from_slice(&piece);
+            Ok(bytes)
+        });
+        Ok(Some(bytes.await?))
+    }
+
+    /// Removes copies. Those that are gone are no error.
+    pub async fn remove_payloads(&self, keys: Vec<String>) -> Result<()> {
+        self.remove_segments(keys).await
+    }
+}
