@@ -71,7 +71,8 @@ struct Shared {
 
 /// Runs the command.
 pub(super) async fn run(args: ServeArgs, global: &Global) -> anyhow::Result<ExitCode> {
-    let overrides = Overrides { listen: args.listen, ops_listen: args.ops_listen, ..global.overrides(false) };
+    let listeners = Overrides { listen: args.listen, ops_listen: args.ops_listen, ..global.overrides(false) };
+    let overrides = Overrides { read_webhooks: true, ..listeners };
     let config = settings(&overrides)?.config;
     check(&config)?;
     let systemd = Arc::new(Systemd::from_environment(&Environment::from_process()));
@@ -112,9 +113,10 @@ pub(super) async fn run(args: ServeArgs, global: &Global) -> anyhow::Result<Exit
     ));
 
     let board = shared.board.clone();
-    let receiver = Receiver::new(&config.serve, Arc::clone(&hooks), InboxSink(shared.inboxes.clone()), move |delivery| {
-        board.delivered(delivery);
-    });
+    let receiver =
+        Receiver::new(&config.serve, Arc::clone(&hooks), InboxSink(shared.inboxes.clone()), move |delivery| {
+            board.delivered(delivery);
+        });
     let taking = tokio::spawn(public.serve(Arc::new(receiver), stop_taking.clone(), ANSWER_WITHIN));
     let (metrics, board) = (shared.metrics.clone(), shared.board.clone());
     let asked = Operations::new(board, move || metrics.render(clock.now()));
@@ -190,7 +192,8 @@ fn check(config: &Config) -> anyhow::Result<()> {
             return Err(no_token(name).into());
         }
         if config.archive_for(name).is_none() {
-            let text = format!("team {name} has no archive; add --archive PLACE, or set `archive` in the configuration");
+            let text =
+                format!("team {name} has no archive; add --archive PLACE, or set `archive` in the configuration");
             return Err(UsageError(text).into());
         }
     }

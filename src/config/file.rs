@@ -10,7 +10,8 @@ use serde::Deserialize;
 use toml::de::{DeTable, DeValue};
 
 use super::{
-    ApiConfig, AzureConfig, BucketConfig, ConfigError, FilterConfig, GcsConfig, HttpConfig, InboxConfig, QuotaConfig, RetryConfig, S3Config, SourceConfig, SpoolConfig, WorkerConfig, token, values, ServeConfig, web, NotifyConfig,
+    ApiConfig, AzureConfig, BucketConfig, ConfigError, FilterConfig, GcsConfig, HttpConfig, InboxConfig, NotifyConfig,
+    QuotaConfig, RetryConfig, S3Config, ServeConfig, SourceConfig, SpoolConfig, WorkerConfig, token, values, web,
 };
 use crate::model::Location;
 use crate::secret::Secret;

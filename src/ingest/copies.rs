@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Intake, IngestError, Prepared, Team};
+use super::{IngestError, Intake, Prepared, Team};
 use crate::catalog::{ArchiveRow, Catalog, CatalogError};
 use crate::clock::Clock;
 use crate::config::SourceConfig;
@@ -146,13 +146,7 @@ fn pack(segment: &ClosedSegment) -> io::Result<Vec<u8>> {
     zstd::stream::encode_all(segment.open()?, LEVEL)
 }
 
-fn read(
-    key: &str,
-    packed: &[u8],
-    source: &SourceConfig,
-    at: Timestamp,
-    team: &Team,
-) -> (Vec<Prepared>, Vec<Reject>) {
+fn read(key: &str, packed: &[u8], source: &SourceConfig, at: Timestamp, team: &Team) -> (Vec<Prepared>, Vec<Reject>) {
     let mut batches = vec![Prepared::new(at)];
     let (mut attachments, mut rejects) = (0, Vec::new());
     let _never_breaks = source::read_from(key, packed, source, None, &mut |item| {

@@ -96,14 +96,7 @@ impl Follower {
     }
 }
 
-fn read_batch(
-    name: &str,
-    team: &Team,
-    source: &SourceConfig,
-    clock: &Clock,
-    start: Position,
-    bytes: &[u8],
-) -> Batch {
+fn read_batch(name: &str, team: &Team, source: &SourceConfig, clock: &Clock, start: Position, bytes: &[u8]) -> Batch {
     let mut batch = Batch { prepared: Prepared::new(clock.now()), rejects: Vec::new(), followed: Followed::default() };
     let place = format!("inbox/{name}/{}.jsonl", start.segment);
     let mut reject = |mut reject: Reject, followed: &mut Followed| {

@@ -7,7 +7,8 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use crate::config::{
-    BucketSettings, Config, FilterConfig, InboxConfig, InlinePolicy, Loaded, ObjectLockMode, ReadBack, values, ServeConfig, WebhookConfig, NotifyConfig,
+    BucketSettings, Config, FilterConfig, InboxConfig, InlinePolicy, Loaded, NotifyConfig, ObjectLockMode, ReadBack,
+    ServeConfig, WebhookConfig, values,
 };
 use crate::model::{Direction, Location};
 use crate::secret::Secret;
@@ -31,7 +32,8 @@ fn settings(config: &Config) -> Vec<(String, Value)> {
         spool,
         inbox,
         source,
-    serve, notify,
+        serve,
+        notify,
         filter,
         teams,
         buckets,
@@ -185,6 +187,9 @@ fn push_webhook(all: &mut Vec<(String, Value)>, prefix: &str, webhook: &WebhookC
         ("allow_unsigned_webhooks", json!(webhook.allow_unsigned)),
     ] {
         all.push((format!("{prefix}.{key}"), value));
+    }
+}
+
 fn push_notify(all: &mut Vec<(String, Value)>, notify: &NotifyConfig) {
     let NotifyConfig {
         webhook_url,
@@ -202,7 +207,9 @@ fn push_notify(all: &mut Vec<(String, Value)>, notify: &NotifyConfig) {
         timeout,
     } = notify;
     let secret = |secret: &Option<Secret>| json!(secret.as_ref().map(|_| "[set]"));
+    let path = |path: &Option<PathBuf>| json!(path.as_ref().map(|path| path.display().to_string()));
     let duration = |duration: &Duration| json!(values::format_duration(*duration));
+    for (key, value) in [
         ("webhook_url", secret(webhook_url)),
         ("webhook_url_file", path(webhook_url_file)),
         ("slack_url", secret(slack_url)),
@@ -216,6 +223,7 @@ fn push_notify(all: &mut Vec<(String, Value)>, notify: &NotifyConfig) {
         ("no_success_after", duration(no_success_after)),
         ("disk_free_below", json!(values::format_size(*disk_free_below_bytes))),
         ("timeout", duration(timeout)),
+    ] {
         all.push((format!("notify.{key}"), value));
     }
 }

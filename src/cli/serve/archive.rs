@@ -9,13 +9,15 @@ use futures::stream::{FuturesUnordered, StreamExt as _};
 use jiff::SignedDuration;
 
 use super::Shared;
+use super::board::WEBHOOK;
 use crate::cli::run::Run;
 use crate::cli::session::{Access, Session};
-use crate::config::Config;
+use crate::config::{Config, SourceConfig};
 use crate::ingest::{Copies, FollowError, Followed, Follower, Team};
 use crate::metrics::{Payload, Success};
 use crate::model::TeamKey;
 use crate::notify::{Condition, Kind};
+use crate::source::inbox_line_bound;
 use crate::worker::{Signal, Signals};
 
 /// How long to wait before an archive that failed is opened again, at first and at most.
@@ -74,7 +76,7 @@ impl Service {
             archive_row: session.archive_row,
             catalog: Arc::clone(&session.catalog),
             intake: Arc::clone(&session.intake),
-            source: session.config.source.clone(),
+            source: self.source_of(&self.team),
             clock: shared.clock.clone(),
         };
         let by_key: BTreeMap<TeamKey, Team> =
@@ -101,6 +103,13 @@ impl Service {
         worked.and(closed)
     }
 
+    /// How records of an inbox are read: the largest webhook that is taken has room in one.
+    fn source_of(&self, name: &str) -> SourceConfig {
+        let body = usize::try_from(self.config.serve.max_body_bytes).unwrap_or(usize::MAX);
+        let largest = inbox_line_bound(name, WEBHOOK, body);
+        SourceConfig { max_payload_bytes: self.config.source.max_payload_bytes.max(largest) }
+    }
+
     /// Follows the inboxes of all teams. A file that cannot be read keeps only its own team.
     async fn follow_all(&self, session: &Session, run: &Run) -> anyhow::Error {
         let follow = |(name, team): (&String, &Team)| {
@@ -110,7 +119,7 @@ impl Service {
                 team: team.clone(),
                 intake: Arc::clone(&session.intake),
                 catalog: Arc::clone(&session.catalog),
-                source: session.config.source.clone(),
+                source: self.source_of(name),
                 clock: self.shared.clock.clone(),
             };
             async move {

@@ -91,12 +91,14 @@ impl Health for Board {
             .collect();
         let inbox = if failing.is_empty() { Ok(()) } else { Err(failing.join("; ")) };
         let archives = self.archives();
-        let archives = archives
-            .iter()
-            .map(|(place, state)| Dependency { name: format!("archive:{place}"), state: state.clone() });
+        let archives =
+            archives.iter().map(|(place, state)| Dependency { name: format!("archive:{place}"), state: state.clone() });
         std::iter::once(Dependency { name: "inbox".into(), state: inbox }).chain(archives).collect()
     }
 }
+
+/// What inbox records say of where they came from.
+pub(super) const WEBHOOK: &str = "webhook";
 
 /// Hands webhooks to the inbox.
 #[derive(Debug, Clone)]
@@ -104,7 +106,7 @@ pub(super) struct InboxSink(pub(super) Inboxes);
 
 impl Sink for InboxSink {
     async fn append(&self, team: &str, body: Bytes) -> Result<(), Refusal> {
-        self.0.append(team, "webhook", body).await.map_err(|error| match error {
+        self.0.append(team, WEBHOOK, body).await.map_err(|error| match error {
             AppendError::Overloaded => Refusal::Overloaded { retry_after: Duration::from_secs(1) },
             other => Refusal::Unavailable { reason: other.to_string() },
         })

@@ -57,6 +57,7 @@ impl Reloads {
 }
 
 fn stamps(files: &[PathBuf]) -> Vec<Option<(SystemTime, u64)>> {
-    let stamp = |file: &PathBuf| std::fs::metadata(file).ok().and_then(|found| Some((found.modified().ok()?, found.len())));
+    let stamp =
+        |file: &PathBuf| std::fs::metadata(file).ok().and_then(|found| Some((found.modified().ok()?, found.len())));
     files.iter().map(stamp).collect()
 }
