@@ -48,7 +48,7 @@ pub use ingest::{IngestMessage, IngestReference, Ingested, Journaled, Known, Met
 pub use jobs::{Job, Lease, LeaseTicket};
 pub use journal::{LoadedSegment, UnjournaledSkip};
 pub use load::Load;
-pub use pauses::team_scope;
+pub use pauses::{person_scope, team_scope};
 pub use people::People;
 pub use recheck::KnownContent;
 pub use refilter::Judged;

@@ -16,6 +16,7 @@ mod log;
 mod look;
 mod man;
 mod output;
+mod pause;
 mod progress;
 mod quarantined;
 mod rebuild;
@@ -137,6 +138,10 @@ enum Command {
     Replay(replay::ReplayArgs),
     /// Take webhooks and archive what comes with them, for as long as it runs
     Serve(serve::ServeArgs),
+    /// Keep a team from sending requests, for a while or until `resume`
+    Pause(pause::PauseArgs),
+    /// Let a paused team send requests again
+    Resume(pause::ResumeArgs),
     /// Find attachments by words, name, people, date, type or hash
     Find(find::FindArgs),
     /// What is archived, what is not, and what to do about it
@@ -200,24 +205,26 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Replay(args) => Box::pin(replay::run(args, &global)).await,
         Command::Serve(args) => Box::pin(serve::run(args, &global)).await,
-        Command::Find(args) => find::run(args, &global).await,
-        Command::Status(args) => status::run(args, &global).await,
-        Command::Failed(args) => failed::run(args, &global).await,
-        Command::Quarantined(args) => quarantined::run(args, &global).await,
-        Command::Accept(args) => accept::run(args, &global).await,
-        Command::Retry(args) => retry::run(args, &global).await,
-        Command::Refilter(args) => refilter::run(args, &global).await,
-        Command::Rejected(args) => rejected::run(args, &global).await,
-        Command::Get(args) => get::run(args, &global).await,
-        Command::Export(args) => export::run(args, &global).await,
-        Command::Verify(args) => verify::run(args, &global).await,
-        Command::Compact(args) => compact::run(args, &global).await,
-        Command::Rebuild(args) => rebuild::run(args, &global).await,
-        Command::Doctor(args) => doctor::run(args, &global).await,
-        Command::Demo(args) => demo::run(args, &global).await,
+        Command::Pause(args) => Box::pin(pause::pause(args, &global)).await,
+        Command::Resume(args) => Box::pin(pause::resume(args, &global)).await,
+        Command::Find(args) => Box::pin(find::run(args, &global)).await,
+        Command::Status(args) => Box::pin(status::run(args, &global)).await,
+        Command::Failed(args) => Box::pin(failed::run(args, &global)).await,
+        Command::Quarantined(args) => Box::pin(quarantined::run(args, &global)).await,
+        Command::Accept(args) => Box::pin(accept::run(args, &global)).await,
+        Command::Retry(args) => Box::pin(retry::run(args, &global)).await,
+        Command::Refilter(args) => Box::pin(refilter::run(args, &global)).await,
+        Command::Rejected(args) => Box::pin(rejected::run(args, &global)).await,
+        Command::Get(args) => Box::pin(get::run(args, &global)).await,
+        Command::Export(args) => Box::pin(export::run(args, &global)).await,
+        Command::Verify(args) => Box::pin(verify::run(args, &global)).await,
+        Command::Compact(args) => Box::pin(compact::run(args, &global)).await,
+        Command::Rebuild(args) => Box::pin(rebuild::run(args, &global)).await,
+        Command::Doctor(args) => Box::pin(doctor::run(args, &global)).await,
+        Command::Demo(args) => Box::pin(demo::run(args, &global)).await,
         Command::Sim(args) => sim::run(args).await,
         Command::Config(args) => config::run(&args, &global.overrides(false), global.json),
-        Command::Catalog(args) => catalog::run(args, &global).await,
+        Command::Catalog(args) => Box::pin(catalog::run(args, &global)).await,
         Command::Completions(args) => Ok(completions::run(&args)),
         Command::Man(args) => man::run(&args, global.json),
     }

@@ -24,8 +24,8 @@ pub struct TeamAccess {
     pub key: TeamKey,
     /// Its client.
     pub client: JellyClient,
-    /// The scopes of the pauses that hold it: its own, then its egress group's.
-    pub scopes: [String; 2],
+    /// The scopes of the pauses that hold it: its own, then its egress group's, then a person's.
+    pub scopes: [String; 3],
     /// When the members were last asked for, with success, in milliseconds since the Unix epoch.
     pub probed_at_ms: Arc<Mutex<Option<i64>>>,
 }
@@ -33,7 +33,8 @@ pub struct TeamAccess {
 impl TeamAccess {
     /// The pause that keeps the team from sending now.
     pub fn held(&self, holds: &Holds, now_ms: i64) -> Option<Pause> {
-        holds.held(&[&self.scopes[0], &self.scopes[1], LOCAL_SCOPE], now_ms)
+        let [own, group, person] = &self.scopes;
+        holds.held(&[own, group, person, LOCAL_SCOPE], now_ms)
     }
 }
 

@@ -3,11 +3,16 @@
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteConnection;
 
-use super::{Catalog, Pause, Result, TeamRow, at};
+use super::{Catalog, Pause, Result, TeamRow, at, json};
 
 /// The scope of a team's pause.
 pub fn team_scope(team: TeamRow) -> String {
     format!("team:{}", team.0)
+}
+
+/// The scope of the pause in which a person holds a team: it outlasts what the service asks for and takes back.
+pub fn person_scope(team: TeamRow) -> String {
+    format!("person:{}", team.0)
 }
 
 /// Begins or changes a pause; the later end wins.
@@ -44,6 +49,20 @@ impl Catalog {
     pub async fn pause(&self, pause: &Pause) -> Result<()> {
         let mut connection = self.connection().await;
         keep_pause(&mut connection, pause).await
+    }
+
+    /// Ends pauses, whoever began them. Gives how many were in force.
+    pub async fn resume(&self, scopes: &[String]) -> Result<u64> {
+        let mut connection = self.connection().await;
+        let done = sqlx::query(
+            "-- name: resume\nDELETE FROM pauses WHERE scope IN (SELECT value FROM json_each(?)) AND until > ?",
+        )
+        .bind(json(&scopes))
+        .bind(self.clock.now_ms())
+        .execute(&mut *connection)
+        .await
+        .map_err(at("resume"))?;
+        Ok(done.rows_affected())
     }
 
     /// Ends a pause that has no end of its own: that of a refused token.

@@ -156,7 +156,7 @@ pub(super) async fn run(args: ReplayArgs, global: &Global) -> anyhow::Result<Exi
     args.filter.apply_to(&mut loaded);
     let inputs = source::resolve(&args.sources)?;
     if args.dry_run {
-        return dry_run(inputs, loaded, global).await;
+        return Box::pin(dry_run(inputs, loaded, global)).await;
     }
     // Before an archive is made for nothing.
     super::session::require_token(global, &loaded.config)?;

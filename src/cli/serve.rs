@@ -16,6 +16,7 @@ use std::time::Duration;
 use clap::Args;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
 use super::session::{EgressWindows, no_token, settings};
 use super::{DONE, Global, UsageError, output};
@@ -25,7 +26,7 @@ use crate::inbox::Inboxes;
 use crate::metrics::Metrics;
 use crate::model::Location;
 use crate::notify::{Notifier, Pulse, Systemd};
-use crate::web::{Hooks, Listener, Operations, Receiver, Tls};
+use crate::web::{Delivery, Hooks, Listener, Operations, Receiver, Tls};
 use crate::worker::Signal;
 use board::{Board, InboxSink};
 
@@ -38,6 +39,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// The arguments of `jellyjar serve`.
 #[derive(Debug, Clone, Args)]
+#[expect(clippy::doc_markdown, reason = "these are help texts, where backticks would show")]
 #[command(after_help = "Examples:
   export JELLY_API_TOKEN=… JELLY_WEBHOOK_SECRET=…
   jellyjar serve --archive /srv/archive --listen 127.0.0.1:8080
@@ -69,72 +71,87 @@ struct Shared {
     windows: EgressWindows,
 }
 
+impl Shared {
+    /// Opens the inbox, and what tells people of it.
+    fn open(config: &Config) -> anyhow::Result<Self> {
+        let clock = Clock::system();
+        let names: Vec<String> = config.teams.keys().cloned().collect();
+        let groups: Vec<&str> = names.iter().map(|name| config.egress_group(name)).collect();
+        let metrics = Metrics::new(names.iter().map(String::as_str), groups, clock.now());
+        let folder = config.inbox_folder().ok_or_else(|| {
+            UsageError("HOME is not set, so there is no usual place for the inbox; set `folder` under [inbox]".into())
+        })?;
+        let inboxes = Inboxes::open(&config.inbox, &folder, &names, clock.clone())?;
+        let kept = Some(folder.join("notified.json"));
+        let notifier = Notifier::new(&config.notify, &config.http, clock.clone(), metrics.clone(), kept)?;
+        let board = Board::new(inboxes.clone(), metrics.clone(), notifier.clone());
+        let (pulse, windows) = (Pulse::default(), EgressWindows::default());
+        Ok(Self { clock, inboxes, board, metrics, notifier, pulse, windows })
+    }
+}
+
+/// The listeners, while they serve.
+struct Listening {
+    hooks: Arc<Hooks>,
+    /// Ends the taking of webhooks, which ends first.
+    stop_taking: Signal,
+    taking: JoinHandle<usize>,
+    telling: JoinHandle<usize>,
+}
+
+impl Listening {
+    /// Begins to take webhooks, and to answer operators until `stop`.
+    async fn begin(config: &Config, shared: &Shared, stop: &Signal) -> anyhow::Result<Self> {
+        let hooks = Arc::new(Hooks::new(&config.teams));
+        let tls = match (&config.serve.tls_certificate, &config.serve.tls_key) {
+            (Some(certificate), Some(key)) => Some(Tls::load(certificate, key)?),
+            _ => None,
+        };
+        let public = Listener::public(&config.serve, tls.clone()).await?;
+        let operations = Listener::operations(&config.serve).await?;
+        output::note(format!(
+            "Taking webhooks on {}://{}/webhooks/{{{}}}; operations on http://{}.",
+            if tls.is_some() { "https" } else { "http" },
+            public.address(),
+            hooks.teams().join(","),
+            operations.address()
+        ));
+        let board = shared.board.clone();
+        let sink = InboxSink(shared.inboxes.clone());
+        let told = move |delivery: &Delivery<'_>| board.delivered(delivery);
+        let receiver = Receiver::new(&config.serve, Arc::clone(&hooks), sink, told);
+        let stop_taking = Signal::default();
+        let taking = tokio::spawn(public.serve(Arc::new(receiver), stop_taking.clone(), ANSWER_WITHIN));
+        let (metrics, clock) = (shared.metrics.clone(), shared.clock.clone());
+        let asked = Operations::new(shared.board.clone(), move || metrics.render(clock.now()));
+        let telling = tokio::spawn(operations.serve(Arc::new(asked), stop.clone(), Duration::from_secs(1)));
+        if let Some(tls) = tls {
+            tokio::spawn(tls.watch(stop.clone()));
+        }
+        Ok(Self { hooks, stop_taking, taking, telling })
+    }
+}
+
 /// Runs the command.
 pub(super) async fn run(args: ServeArgs, global: &Global) -> anyhow::Result<ExitCode> {
     let listeners = Overrides { listen: args.listen, ops_listen: args.ops_listen, ..global.overrides(false) };
     let overrides = Overrides { read_webhooks: true, ..listeners };
     let config = settings(&overrides)?.config;
     check(&config)?;
+    let shared = Shared::open(&config)?;
+    let stop = Signal::default();
+    let listening = Listening::begin(&config, &shared, &stop).await?;
     let systemd = Arc::new(Systemd::from_environment(&Environment::from_process()));
-    let clock = Clock::system();
-    let names: Vec<String> = config.teams.keys().cloned().collect();
-    let groups: Vec<&str> = names.iter().map(|name| config.egress_group(name)).collect();
-    let metrics = Metrics::new(names.iter().map(String::as_str), groups, clock.now());
-    let folder = config.inbox_folder().ok_or_else(|| {
-        UsageError("HOME is not set, so there is no usual place for the inbox; set `folder` under [inbox]".into())
-    })?;
-    let inboxes = Inboxes::open(&config.inbox, &folder, &names, clock.clone())?;
-    let kept = folder.join("notified.json");
-    let notifier = Notifier::new(&config.notify, &config.http, clock.clone(), metrics.clone(), Some(kept))?;
-    let shared = Shared {
-        clock: clock.clone(),
-        board: Board::new(inboxes.clone(), metrics.clone(), notifier.clone()),
-        inboxes,
-        metrics,
-        notifier,
-        pulse: Pulse::default(),
-        windows: EgressWindows::default(),
-    };
-
-    let hooks = Arc::new(Hooks::new(&config.teams));
-    let tls = match (&config.serve.tls_certificate, &config.serve.tls_key) {
-        (Some(certificate), Some(key)) => Some(Tls::load(certificate, key)?),
-        _ => None,
-    };
-    let public = Listener::public(&config.serve, tls.clone()).await?;
-    let operations = Listener::operations(&config.serve).await?;
-    let (stop_taking, stop) = (Signal::default(), Signal::default());
-    let scheme = if tls.is_some() { "https" } else { "http" };
-    output::note(&format!(
-        "Taking webhooks on {scheme}://{}/webhooks/{{{}}}; operations on http://{}.",
-        public.address(),
-        hooks.teams().join(","),
-        operations.address()
-    ));
-
-    let board = shared.board.clone();
-    let receiver =
-        Receiver::new(&config.serve, Arc::clone(&hooks), InboxSink(shared.inboxes.clone()), move |delivery| {
-            board.delivered(delivery);
-        });
-    let taking = tokio::spawn(public.serve(Arc::new(receiver), stop_taking.clone(), ANSWER_WITHIN));
-    let (metrics, board) = (shared.metrics.clone(), shared.board.clone());
-    let asked = Operations::new(board, move || metrics.render(clock.now()));
-    let telling = tokio::spawn(operations.serve(Arc::new(asked), stop.clone(), Duration::from_secs(1)));
-    if let Some(tls) = tls {
-        tokio::spawn(tls.watch(stop.clone()));
-    }
     let (notifier, pulse, ended) = (shared.notifier.clone(), shared.pulse.clone(), stop.clone());
     let notifying = tokio::spawn(async move { notifier.run(&pulse, ended.wait()).await });
-    let pulse = shared.pulse.clone();
-    let watchdog = Arc::clone(&systemd);
+    let (watchdog, pulse) = (Arc::clone(&systemd), shared.pulse.clone());
     let watching = tokio::spawn(async move { watchdog.watch(&pulse).await });
 
     let mut services = start(&config, &shared);
     systemd.ready();
-    let mut reloads = reload::Reloads::new(&overrides, config);
+    let mut reloads = reload::Reloads::new(&overrides, &config);
     let mut stopped = Box::pin(super::run::interrupted());
-    let beat = shared.pulse.expect("service", LOOK_EVERY * 12);
+    let beat = shared.pulse.expect("service", LOOK_EVERY * 6);
     loop {
         beat.beat();
         shared.board.look();
@@ -144,7 +161,7 @@ pub(super) async fn run(args: ServeArgs, global: &Global) -> anyhow::Result<Exit
             changed = reloads.next() => match changed {
                 Ok(config) => {
                     systemd.reloading();
-                    hooks.replace(&config.teams);
+                    listening.hooks.replace(&config.teams);
                     shared.notifier.reconfigure(&config.notify);
                     // Whoever holds a token is started anew with the one of now; listeners and inbox go on.
                     end(services).await;
@@ -163,12 +180,12 @@ pub(super) async fn run(args: ServeArgs, global: &Global) -> anyhow::Result<Exit
     systemd.stopping();
     output::note("Stopping: finishing or releasing what is in flight.");
     let stopping = async {
-        stop_taking.set();
-        let _ = taking.await;
+        listening.stop_taking.set();
+        let _ = listening.taking.await;
         end(services).await;
         shared.inboxes.close().await;
         stop.set();
-        let _ = tokio::join!(telling, notifying);
+        let _ = tokio::join!(listening.telling, notifying);
     };
     tokio::select! {
         stopped = tokio::time::timeout(STOP_WITHIN, stopping) => {

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 
 use super::{Global, UsageError};
 use crate::archive::{Fetcher, Holds, TeamAccess};
-use crate::catalog::{ArchiveRow, Catalog, TeamRow, team_scope};
+use crate::catalog::{ArchiveRow, Catalog, TeamRow, person_scope, team_scope};
 use crate::clock::Clock;
 use crate::config::{Config, DEFAULT_TEAM, Environment, Loaded, Overrides, load};
 use crate::filter::Filter;
@@ -320,7 +320,7 @@ impl Access {
             let client =
                 JellyClient::new(clients.clone(), base.clone(), token, team.key.clone(), quota, session.clock.clone())
                     .map_err(|error| UsageError(error.to_string()))?;
-            let scopes = [team_scope(team.row), format!("egress:{group}")];
+            let scopes = [team_scope(team.row), format!("egress:{group}"), person_scope(team.row)];
             // A refused token is tried again by every run that a person starts. A pause that the service asked for
             // stays in force.
             session.catalog.resume_refused(&scopes[0]).await?;

@@ -91,8 +91,10 @@ async fn gather(look: Look) -> anyhow::Result<Status> {
     let keys = catalog.teams(archive_row).await?;
     let mut pauses = Vec::new();
     for Pause { scope, until_ms, reason } in catalog.pauses().await? {
-        let team = keys.iter().find(|(row, _)| crate::catalog::team_scope(*row) == scope);
-        if team.is_none() && scope.starts_with("team:") {
+        let by_person = scope.starts_with("person:");
+        let of = if by_person { crate::catalog::person_scope } else { crate::catalog::team_scope };
+        let team = keys.iter().find(|(row, _)| of(*row) == scope);
+        if team.is_none() && (by_person || scope.starts_with("team:")) {
             // Another archive's.
             continue;
         }
@@ -171,6 +173,10 @@ fn advise(status: &Status) -> Option<String> {
             "{} contents are damaged or missing: run `jellyjar verify --repair` to fetch them again.",
             number(status.content.damaged)
         ));
+    }
+    if let Some(pause) = status.pauses.iter().find(|pause| pause.scope.starts_with("person:")) {
+        let team = pause.team.as_deref().unwrap_or(&pause.scope);
+        return Some(format!("{team} is paused by a person: `jellyjar resume --team {team}` lets it go on."));
     }
     if let Some(pause) = status.pauses.iter().find(|pause| pause.until.is_none()) {
         let team = pause.team.as_deref().unwrap_or(&pause.scope);

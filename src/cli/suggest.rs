@@ -4,7 +4,7 @@ use clap::builder::StyledStr;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 /// Words for commands, and the commands that do that.
-const WORDS: [(&[&str], &str); 11] = [
+const WORDS: [(&[&str], &str); 13] = [
     (&["search", "ls", "list", "grep", "query", "show"], "find"),
     (&["sync", "archive", "import", "add", "backup", "run", "fetch", "pull", "ingest", "load"], "replay"),
     (&["check", "fsck", "scrub", "audit", "validate"], "verify"),
@@ -13,7 +13,9 @@ const WORDS: [(&[&str], &str); 11] = [
     (&["init", "setup"], "config init"),
     (&["reindex", "recover"], "rebuild"),
     (&["errors", "failures"], "failed"),
-    (&["resume", "continue"], "retry"),
+    (&["continue", "unpause"], "resume"),
+    (&["daemon", "server", "start", "listen", "worker", "receive", "webhook", "webhooks"], "serve"),
+    (&["hold", "suspend", "stop"], "pause"),
     (&["stats", "info", "summary", "du"], "status"),
     (&["completion"], "completions"),
 ];

@@ -22,7 +22,7 @@ use crate::worker::{Signal, Signals};
 
 /// How long to wait before an archive that failed is opened again, at first and at most.
 const WAIT_FIRST: Duration = Duration::from_secs(1);
-const WAIT_MOST: Duration = Duration::from_secs(60);
+const WAIT_MOST: Duration = Duration::from_mins(1);
 /// A life that has lasted so long was no failure of the start.
 const LIFE: Duration = Duration::from_mins(1);
 /// How often pauses are read from the catalog, in which people begin and end them.

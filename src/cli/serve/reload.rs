@@ -21,8 +21,8 @@ pub(super) struct Reloads {
 
 impl Reloads {
     /// Begins with settings that were read just now.
-    pub(super) fn new(overrides: &Overrides, config: Config) -> Self {
-        let files = super::watched_files(&config, overrides);
+    pub(super) fn new(overrides: &Overrides, config: &Config) -> Self {
+        let files = super::watched_files(config, overrides);
         let seen = stamps(&files);
         Self { overrides: overrides.clone(), files, seen, hangup: signal(SignalKind::hangup()).ok() }
     }

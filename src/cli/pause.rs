@@ -1,0 +1,83 @@
+//! `jellyjar pause` and `jellyjar resume`: a person keeps a team from sending requests, and lets it again.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::output;
+use super::session::{Session, settings};
+use super::{DONE, Global};
+use crate::catalog::{Pause, person_scope, team_scope};
+use crate::config::values::parse_duration;
+
+/// The arguments of `jellyjar pause`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Examples:
+  jellyjar pause --archive /srv/archive --for 2h --reason 'the office is on a slow line'
+  jellyjar pause --team berlin                    until `jellyjar resume --team berlin`
+
+A running `jellyjar serve` heeds it within seconds. Webhooks are still taken in; what comes with them waits.")]
+pub(super) struct PauseArgs {
+    /// How long, such as 30m or 2h; without it, until `resume`
+    #[arg(long = "for", value_name = "DURATION", value_parser = parse_duration)]
+    length: Option<Duration>,
+    /// Why, for whoever wonders
+    #[arg(long, value_name = "TEXT", default_value = "a person paused it")]
+    reason: String,
+}
+
+/// The arguments of `jellyjar resume`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Examples:
+  jellyjar resume --archive /srv/archive
+  jellyjar resume --team berlin
+
+It ends what `jellyjar pause` began, and pauses of a team whose token was refused or whose requests Jelly asked to hold back.")]
+pub(super) struct ResumeArgs {}
+
+/// What is in force now.
+#[derive(Debug, Serialize)]
+struct Answer<'a> {
+    ok: bool,
+    team: &'a str,
+    paused: bool,
+    until: Option<String>,
+    reason: Option<&'a str>,
+}
+
+/// Runs `pause`.
+pub(super) async fn pause(args: PauseArgs, global: &Global) -> anyhow::Result<ExitCode> {
+    let session = Session::open(global, settings(&global.overrides(true))?, false).await?;
+    let length = args.length.map(|length| i64::try_from(length.as_millis()).unwrap_or(i64::MAX));
+    let until_ms = length.map_or(i64::MAX, |length| session.clock.now_ms().saturating_add(length));
+    let row = session.teams[&session.team_name].row;
+    // Another one of a person's is replaced, be it longer or shorter.
+    session.catalog.resume(&[person_scope(row)]).await?;
+    session.catalog.pause(&Pause { scope: person_scope(row), until_ms, reason: args.reason.clone() }).await?;
+    let until = (until_ms != i64::MAX).then(|| output::time(until_ms));
+    if global.json {
+        let (team, reason) = (session.team_name.as_str(), Some(args.reason.as_str()));
+        output::json(&Answer { ok: true, team, paused: true, until, reason });
+    } else {
+        let until = until.unwrap_or_else(|| "`jellyjar resume`".into());
+        output::line(format!("Team {} sends no requests until {until}.", session.team_name));
+    }
+    Ok(ExitCode::from(DONE))
+}
+
+/// Runs `resume`.
+pub(super) async fn resume(_args: ResumeArgs, global: &Global) -> anyhow::Result<ExitCode> {
+    let session = Session::open(global, settings(&global.overrides(true))?, false).await?;
+    let row = session.teams[&session.team_name].row;
+    let ended = session.catalog.resume(&[person_scope(row), team_scope(row)]).await?;
+    if global.json {
+        output::json(&Answer { ok: true, team: &session.team_name, paused: false, until: None, reason: None });
+    } else if ended > 0 {
+        output::line(format!("Team {} may send requests again.", session.team_name));
+    } else {
+        output::line(format!("Team {} was not paused.", session.team_name));
+    }
+    Ok(ExitCode::from(DONE))
+}
