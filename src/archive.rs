@@ -3,7 +3,9 @@
 mod attempt;
 mod commit;
 mod hold;
+mod writing;
 
 pub use attempt::{Fetcher, Finished, TeamAccess};
 pub use commit::{CommitError, Committer, Tally};
 pub use hold::Holds;
+pub use writing::Writing;

@@ -11,6 +11,7 @@ use serde_json::Map;
 use tracing::warn;
 
 use super::Finished;
+use super::writing::Writing;
 use crate::catalog::{
     ArchiveRow, BlobState, Catalog, CatalogError, Completion, Job, Lease, LeaseTicket, NewState, Pause,
 };
@@ -58,8 +59,7 @@ fn add(counter: &AtomicU64, count: u64) {
     counter.fetch_add(count, Ordering::Relaxed);
 }
 
-/// Makes batches durable. Several may be on their way at once, where the archive is a bucket: whoever finds a blob that
-/// another batch has begun to write reads what is there, or stores it too.
+/// Makes batches durable. Several may be on their way at once, where the archive is a bucket.
 #[derive(Debug)]
 pub struct Committer {
     /// The catalog.
@@ -78,6 +78,8 @@ pub struct Committer {
     pub max_attempts: u32,
     /// What has been done.
     pub tally: Arc<Tally>,
+    /// What its batches store now.
+    pub writing: Writing,
 }
 
 /// Bytes of which one copy is stored for all that have them. Made of a download alone.
@@ -149,6 +151,8 @@ impl Committer {
             .collect();
         let wanted: Vec<(Digest, u64)> =
             blobs.values().filter(|blob| !blob.quarantine).map(|blob| (blob.digest, blob.size_bytes)).collect();
+        // Of two batches with one content the second finds it durable.
+        let _claim = self.writing.claim(wanted.iter().map(|(digest, _)| *digest).collect()).await;
         let intent = self.catalog.intend(self.archive_row, &tickets, &wanted).await?;
         // A lease that was lost meanwhile gets no line: somebody else has the attachment, or it was erased.
         fetched.retain(|one| intent.holds(&one.lease.ticket()));

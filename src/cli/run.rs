@@ -12,7 +12,7 @@ use super::output;
 use super::progress::{Expected, Progress};
 use super::receipt::{Input, Receipt};
 use super::session::{Access, Session};
-use crate::archive::{CommitError, Committer, Finished, Tally};
+use crate::archive::{CommitError, Committer, Finished, Tally, Writing};
 use crate::catalog::WorkerLock;
 use crate::worker::{DriveError, Driver, Ended, Signals};
 
@@ -105,6 +105,7 @@ impl Run {
             clock: session.clock.clone(),
             max_attempts: session.config.retry.max_attempts,
             tally: Arc::clone(&self.tally),
+            writing: Writing::default(),
         });
         // Another process may have sent requests since this one looked.
         access.load_quotas(session).await?;
