@@ -27,6 +27,7 @@ mod recheck;
 mod refilter;
 mod replay;
 mod secrets;
+mod serve;
 mod store;
 mod support;
 mod toy_gate;
