@@ -105,6 +105,12 @@ impl Run {
             clock: session.clock.clone(),
             max_attempts: session.config.retry.max_attempts,
             tally: Arc::clone(&self.tally),
+            metrics: access.fetcher.metrics.clone(),
+            cells: session
+                .teams
+                .iter()
+                .map(|(name, team)| (team.key.clone(), access.fetcher.metrics.team(name)))
+                .collect(),
         });
         // Another process may have sent requests since this one looked.
         access.load_quotas(session).await?;

@@ -69,7 +69,7 @@ impl Service {
         let shared = &self.shared;
         let session = Session::open_team(self.config.clone(), self.team.clone(), true, shared.clock.clone()).await?;
         let session = Arc::new(session);
-        let access = Arc::new(Access::open_in(&session, &shared.windows).await?);
+        let access = Arc::new(Access::open_in(&session, &shared.windows, &shared.metrics).await?);
         session.reload().await?;
         let copies = Copies {
             archive: Arc::clone(&session.archive),
