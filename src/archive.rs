@@ -4,6 +4,6 @@ mod attempt;
 mod commit;
 mod hold;
 
-pub use attempt::{Fetcher, Finished, TeamAccess};
+pub use attempt::{Fetcher, Finished, LOCAL_SCOPE, TeamAccess};
 pub use commit::{CommitError, Committer, Tally};
 pub use hold::Holds;

@@ -40,7 +40,7 @@ impl TeamAccess {
 }
 
 /// The scope of pauses for this machine's own trouble, which hold every team.
-const LOCAL_SCOPE: &str = "local";
+pub const LOCAL_SCOPE: &str = "local";
 
 /// A probe of the members answers for all 403s of this long, so that many of them cost one request.
 const PROBE_HOLDS_MS: i64 = 60_000;

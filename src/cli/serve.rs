@@ -6,6 +6,7 @@
 mod archive;
 mod board;
 mod reload;
+mod sample;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -28,6 +29,7 @@ use crate::notify::{Notifier, Pulse, Systemd};
 use crate::web::{Hooks, Listener, Operations, Receiver, Tls};
 use crate::worker::Signal;
 use board::{Board, InboxSink};
+use sample::Samples;
 
 /// How long a stop may take, all in all; what is not done then is done by the next start.
 const STOP_WITHIN: Duration = Duration::from_secs(30);
@@ -67,6 +69,7 @@ struct Shared {
     notifier: Notifier,
     pulse: Pulse,
     windows: EgressWindows,
+    samples: Samples,
 }
 
 /// Runs the command.
@@ -88,12 +91,13 @@ pub(super) async fn run(args: ServeArgs, global: &Global) -> anyhow::Result<Exit
     let notifier = Notifier::new(&config.notify, &config.http, clock.clone(), metrics.clone(), Some(kept))?;
     let shared = Shared {
         clock: clock.clone(),
-        board: Board::new(inboxes.clone(), metrics.clone(), notifier.clone()),
+        board: Board::new(inboxes.clone(), metrics.clone(), notifier.clone(), clock.clone()),
         inboxes,
         metrics,
         notifier,
         pulse: Pulse::default(),
         windows: EgressWindows::default(),
+        samples: Samples::new(&names, &folder, config.notify.disk_free_below_bytes, clock.now()),
     };
 
     let hooks = Arc::new(Hooks::new(&config.teams));
@@ -113,17 +117,22 @@ pub(super) async fn run(args: ServeArgs, global: &Global) -> anyhow::Result<Exit
     ));
 
     let board = shared.board.clone();
-    let receiver =
-        Receiver::new(&config.serve, Arc::clone(&hooks), InboxSink(shared.inboxes.clone()), move |delivery| {
-            board.delivered(delivery);
-        });
-    let taking = tokio::spawn(public.serve(Arc::new(receiver), stop_taking.clone(), ANSWER_WITHIN));
-    let (metrics, board) = (shared.metrics.clone(), shared.board.clone());
-    let asked = Operations::new(board, move || metrics.render(clock.now()));
+    let sink = InboxSink(shared.inboxes.clone(), shared.metrics.clone());
+    let receiver = Receiver::new(&config.serve, Arc::clone(&hooks), sink, move |delivery| board.delivered(delivery));
+    let (receiver, connections) = (Arc::new(receiver), public.connections());
+    let taking = tokio::spawn(public.serve(Arc::clone(&receiver), stop_taking.clone(), ANSWER_WITHIN));
+    let (metrics, samples) = (shared.metrics.clone(), shared.samples.clone());
+    let asked = Operations::new(shared.board.clone(), move || {
+        metrics.connections.set(u64::try_from(connections.open()).ok());
+        metrics.body_bytes_in_flight.set(receiver.body_bytes());
+        samples.show(&metrics, clock.now());
+        metrics.render(clock.now())
+    });
     let telling = tokio::spawn(operations.serve(Arc::new(asked), stop.clone(), Duration::from_secs(1)));
     if let Some(tls) = tls {
         tokio::spawn(tls.watch(stop.clone()));
     }
+    tokio::spawn(shared.samples.clone().watch(shared.clone(), stop.clone()));
     let (notifier, pulse, ended) = (shared.notifier.clone(), shared.pulse.clone(), stop.clone());
     let notifying = tokio::spawn(async move { notifier.run(&pulse, ended.wait()).await });
     let pulse = shared.pulse.clone();
@@ -146,6 +155,7 @@ pub(super) async fn run(args: ServeArgs, global: &Global) -> anyhow::Result<Exit
                     systemd.reloading();
                     hooks.replace(&config.teams);
                     shared.notifier.reconfigure(&config.notify);
+                    shared.samples.reconfigure(config.notify.disk_free_below_bytes);
                     // Whoever holds a token is started anew with the one of now; listeners and inbox go on.
                     end(services).await;
                     services = start(&config, &shared);
@@ -167,6 +177,7 @@ pub(super) async fn run(args: ServeArgs, global: &Global) -> anyhow::Result<Exit
         let _ = taking.await;
         end(services).await;
         shared.inboxes.close().await;
+        shared.samples.tell_ended(&shared);
         stop.set();
         let _ = tokio::join!(telling, notifying);
     };
