@@ -22,6 +22,7 @@ mod interruption;
 mod load;
 mod man;
 mod memory;
+mod metrics;
 mod module_order;
 mod recheck;
 mod refilter;
