@@ -5,7 +5,7 @@ mod commit;
 mod hold;
 mod writing;
 
-pub use attempt::{Fetcher, Finished, TeamAccess};
+pub use attempt::{Fetcher, Finished, LOCAL_SCOPE, TeamAccess};
 pub use commit::{CommitError, Committer, Tally};
 pub use hold::Holds;
 pub use writing::Writing;

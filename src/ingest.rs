@@ -87,6 +87,8 @@ pub struct Prepared {
     text: Vec<u8>,
     /// Where each ends.
     ends: Vec<usize>,
+    /// For each payload that has attachments, how many lines there are up to its end.
+    payload_ends: Vec<usize>,
     /// The texts of payloads in which the messages stood, where they will be known again by them.
     texts: TakenTexts,
 }
@@ -100,6 +102,7 @@ impl Prepared {
             met: HashSet::new(),
             text: Vec::new(),
             ends: Vec::new(),
+            payload_ends: Vec::new(),
             texts: TakenTexts::default(),
         }
     }
@@ -113,7 +116,16 @@ impl Prepared {
         }
         if with_attachments().next().is_none() {
             self.texts.bare.extend(payload.text);
+        } else {
+            self.payload_ends.push(self.digests.len());
         }
+    }
+
+    /// How many payloads brought one of these lines.
+    fn payloads_with(&self, lines: &HashSet<usize>) -> u64 {
+        let begins = std::iter::once(0).chain(self.payload_ends.iter().copied());
+        let brought = begins.zip(&self.payload_ends).filter(|(begin, end)| (*begin..**end).any(|l| lines.contains(&l)));
+        u64::try_from(brought.count()).unwrap_or(u64::MAX)
     }
 
     /// Adds a message and gives its line's digest.
@@ -149,6 +161,10 @@ impl Prepared {
 pub struct Taken {
     /// Attachments that became pending.
     pub enqueued: u64,
+    /// Attachments that nobody knew and that the rules skip.
+    pub skipped: u64,
+    /// Payloads that brought messages that nobody knew.
+    pub new_payloads: u64,
     /// The texts that need not be taken in again.
     pub texts: TakenTexts,
 }
@@ -205,13 +221,14 @@ impl Intake {
         let texts = std::mem::take(&mut prepared.texts);
         if prepared.digests.is_empty() {
             self.catalog.ingest(team.row, &[], &nothing).await?;
-            return Ok(Taken { enqueued: 0, texts });
+            return Ok(Taken { texts, ..Taken::default() });
         }
         let met = self.catalog.meet_lines(team.row, &prepared.digests).await?;
         if met.new.is_empty() && met.skipped.is_empty() {
             self.catalog.ingest(team.row, &[], &nothing).await?;
-            return Ok(Taken { enqueued: 0, texts });
+            return Ok(Taken { texts, ..Taken::default() });
         }
+        let new_payloads = prepared.payloads_with(&met.new);
         let mut messages = prepared.unpack(team);
         let texts = TakenTexts { skipped: skipped_by_text(&messages, &texts.lines), ..texts };
         // Of lines that are known, only those matter on that bring an accepted attachment which was skipped before.
@@ -223,7 +240,7 @@ impl Intake {
             met.skipped.iter().filter(|(line, place)| revives(*line, *place)).map(|(line, _)| *line).collect();
         if met.new.is_empty() && revived.is_empty() {
             self.catalog.ingest(team.row, &[], &nothing).await?;
-            return Ok(Taken { enqueued: 0, texts });
+            return Ok(Taken { texts, ..Taken::default() });
         }
         let new_lines: Vec<&MessageLine> = messages
             .iter()
@@ -233,6 +250,7 @@ impl Intake {
             .collect();
         let skipped = self.new_skips(team, &messages, &met.new).await?;
 
+        let skips = u64::try_from(skipped.len()).unwrap_or(u64::MAX);
         let mut segments = Vec::new();
         if !new_lines.is_empty() {
             segments.push(self.journal.append(Stream::Messages, &new_lines).await?);
@@ -254,7 +272,7 @@ impl Intake {
         messages.retain(|_| line.next().is_some_and(|line| met.new.contains(&line) || revived.contains(&line)));
         let journaled = Journaled { segments: &segments, generation, ..nothing };
         let ingested = self.catalog.ingest(team.row, &messages, &journaled).await?;
-        Ok(Taken { enqueued: ingested.enqueued, texts })
+        Ok(Taken { enqueued: ingested.enqueued, skipped: skips, new_payloads, texts })
     }
 
     /// Attachments that nobody knew and that every message of the batch skips, each with the rule of the first. Lines

@@ -18,10 +18,11 @@ use url::Url;
 pub use error::ExchangeError;
 pub use link::SignedUrl;
 pub(crate) use link::resolve_location;
-pub use quota::{EgressWindow, Quota, QuotaLimits, QuotaState};
+pub use quota::{EgressWindow, Quota, QuotaLeft, QuotaLimits, QuotaState};
 
 use crate::clock::Clock;
 use crate::http::{BaseUrl, HttpClients, HttpError, read_body, served_at};
+use crate::metrics::{ApiAnswer, TeamMetrics};
 use crate::model::{AttachmentId, TeamKey};
 use crate::secret::Secret;
 
@@ -30,7 +31,7 @@ const NOT_UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').re
 
 /// One team's access to the API. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct JellyClient(Arc<Inner>);
+pub struct JellyClient(Arc<Inner>, Arc<TeamMetrics>);
 
 #[derive(Debug)]
 struct Inner {
@@ -71,7 +72,13 @@ impl JellyClient {
         };
         authorization.set_sensitive(true);
         let requests = AtomicU64::new(0);
-        Ok(Self(Arc::new(Inner { clients, base, authorization, team, quota, clock, requests })))
+        Ok(Self(Arc::new(Inner { clients, base, authorization, team, quota, clock, requests }), Arc::default()))
+    }
+
+    /// The same client, which counts its requests in these cells.
+    #[must_use]
+    pub fn counted_in(self, cells: Arc<TeamMetrics>) -> Self {
+        Self(self.0, cells)
     }
 
     /// The team.
@@ -152,7 +159,10 @@ impl JellyClient {
         })?;
         inner.requests.fetch_add(1, Ordering::Relaxed);
         let request = inner.clients.api().get(url.clone()).header(AUTHORIZATION, inner.authorization.clone());
-        Ok((url, request.send().await?))
+        let answer = request.send().await;
+        let status = answer.as_ref().ok().map(|response| response.status().as_u16());
+        self.1.api_requests.count(ApiAnswer::of_status(status));
+        Ok((url, answer?))
     }
 }
 

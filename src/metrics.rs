@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-pub use cells::{Counter, Counts, Gauge, Histogram, Level, LevelGuard, Moment, Readings};
+pub use cells::{Counter, Counts, Gauge, Histogram, Moment, Readings};
 pub use families::{FAMILIES, Family, Kind};
 pub use labels::{
     ApiAnswer, AttachmentState, Attempt, Channel, Delivery, Labels, Outcome, Payload, Stage, Success, WebhookResult,
@@ -40,9 +40,7 @@ pub struct Service {
     no_team: Arc<TeamMetrics>,
     groups: BTreeMap<String, Arc<GroupMetrics>>,
     /// Connections to the public listener that are open.
-    pub connections: Level,
-    /// Connections that were closed unasked, as too many were open.
-    pub connections_refused: Counter,
+    pub connections: Gauge,
     /// The bytes of webhook bodies that are in memory.
     pub body_bytes_in_flight: Gauge,
     /// The most that the inboxes of all teams may hold together.
@@ -92,7 +90,7 @@ pub struct TeamMetrics {
     pub payloads: Counts<Payload>,
     /// The catalog's attachments by state.
     pub attachments: Counts<AttachmentState, Gauge>,
-    /// When the oldest attachment that is pending was first seen.
+    /// Since when the attachment waits whose turn it is next, or now: since it was first seen, or last tried.
     pub oldest_pending: Moment,
     /// Attempts by how they ended.
     pub attempts: Counts<Attempt>,
@@ -137,8 +135,7 @@ impl Metrics {
             teams: teams.into_iter().map(|name| (name.to_owned(), Arc::default())).collect(),
             no_team: Arc::default(),
             groups: groups.into_iter().map(|name| (name.to_owned(), Arc::default())).collect(),
-            connections: Level::default(),
-            connections_refused: Counter::default(),
+            connections: Gauge::default(),
             body_bytes_in_flight: Gauge::default(),
             inbox_limit_bytes: Gauge::default(),
             stages: Counts::default(),
@@ -153,6 +150,11 @@ impl Metrics {
             reloads: Counts::default(),
             payload_copies: Counts::default(),
         }))
+    }
+
+    /// Cells that nobody sees, for what works without telling how.
+    pub fn unseen() -> Self {
+        Self::new([], [], Timestamp::UNIX_EPOCH)
     }
 
     /// The cells of a team by its configured name; those of [`NO_TEAM`] for a name that is not configured.

@@ -167,6 +167,11 @@ impl Spool {
         SpoolWriter::new(self.clone(), reservation, expected, kinds)
     }
 
+    /// The room that downloads take now, in bytes: each as much as it has declared, or grown to.
+    pub fn taken_bytes(&self) -> u64 {
+        self.0.space.taken_bytes()
+    }
+
     /// The folder.
     pub fn folder(&self) -> &Path {
         &self.0.folder

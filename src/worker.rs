@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::catalog::{Catalog, CatalogError, Job, Lease, LeaseTicket, TeamRow};
 use crate::clock::Clock;
 use crate::config::WorkerConfig;
+use crate::notify::Beat;
 
 /// A one-way switch that many can watch.
 #[derive(Debug, Clone, Default)]
@@ -53,6 +54,8 @@ pub struct Signals {
     pub work: Arc<Notify>,
     /// Attachments that are being worked on now, for display.
     pub in_flight: Arc<AtomicU64>,
+    /// Where each turn of the driver shows a sign of life.
+    pub beat: Option<Arc<Beat>>,
 }
 
 /// How a drive ended.
@@ -201,6 +204,9 @@ impl Driver {
         // Whether there may be something to claim; `false` once nothing was due, until something changes.
         let mut ask = true;
         loop {
+            if let Some(beat) = &signals.beat {
+                beat.beat();
+            }
             let now_ms = self.clock.now_ms();
             let stopping = signals.stop.is_set();
             let input_ended = signals.input_ended.is_set();

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::Holds;
@@ -14,6 +15,7 @@ use crate::digest::Digest;
 use crate::fetch::{Declared, FetchError, fetch};
 use crate::http::{Decision, HttpClients};
 use crate::jelly::{ExchangeError, JellyClient};
+use crate::metrics::{Metrics, Outcome, Stage};
 use crate::model::TeamKey;
 use crate::spool::{Spool, Spooled};
 
@@ -39,7 +41,7 @@ impl TeamAccess {
 }
 
 /// The scope of pauses for this machine's own trouble, which hold every team.
-const LOCAL_SCOPE: &str = "local";
+pub const LOCAL_SCOPE: &str = "local";
 
 /// A probe of the members answers for all 403s of this long, so that many of them cost one request.
 const PROBE_HOLDS_MS: i64 = 60_000;
@@ -69,6 +71,8 @@ pub enum Finished {
         team: TeamKey,
         /// Failed or retry.
         state: NewState,
+        /// What it counts as, where it failed.
+        failure: Option<Outcome>,
         /// A pause to be kept.
         pause: Option<Pause>,
     },
@@ -101,6 +105,8 @@ pub struct Fetcher {
     pub holds: Arc<Holds>,
     /// The time.
     pub clock: Clock,
+    /// Where it is told how long it all takes.
+    pub metrics: Metrics,
 }
 
 /// How often one attempt asks for a fresh link after a dead one.
@@ -112,6 +118,7 @@ const EGRESS_PAUSE_MAX: Duration = Duration::from_mins(5);
 enum Step {
     Spooled(Spooled, Option<String>),
     Ended(NewState, Option<Pause>),
+    Failed(Outcome, String),
 }
 
 impl Fetcher {
@@ -125,8 +132,15 @@ impl Fetcher {
                 if let Some(pause) = &pause {
                     self.holds.hold(pause.clone());
                 }
-                Finished::Ended { lease, team: key, state, pause }
+                Finished::Ended { lease, team: key, state, failure: None, pause }
             }
+            Step::Failed(failure, reason) => Finished::Ended {
+                lease,
+                team: key,
+                state: NewState::Failed { reason },
+                failure: Some(failure),
+                pause: None,
+            },
         }
     }
 
@@ -145,11 +159,17 @@ impl Fetcher {
                 self.holds.hold(self.pause(&team.scopes[0], wait, "the request quota is used up"));
                 return Step::Ended(released(None), None);
             }
-            let link = match team.client.exchange(job.attachment_id()).await {
+            let began = Instant::now();
+            let link = team.client.exchange(job.attachment_id()).await;
+            self.metrics.stages.of(Stage::Exchange).observe(began.elapsed());
+            let link = match link {
                 Ok(link) => link,
                 Err(error) => return self.decide(lease, team, error.decision(), error.to_string()).await,
             };
-            match fetch(&self.clients, link, &declared, &self.spool, reservation, &self.http).await {
+            let began = Instant::now();
+            let fetched = fetch(&self.clients, link, &declared, &self.spool, reservation, &self.http).await;
+            self.metrics.stages.of(Stage::Download).observe(began.elapsed());
+            match fetched {
                 Ok(spooled) => return Step::Spooled(spooled, None),
                 Err(FetchError::Mismatch { spooled, facts }) => match contradiction {
                     Some(before) if before == spooled.sha256() => {
@@ -182,10 +202,8 @@ impl Fetcher {
                 let attempts = job.attempts() + 1;
                 if attempts >= self.retry.max_attempts {
                     warn!(attachment.id_hash = %id, job.attempt = attempts, error = %reason, "failed for good");
-                    return Step::Ended(
-                        NewState::Failed { reason: format!("{reason} (attempt {attempts}, the last)") },
-                        None,
-                    );
+                    let reason = format!("{reason} (attempt {attempts}, the last)");
+                    return Step::Failed(Outcome::AttemptsUsedUp, reason);
                 }
                 let delay = self.backoff(job.attempts()).max(asked.unwrap_or_default());
                 debug!(attachment.id_hash = %id, job.attempt = attempts, error = %reason, "to be tried again");
@@ -195,7 +213,7 @@ impl Fetcher {
             Decision::RetryGone => {
                 if job.not_found_count() >= 2 {
                     warn!(attachment.id_hash = %id, error = %reason, "gone");
-                    return Step::Ended(NewState::Failed { reason: format!("gone: {reason}, three times") }, None);
+                    return Step::Failed(Outcome::Gone, format!("gone: {reason}, three times"));
                 }
                 let delay = self.backoff(job.attempts());
                 let state = NewState::Retry { delay, attempt_spent: true, not_found: true, reason: Some(reason) };
@@ -203,7 +221,7 @@ impl Fetcher {
             }
             Decision::Fail => {
                 warn!(attachment.id_hash = %id, error = %reason, "failed for good");
-                Step::Ended(NewState::Failed { reason }, None)
+                Step::Failed(Outcome::Refused, reason)
             }
             Decision::PauseTeam => {
                 let pause = Pause { scope: team.scopes[0].clone(), until_ms: i64::MAX, reason: reason.clone() };
@@ -237,7 +255,7 @@ impl Fetcher {
             Decision::ProbeMembers => match self.probe(team).await {
                 Ok(true) => {
                     warn!(attachment.id_hash = %id, error = %reason, "failed: the token works, but not for this one");
-                    Step::Ended(NewState::Failed { reason }, None)
+                    Step::Failed(Outcome::Forbidden, reason)
                 }
                 Ok(false) => {
                     let reason = format!("{reason}; the team's members are refused as well");

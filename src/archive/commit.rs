@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Map;
 use tracing::warn;
@@ -18,6 +18,7 @@ use crate::catalog::{
 use crate::clock::Clock;
 use crate::digest::Digest;
 use crate::fetch::sniff;
+use crate::metrics::{Attempt, Metrics, Outcome, Stage, TeamMetrics};
 use crate::model::{FORMAT_VERSION, OutcomeKind, OutcomeLine, Stream, TeamKey};
 use crate::spool::{SpoolHold, SpooledBytes};
 use crate::store::{Archive, JournalWriter, Put, StoreError, Stored};
@@ -80,6 +81,10 @@ pub struct Committer {
     pub tally: Arc<Tally>,
     /// What its batches store now.
     pub writing: Writing,
+    /// Where it is told how long it all takes.
+    pub metrics: Metrics,
+    /// Where it is told what became of each team's attachments.
+    pub cells: HashMap<TeamKey, Arc<TeamMetrics>>,
 }
 
 /// Bytes of which one copy is stored for all that have them. Made of a download alone.
@@ -98,6 +103,16 @@ struct Blob {
 struct Record {
     line: Option<OutcomeLine>,
     completion: Completion,
+    counted: Counted,
+}
+
+/// What is counted of a lease once its end is in the catalog.
+#[derive(Debug)]
+struct Counted {
+    team: TeamKey,
+    attempt: Attempt,
+    outcome: Option<Outcome>,
+    size_bytes: u64,
 }
 
 /// A lease whose bytes are on their way to the archive.
@@ -117,6 +132,7 @@ impl Committer {
     /// # Errors
     /// On any, this process must commit no more: what a failed sync covered is not known.
     pub async fn commit(&self, batch: Vec<Finished>) -> Result<(), CommitError> {
+        let began = Instant::now();
         let mut fetched = Vec::with_capacity(batch.len());
         let mut ended = Vec::new();
         let mut pauses = Vec::new();
@@ -137,9 +153,9 @@ impl Committer {
                     });
                     fetched.push(Fetched { lease, team, digest, size_bytes, sniffed_type, quarantine });
                 }
-                Finished::Ended { lease, team, state, pause } => {
+                Finished::Ended { lease, team, state, failure, pause } => {
                     pauses.extend(pause);
-                    ended.push((lease, team, state));
+                    ended.push((lease, team, state, failure));
                 }
             }
         }
@@ -174,18 +190,20 @@ impl Committer {
         for one in fetched {
             if let Some(reason) = blocked.get(&one.digest) {
                 let state = self.blocked(&one.lease, reason);
-                records.push(self.record_ended(&one.lease, &one.team, state));
+                records.push(self.record_ended(&one.lease, &one.team, state, Some(Outcome::AttemptsUsedUp)));
                 continue;
             }
             let is_copy = stored.get(&one.digest) != Some(&true) || !first_of.insert(one.digest);
             records.push(self.record_fetched(one, is_copy));
         }
-        for (lease, team, state) in ended {
-            records.push(self.record_ended(&lease, &team, state));
+        for (lease, team, state, failure) in ended {
+            records.push(self.record_ended(&lease, &team, state, failure));
         }
         let intended: HashSet<Digest> = wanted.iter().map(|(digest, _)| *digest).collect();
         let written: Vec<Digest> = stored.into_keys().filter(|digest| intended.contains(digest)).collect();
-        self.record(records, &written, &pauses).await
+        self.record(records, &written, &pauses).await?;
+        self.metrics.stages.of(Stage::Commit).observe(began.elapsed());
+        Ok(())
     }
 
     /// What becomes of an attachment whose blob cannot be stored, while others can.
@@ -278,6 +296,12 @@ impl Committer {
             reason: quarantine.clone(),
             ..self.line(&lease, &team, kind)
         };
+        let outcome = match (&quarantine, is_copy) {
+            (Some(_), _) => Outcome::Contradicted,
+            (None, true) => Outcome::Deduplicated,
+            (None, false) => Outcome::Stored,
+        };
+        let counted = Counted { team, attempt: Attempt::Fetched, outcome: Some(outcome), size_bytes };
         let state = match quarantine {
             Some(reason) => {
                 add(&self.tally.quarantined, 1);
@@ -290,10 +314,17 @@ impl Committer {
                 NewState::Archived { sha256: digest, size_bytes, sniffed_type }
             }
         };
-        Record { line: Some(line), completion: Completion::new(&lease, state) }
+        Record { line: Some(line), completion: Completion::new(&lease, state), counted }
     }
 
-    fn record_ended(&self, lease: &Lease<Job>, team: &TeamKey, state: NewState) -> Record {
+    /// `failure` is what it counts as, if it failed.
+    fn record_ended(&self, lease: &Lease<Job>, team: &TeamKey, state: NewState, failure: Option<Outcome>) -> Record {
+        let (attempt, outcome) = match &state {
+            NewState::Failed { .. } => (Attempt::Failed, failure),
+            NewState::Retry { attempt_spent: false, .. } => (Attempt::Released, None),
+            _ => (Attempt::Retry, None),
+        };
+        let counted = Counted { team: team.clone(), attempt, outcome, size_bytes: 0 };
         let line = match &state {
             NewState::Failed { reason } => {
                 add(&self.tally.decided, 1);
@@ -305,14 +336,18 @@ impl Committer {
                 None
             }
         };
-        Record { line, completion: Completion::new(lease, state) }
+        Record { line, completion: Completion::new(lease, state), counted }
     }
 
     /// Writes the outcome lines down, and only then tells the catalog.
     async fn record(&self, records: Vec<Record>, durable: &[Digest], pauses: &[Pause]) -> Result<(), CommitError> {
-        let (lines, completions): (Vec<_>, Vec<_>) =
-            records.into_iter().map(|record| (record.line, record.completion)).unzip();
-        let lines: Vec<OutcomeLine> = lines.into_iter().flatten().collect();
+        let mut lines: Vec<OutcomeLine> = Vec::with_capacity(records.len());
+        let (mut completions, mut counted) = (Vec::with_capacity(records.len()), Vec::with_capacity(records.len()));
+        for record in records {
+            lines.extend(record.line);
+            completions.push(record.completion);
+            counted.push(record.counted);
+        }
         let segment = if lines.is_empty() { None } else { Some(self.journal.append(Stream::Outcomes, &lines).await?) };
         let segment = segment.as_ref().map(|(key, digest)| (key.as_str(), *digest));
         let writer_id = self.journal.writer_id().to_string();
@@ -320,6 +355,23 @@ impl Committer {
         if stale > 0 {
             warn!(stale, "leases were lost before their outcome was recorded; the journal's merge settles it");
         }
+        for one in &counted {
+            self.count(one);
+        }
         Ok(())
+    }
+
+    fn count(&self, one: &Counted) {
+        let Some(cells) = self.cells.get(&one.team) else { return };
+        cells.attempts.count(one.attempt);
+        let Some(outcome) = one.outcome else { return };
+        cells.outcomes.count(outcome);
+        if matches!(outcome, Outcome::Stored | Outcome::Deduplicated) {
+            cells.archived_bytes.add(one.size_bytes);
+            cells.last_success.set(self.clock.now());
+        }
+        if outcome == Outcome::Stored {
+            cells.stored_bytes.add(one.size_bytes);
+        }
     }
 }

@@ -86,6 +86,14 @@ impl LeaseJson {
     }
 }
 
+/// By the first entry of one index, and the leased ones, of which there are few.
+const WAITING_SINCE: &str = "-- name: waiting_since
+    SELECT min(since) FROM (
+        SELECT since FROM (SELECT updated_at AS since FROM attachments
+            WHERE team_id = ? AND state = 'pending' AND lease_token IS NULL ORDER BY not_before, id LIMIT 1)
+        UNION ALL
+        SELECT min(updated_at) FROM attachments WHERE lease_token IS NOT NULL AND +team_id = ?)";
+
 impl Catalog {
     /// Issues the next generation, above all that were issued or loaded.
     pub async fn next_generation(&self) -> Result<u64> {
@@ -134,6 +142,18 @@ impl Catalog {
         .map_err(at("claim"))?;
         transaction.commit().await.map_err(at("commit_claim"))?;
         rows.iter().map(|row| lease(row, team, generation.cast_unsigned())).collect()
+    }
+
+    /// Since when the attachment of `team` waits whose turn it is next, or now: since it was first seen, or last tried. In
+    /// milliseconds since the Unix epoch; `None` if none waits.
+    pub async fn waiting_since_ms(&self, team: TeamRow) -> Result<Option<i64>> {
+        let mut connection = self.connection().await;
+        sqlx::query_scalar(WAITING_SINCE)
+            .bind(team.0)
+            .bind(team.0)
+            .fetch_one(&mut *connection)
+            .await
+            .map_err(at("waiting_since"))
     }
 
     /// Takes back every lease. Only for the holder of the worker lock, when it starts: whoever held them is gone.

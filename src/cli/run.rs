@@ -106,6 +106,12 @@ impl Run {
             max_attempts: session.config.retry.max_attempts,
             tally: Arc::clone(&self.tally),
             writing: Writing::default(),
+            metrics: access.fetcher.metrics.clone(),
+            cells: session
+                .teams
+                .iter()
+                .map(|(name, team)| (team.key.clone(), access.fetcher.metrics.team(name)))
+                .collect(),
         });
         // Another process may have sent requests since this one looked.
         access.load_quotas(session).await?;

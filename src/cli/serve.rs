@@ -6,6 +6,7 @@
 mod archive;
 mod board;
 mod reload;
+mod sample;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -29,6 +30,7 @@ use crate::notify::{Notifier, Pulse, Systemd};
 use crate::web::{Delivery, Hooks, Listener, Operations, Receiver, Tls};
 use crate::worker::Signal;
 use board::{Board, InboxSink};
+use sample::Samples;
 
 /// How long a stop may take, all in all; what is not done then is done by the next start.
 const STOP_WITHIN: Duration = Duration::from_secs(30);
@@ -69,6 +71,7 @@ struct Shared {
     notifier: Notifier,
     pulse: Pulse,
     windows: EgressWindows,
+    samples: Samples,
 }
 
 impl Shared {
@@ -84,9 +87,10 @@ impl Shared {
         let inboxes = Inboxes::open(&config.inbox, &folder, &names, clock.clone())?;
         let kept = Some(folder.join("notified.json"));
         let notifier = Notifier::new(&config.notify, &config.http, clock.clone(), metrics.clone(), kept)?;
-        let board = Board::new(inboxes.clone(), metrics.clone(), notifier.clone());
+        let board = Board::new(inboxes.clone(), metrics.clone(), notifier.clone(), clock.clone());
+        let samples = Samples::new(&names, &folder, config.notify.disk_free_below_bytes, clock.now());
         let (pulse, windows) = (Pulse::default(), EgressWindows::default());
-        Ok(Self { clock, inboxes, board, metrics, notifier, pulse, windows })
+        Ok(Self { clock, inboxes, board, metrics, notifier, pulse, windows, samples })
     }
 }
 
@@ -117,17 +121,23 @@ impl Listening {
             operations.address()
         ));
         let board = shared.board.clone();
-        let sink = InboxSink(shared.inboxes.clone());
+        let sink = InboxSink(shared.inboxes.clone(), shared.metrics.clone());
         let told = move |delivery: &Delivery<'_>| board.delivered(delivery);
-        let receiver = Receiver::new(&config.serve, Arc::clone(&hooks), sink, told);
-        let stop_taking = Signal::default();
-        let taking = tokio::spawn(public.serve(Arc::new(receiver), stop_taking.clone(), ANSWER_WITHIN));
-        let (metrics, clock) = (shared.metrics.clone(), shared.clock.clone());
-        let asked = Operations::new(shared.board.clone(), move || metrics.render(clock.now()));
+        let receiver = Arc::new(Receiver::new(&config.serve, Arc::clone(&hooks), sink, told));
+        let (stop_taking, connections) = (Signal::default(), public.connections());
+        let taking = tokio::spawn(public.serve(Arc::clone(&receiver), stop_taking.clone(), ANSWER_WITHIN));
+        let (metrics, samples, clock) = (shared.metrics.clone(), shared.samples.clone(), shared.clock.clone());
+        let asked = Operations::new(shared.board.clone(), move || {
+            metrics.connections.set(u64::try_from(connections.open()).ok());
+            metrics.body_bytes_in_flight.set(receiver.body_bytes());
+            samples.show(&metrics, clock.now());
+            metrics.render(clock.now())
+        });
         let telling = tokio::spawn(operations.serve(Arc::new(asked), stop.clone(), Duration::from_secs(1)));
         if let Some(tls) = tls {
             tokio::spawn(tls.watch(stop.clone()));
         }
+        tokio::spawn(shared.samples.clone().watch(shared.clone(), stop.clone()));
         Ok(Self { hooks, stop_taking, taking, telling })
     }
 }
@@ -163,6 +173,7 @@ pub(super) async fn run(args: ServeArgs, global: &Global) -> anyhow::Result<Exit
                     systemd.reloading();
                     listening.hooks.replace(&config.teams);
                     shared.notifier.reconfigure(&config.notify);
+                    shared.samples.reconfigure(config.notify.disk_free_below_bytes);
                     // Whoever holds a token is started anew with the one of now; listeners and inbox go on.
                     end(services).await;
                     services = start(&config, &shared);
@@ -184,6 +195,7 @@ pub(super) async fn run(args: ServeArgs, global: &Global) -> anyhow::Result<Exit
         let _ = listening.taking.await;
         end(services).await;
         shared.inboxes.close().await;
+        shared.samples.tell_ended(&shared);
         stop.set();
         let _ = tokio::join!(listening.telling, notifying);
     };

@@ -16,6 +16,7 @@ use crate::filter::Filter;
 use crate::http::{BaseUrl, HttpClients};
 use crate::ingest::{Intake, Team};
 use crate::jelly::{EgressWindow, JellyClient, Quota, QuotaLimits, QuotaState};
+use crate::metrics::Metrics;
 use crate::model::{Location, TeamKey};
 use crate::spool::{Spool, SpoolMemory};
 use crate::store::{Archive, JournalWriter, Place, Scratch};
@@ -296,11 +297,11 @@ pub(super) struct Access {
 impl Access {
     /// Makes the clients. The chosen team must have a token; others without one are left alone.
     pub(super) async fn open(session: &Session) -> anyhow::Result<Self> {
-        Self::open_in(session, &EgressWindows::default()).await
+        Self::open_in(session, &EgressWindows::default(), &Metrics::unseen()).await
     }
 
     /// Like [`Access::open`], for one archive of several that share the windows of this machine's addresses.
-    pub(super) async fn open_in(session: &Session, groups: &EgressWindows) -> anyhow::Result<Self> {
+    pub(super) async fn open_in(session: &Session, groups: &EgressWindows, metrics: &Metrics) -> anyhow::Result<Self> {
         let config = &session.config;
         let base = BaseUrl::parse(&config.api.base_url)?;
         let clients = HttpClients::new(&config.http, &base)?;
@@ -319,7 +320,8 @@ impl Access {
             let window = format!("team:{}", team.key);
             let client =
                 JellyClient::new(clients.clone(), base.clone(), token, team.key.clone(), quota, session.clock.clone())
-                    .map_err(|error| UsageError(error.to_string()))?;
+                    .map_err(|error| UsageError(error.to_string()))?
+                    .counted_in(metrics.team(name));
             let scopes = [team_scope(team.row), format!("egress:{group}"), person_scope(team.row)];
             // A refused token is tried again by every run that a person starts. A pause that the service asked for
             // stays in force.
@@ -348,6 +350,7 @@ impl Access {
             local_pause: config.worker.max_wait + Duration::from_mins(1),
             holds: Arc::clone(&holds),
             clock: session.clock.clone(),
+            metrics: metrics.clone(),
         };
         let access = Self { fetcher, teams, holds, scratch, windows, limits };
         access.load_quotas(session).await?;

@@ -3,8 +3,9 @@
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use super::{IngestError, Intake, Prepared, Taken, Team};
+use super::{IngestError, Intake, Prepared, Team};
 use crate::catalog::{Catalog, InboxPosition};
 use crate::clock::Clock;
 use crate::config::SourceConfig;
@@ -32,14 +33,20 @@ pub enum FollowError {
 /// What a batch of records held.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Followed {
-    /// Payloads with Jelly content.
-    pub payloads: u64,
-    /// Payloads of other kinds.
+    /// Payloads with messages that were not known.
+    pub new: u64,
+    /// Payloads with attachments that were known, all of them.
+    pub known: u64,
+    /// Payloads of other kinds, or without any attachment.
     pub ignored: u64,
     /// What could not be read; it is kept.
     pub rejected: u64,
     /// Attachments that became pending.
     pub enqueued: u64,
+    /// Attachments that the rules skip.
+    pub skipped: u64,
+    /// How long it took.
+    pub took: Duration,
 }
 
 /// Follows the inbox of one team.
@@ -81,6 +88,7 @@ impl Follower {
         let mut reader = self.inboxes.reader(&self.name, from)?;
         loop {
             let batch = reader.next(BATCH_BYTES).await?;
+            let began = Instant::now();
             let (end, start, bytes) = (batch.end, batch.start, batch.bytes);
             let (name, team, source, clock) =
                 (self.name.clone(), self.team.clone(), self.source.clone(), self.clock.clone());
@@ -88,9 +96,13 @@ impl Follower {
             let Batch { prepared, rejects, mut followed } = read.await.map_err(|_| FollowError::Interrupted)?;
             self.intake.keep_rejects(&rejects).await?;
             let position = InboxPosition { segment: end.segment.to_string(), offset: end.offset };
-            let Taken { enqueued, .. } = self.intake.take_upto(&self.team, prepared, Some(&position)).await?;
-            followed.enqueued = enqueued;
+            let with_attachments = u64::try_from(prepared.payload_ends.len()).unwrap_or(u64::MAX);
+            let taken = self.intake.take_upto(&self.team, prepared, Some(&position)).await?;
+            followed.new = taken.new_payloads;
+            followed.known = with_attachments.saturating_sub(taken.new_payloads);
+            (followed.enqueued, followed.skipped) = (taken.enqueued, taken.skipped);
             self.inboxes.consumed(&self.name, end)?;
+            followed.took = began.elapsed();
             told(followed);
         }
     }
@@ -116,8 +128,9 @@ fn read_batch(name: &str, team: &Team, source: &SourceConfig, clock: &Clock, sta
                     let (position, reason) = (payload.position.clone(), reason.clone());
                     reject(Reject { position, reason, excerpt: String::new() }, &mut batch.followed);
                 }
-                batch.followed.payloads += 1;
+                let before = batch.prepared.payload_ends.len();
                 batch.prepared.push(team, &payload);
+                batch.followed.ignored += u64::from(batch.prepared.payload_ends.len() == before);
             }
             Item::Known => {}
             Item::Ignored(_) => batch.followed.ignored += 1,

@@ -39,6 +39,15 @@ impl QuotaLimits {
     }
 }
 
+/// What is left, and of how much; `None` is no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QuotaLeft {
+    /// Of the egress group's last 5 minutes.
+    pub of_window: Option<(u64, u64)>,
+    /// Of the team's UTC day.
+    pub of_day: Option<(u64, u64)>,
+}
+
 /// What must outlive the process.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QuotaState {
@@ -178,6 +187,19 @@ impl Quota {
         Ok(())
     }
 
+    /// What is left now.
+    pub fn left(&self, now: Timestamp) -> QuotaLeft {
+        let now_ms = now.as_millisecond();
+        let mut day = locked(&self.day);
+        let mut window = locked(&self.window.0);
+        day.settle(now_ms);
+        window.settle(now_ms);
+        QuotaLeft {
+            of_window: self.limits.per_window.map(|limit| (limit.saturating_sub(window.used), limit)),
+            of_day: self.limits.per_day.map(|limit| (limit.saturating_sub(day.used), limit)),
+        }
+    }
+
     /// What is used, to be kept; the window's part is the whole egress group's.
     pub fn state(&self) -> QuotaState {
         let day = locked(&self.day);
@@ -252,6 +274,20 @@ mod tests {
         assert_eq!(state.used(at(DAY_MS + 200_001)), (9, 7));
         assert_eq!(state.used(at(DAY_MS + 300_001)), (9, 4));
         assert_eq!(state.used(at(2 * DAY_MS)), (0, 0));
+    }
+
+    #[test]
+    fn what_is_left_comes_back_with_time_and_is_never_below_nothing() {
+        let quota = quota(2, 100);
+        for _ in 0..3 {
+            quota.take_anyway(at(0));
+        }
+        assert_eq!(quota.left(at(1)), QuotaLeft { of_window: Some((0, 2)), of_day: Some((97, 100)) });
+        assert_eq!(quota.left(at(310_000)), QuotaLeft { of_window: Some((2, 2)), of_day: Some((97, 100)) });
+        assert_eq!(quota.left(at(DAY_MS)).of_day, Some((100, 100)));
+        let none = QuotaLimits { per_window: None, per_day: None };
+        let free = Quota::new(none, EgressWindow::default());
+        assert_eq!(free.left(at(0)), QuotaLeft { of_window: None, of_day: None });
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -48,34 +48,6 @@ impl Gauge {
     /// Its value, if it is set.
     pub fn value(&self) -> Option<u64> {
         Some(self.0.load(Ordering::Relaxed)).filter(|value| *value != UNSET)
-    }
-}
-
-/// How many of something there are now. Cheap to clone; clones are the same cell.
-#[derive(Debug, Clone, Default)]
-pub struct Level(Arc<AtomicU64>);
-
-impl Level {
-    /// Counts one more until the guard is dropped.
-    #[must_use = "it counts as long as the guard lives"]
-    pub fn enter(&self) -> LevelGuard {
-        self.0.fetch_add(1, Ordering::Relaxed);
-        LevelGuard(Arc::clone(&self.0))
-    }
-
-    /// Its value.
-    pub fn value(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-/// One of those that a [`Level`] counts.
-#[derive(Debug)]
-pub struct LevelGuard(Arc<AtomicU64>);
-
-impl Drop for LevelGuard {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

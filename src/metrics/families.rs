@@ -57,7 +57,6 @@ families! {
     WEBHOOK_BYTES = Counter "jellyjar_webhook_bytes_total" ["team"] "Bytes of accepted webhook bodies.";
     LAST_WEBHOOK = Gauge "jellyjar_last_webhook_timestamp_seconds" ["team"] "When a webhook was last accepted, in seconds since the Unix epoch.";
     CONNECTIONS = Gauge "jellyjar_connections" [] "Open connections to the public listener.";
-    CONNECTIONS_REFUSED = Counter "jellyjar_connections_refused_total" [] "Connections that were closed unasked, as too many were open.";
     BODY_BYTES = Gauge "jellyjar_body_in_flight_bytes" [] "Webhook bodies in memory.";
 
     INBOX_BYTES = Gauge "jellyjar_inbox_bytes" ["team"] "What the inbox takes up on disk.";
@@ -69,7 +68,7 @@ families! {
     PAYLOAD_COPIES = Counter "jellyjar_payload_copies_total" ["result"] "Inbox segments copied to the archive, by success.";
 
     ATTACHMENTS = Gauge "jellyjar_attachments" ["team", "state"] "The catalog's attachments by state; pending is the queue's depth.";
-    PENDING_AGE = Gauge "jellyjar_pending_oldest_age_seconds" ["team"] "How long the oldest pending attachment has waited; 0 where none waits.";
+    PENDING_AGE = Gauge "jellyjar_pending_oldest_age_seconds" ["team"] "How long the pending attachment whose turn it is has waited since it was seen or last tried; 0 where none waits.";
     IN_FLIGHT = Gauge "jellyjar_in_flight_attachments" [] "Attachments that are being fetched.";
     ATTEMPTS = Counter "jellyjar_attempts_total" ["team", "result"] "Attempts at attachments by how they ended.";
     OUTCOMES = Counter "jellyjar_outcomes_total" ["team", "outcome", "reason"] "Attachments that came to an end, by outcome and reason.";

@@ -134,7 +134,7 @@ labels! {
 
     /// A part of the way from a webhook to the archive.
     Stage {
-        /// From a webhook's first byte to the answer.
+        /// From an accepted webhook's head to the answer.
         Receive => ["receive"],
         /// Waiting for the inbox to make a record durable.
         Append => ["append"],

@@ -22,8 +22,7 @@ pub(super) fn render(service: &Service, now: Timestamp) -> String {
     page.team_counts(families::WEBHOOKS, |team| &team.webhooks);
     page.team_counter(families::WEBHOOK_BYTES, |team| &team.webhook_bytes);
     page.team_time(families::LAST_WEBHOOK, |team| &team.last_webhook);
-    page.begin(families::CONNECTIONS).sample(&[], service.connections.value());
-    page.begin(families::CONNECTIONS_REFUSED).sample(&[], service.connections_refused.value());
+    page.begin(families::CONNECTIONS).value(&[], service.connections.value());
     page.begin(families::BODY_BYTES).value(&[], service.body_bytes_in_flight.value());
 
     page.team_gauge(families::INBOX_BYTES, |team| &team.inbox_bytes);

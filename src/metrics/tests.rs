@@ -150,16 +150,6 @@ fn readings_by_name_are_bounded_and_those_left_out_disappear() {
 }
 
 #[test]
-fn a_level_counts_guards_that_live() {
-    let metrics = metrics();
-    let one = metrics.connections.enter();
-    let two = metrics.connections.enter();
-    assert_eq!(metrics.connections.value(), 2);
-    drop((one, two));
-    assert_eq!(metrics.connections.value(), 0);
-}
-
-#[test]
 fn every_label_has_a_cell_of_its_own_and_as_many_values_as_its_family_has_labels() {
     fn check<L: Labels + std::fmt::Debug>(labels: usize) {
         let mut seen = BTreeSet::new();

@@ -56,6 +56,11 @@ impl Space {
         self.promised.load(Ordering::Relaxed)
     }
 
+    /// What downloads have taken of the disk's share, in bytes.
+    pub(super) fn taken_bytes(&self) -> u64 {
+        (self.disk_units as usize).saturating_sub(self.disk.available_permits()) as u64 * DISK_UNIT
+    }
+
     /// Refuses when less than the promised bytes and the free space to be left are there.
     pub(super) fn check_free(&self) -> Result<(), SpoolError> {
         let status = rustix::fs::statvfs(&self.folder)

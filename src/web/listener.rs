@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
@@ -42,16 +43,34 @@ pub struct ListenError {
 pub struct Connections {
     free: Arc<Semaphore>,
     most: usize,
+    /// Not what is missing of the free ones: the next connection has its place before it is there.
+    open: Arc<AtomicUsize>,
+}
+
+/// Counts as a connection until it is dropped.
+struct Counted(Arc<AtomicUsize>);
+
+impl Counted {
+    fn new(connections: &Connections) -> Self {
+        connections.open.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(&connections.open))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Connections {
     fn new(most: usize) -> Self {
-        Self { free: Arc::new(Semaphore::new(most)), most }
+        Self { free: Arc::new(Semaphore::new(most)), most, open: Arc::default() }
     }
 
     /// The connections that are served now.
     pub fn open(&self) -> usize {
-        self.most.saturating_sub(self.free.available_permits())
+        self.open.load(Ordering::Relaxed)
     }
 
     /// Whether more have to wait.
@@ -125,9 +144,10 @@ impl Listener {
             }
             let (handler, times, stop) = (Arc::clone(&handler), self.times, stop.clone());
             let tls = self.tls.clone();
+            let counted = Counted::new(&self.connections);
             connections.spawn(async move {
                 attend(stream, tls, handler, times, stop).await;
-                drop(slot);
+                drop((slot, counted));
             });
         }
         // Closes the socket: who connects now is refused at once, and may try elsewhere.

@@ -14,7 +14,7 @@ use crate::cli::run::Run;
 use crate::cli::session::{Access, Session};
 use crate::config::{Config, SourceConfig};
 use crate::ingest::{Copies, FollowError, Followed, Follower, Team};
-use crate::metrics::{Payload, Success};
+use crate::metrics::{Outcome, Payload, Stage, Success};
 use crate::model::TeamKey;
 use crate::notify::{Condition, Kind};
 use crate::source::inbox_line_bound;
@@ -29,6 +29,10 @@ const LIFE: Duration = Duration::from_mins(1);
 const PAUSES_EVERY: Duration = Duration::from_secs(2);
 /// How often finished segments of inboxes are copied.
 const COPY_EVERY: Duration = Duration::from_secs(5);
+/// A worker that has not turned for so long hangs. Its turns wait for the catalog alone.
+const TURN_WITHIN: Duration = Duration::from_mins(5);
+/// What goes to an archive may take long: many files, a slow network, and a bucket that is asked again and again.
+const TIDY_WITHIN: Duration = Duration::from_hours(1);
 /// How often what is old is removed.
 const TIDY_EVERY: Duration = Duration::from_hours(1);
 
@@ -69,7 +73,7 @@ impl Service {
         let shared = &self.shared;
         let session = Session::open_team(self.config.clone(), self.team.clone(), true, shared.clock.clone()).await?;
         let session = Arc::new(session);
-        let access = Arc::new(Access::open_in(&session, &shared.windows).await?);
+        let access = Arc::new(Access::open_in(&session, &shared.windows, &shared.metrics).await?);
         session.reload().await?;
         let copies = Copies {
             archive: Arc::clone(&session.archive),
@@ -87,8 +91,10 @@ impl Service {
         }
         shared.board.archive(&self.place, Ok(()));
 
-        let signals = Signals { stop: stop.clone(), ..Signals::default() };
+        let worker = shared.pulse.expect(format!("worker of {}", self.place), TURN_WITHIN);
+        let signals = Signals { stop: stop.clone(), beat: Some(Arc::new(worker)), ..Signals::default() };
         let run = Run::with(Arc::clone(&session), Arc::clone(&access), signals);
+        let _open = shared.samples.open(&self.place, &session, &access, &run.signals.in_flight);
         let working = async {
             tokio::select! {
                 // Only a stop ends it well.
@@ -146,7 +152,10 @@ impl Service {
 
     fn followed(&self, name: &str, followed: Followed, run: &Run) {
         let cells = self.shared.metrics.team(name);
-        cells.payloads.of(Payload::New).add(followed.payloads);
+        self.shared.metrics.stages.of(Stage::Ingest).observe(followed.took);
+        cells.outcomes.add(Outcome::Skipped, followed.skipped);
+        cells.payloads.add(Payload::New, followed.new);
+        cells.payloads.add(Payload::Known, followed.known);
         cells.payloads.of(Payload::Ignored).add(followed.ignored);
         cells.payloads.of(Payload::Rejected).add(followed.rejected);
         if followed.rejected > 0 {
@@ -160,8 +169,10 @@ impl Service {
 
     /// Copies finished segments of inboxes into the archive.
     async fn copy(&self, session: &Session, copies: &Copies) -> anyhow::Error {
+        let beat = self.shared.pulse.expect(format!("copier of {}", self.place), TIDY_WITHIN);
         loop {
             for (name, team) in &session.teams {
+                beat.beat();
                 match copies.copy_finished(&self.shared.inboxes, name, &team.key).await {
                     Ok(0) => {}
                     Ok(copied) => self.shared.metrics.payload_copies.of(Success::Succeeded).add(copied),
@@ -178,16 +189,13 @@ impl Service {
     /// Takes over what people decide beside it, tells how the teams are, and removes what is old.
     async fn look_after(&self, session: &Session, access: &Access, copies: &Copies) -> anyhow::Error {
         let mut tidy_at = tokio::time::Instant::now();
+        let beat = self.shared.pulse.expect(format!("keeper of {}", self.place), TIDY_WITHIN);
         loop {
+            beat.beat();
             let step = async {
                 access.holds.sync(session.catalog.pauses().await?);
-                for (name, team) in &session.teams {
-                    let held = access.teams.get(&team.row);
-                    let pause = held.and_then(|team| team.held(&access.holds, self.shared.clock.now_ms()));
-                    self.shared.metrics.team(name).paused.set(u64::from(pause.is_some()));
-                    let lasting = pause.filter(|pause| pause.until_ms == i64::MAX).map(|pause| pause.reason);
-                    self.shared.notifier.set(Condition::new(Kind::TeamPaused, name), lasting);
-                }
+                self.shared.samples.pauses(&self.shared, session, access);
+                self.shared.samples.queues(&self.shared, session, access).await?;
                 if tokio::time::Instant::now() >= tidy_at {
                     tidy_at = tokio::time::Instant::now() + TIDY_EVERY;
                     session.catalog.forget_seen().await?;

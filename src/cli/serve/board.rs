@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use crate::clock::Clock;
 use crate::inbox::{AppendError, Inboxes};
-use crate::metrics::{Metrics, Success, WebhookResult};
+use crate::metrics::{Metrics, Stage, Success, WebhookResult};
 use crate::notify::{Condition, Kind, Notifier};
 use crate::web::{Delivery, DeliveryResult, Dependency, Health, Refusal, Sink};
 
@@ -18,11 +19,12 @@ pub(super) struct Board {
     metrics: Metrics,
     notifier: Notifier,
     archives: Arc<Mutex<BTreeMap<String, Result<(), String>>>>,
+    clock: Clock,
 }
 
 impl Board {
-    pub(super) fn new(inboxes: Inboxes, metrics: Metrics, notifier: Notifier) -> Self {
-        Self { inboxes, metrics, notifier, archives: Arc::default() }
+    pub(super) fn new(inboxes: Inboxes, metrics: Metrics, notifier: Notifier, clock: Clock) -> Self {
+        Self { inboxes, metrics, notifier, archives: Arc::default(), clock }
     }
 
     /// Expects these archives, and no others.
@@ -52,6 +54,8 @@ impl Board {
         team.webhooks.of(result_of(delivery.result)).add(1);
         if delivery.result == DeliveryResult::Stored {
             team.webhook_bytes.add(delivery.size_bytes);
+            team.last_webhook.set(self.clock.now());
+            self.metrics.stages.of(Stage::Receive).observe(delivery.elapsed);
         }
         if let (DeliveryResult::TooLarge, Some(name)) = (delivery.result, delivery.team) {
             let detail = "a webhook was refused, as its body is larger than `serve.max_body_size`";
@@ -61,12 +65,14 @@ impl Board {
 
     /// Looks at what changes by itself.
     pub(super) fn look(&self) {
-        let status = self.inboxes.status();
+        let (status, now) = (self.inboxes.status(), self.clock.now());
         self.metrics.inbox_limit_bytes.set(status.max_bytes);
         for team in &status.teams {
             let cells = self.metrics.team(&team.team);
             cells.inbox_bytes.set(team.bytes);
             cells.inbox_lag_bytes.set(team.unread_bytes);
+            let oldest = team.unread_age.map(|age| now.checked_sub(age).unwrap_or(now));
+            cells.inbox_oldest.set(oldest);
             cells.inbox_failing.set(u64::from(team.failing.is_some()));
             let alarm = team.failing.clone().or_else(|| team.alarm.clone());
             self.notifier.set(Condition::new(Kind::InboxFilling, &team.team), alarm);
@@ -102,11 +108,16 @@ pub(super) const WEBHOOK: &str = "webhook";
 
 /// Hands webhooks to the inbox.
 #[derive(Debug, Clone)]
-pub(super) struct InboxSink(pub(super) Inboxes);
+pub(super) struct InboxSink(pub(super) Inboxes, pub(super) Metrics);
 
 impl Sink for InboxSink {
     async fn append(&self, team: &str, body: Bytes) -> Result<(), Refusal> {
-        self.0.append(team, WEBHOOK, body).await.map_err(|error| match error {
+        let began = Instant::now();
+        let appended = self.0.append(team, WEBHOOK, body).await;
+        if appended.is_ok() {
+            self.1.stages.of(Stage::Append).observe(began.elapsed());
+        }
+        appended.map_err(|error| match error {
             AppendError::Overloaded => Refusal::Overloaded { retry_after: Duration::from_secs(1) },
             other => Refusal::Unavailable { reason: other.to_string() },
         })

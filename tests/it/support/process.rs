@@ -71,6 +71,16 @@ impl Process {
         self.send(Signal::INT);
     }
 
+    /// Asks it to end, as service managers do.
+    pub(crate) fn terminate(&self) {
+        self.send(Signal::TERM);
+    }
+
+    /// Asks it to read its settings again.
+    pub(crate) fn hang_up(&self) {
+        self.send(Signal::HUP);
+    }
+
     /// Kills it, as a loss of power would.
     pub(crate) fn kill(mut self) -> Ended {
         self.send(Signal::KILL);
