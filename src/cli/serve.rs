@@ -24,7 +24,7 @@ use crate::config::{Config, Environment, Overrides};
 use crate::inbox::Inboxes;
 use crate::metrics::Metrics;
 use crate::model::Location;
-use crate::notify::{Notifier, Pulse, Systemd};
+use crate::notify::{Beat, Notifier, Pulse, Systemd};
 use crate::web::{Hooks, Listener, Operations, Receiver, Tls};
 use crate::worker::Signal;
 use board::{Board, InboxSink};
@@ -142,12 +142,18 @@ pub(super) async fn run(args: ServeArgs, global: &Global) -> anyhow::Result<Exit
             () = &mut stopped => break,
             () = tokio::time::sleep(LOOK_EVERY) => {}
             changed = reloads.next() => match changed {
-                Ok(config) => {
+                Ok(mut config) => {
+                    leave_out_new(&mut config, &names);
                     systemd.reloading();
                     hooks.replace(&config.teams);
                     shared.notifier.reconfigure(&config.notify);
                     // Whoever holds a token is started anew with the one of now; listeners and inbox go on.
-                    end(services).await;
+                    tokio::select! {
+                        () = end(&mut services) => {}
+                        // However long they take: the service lives, and can be stopped.
+                        () = keep_beating(&beat) => {}
+                        () = &mut stopped => break,
+                    }
                     services = start(&config, &shared);
                     shared.board.reloaded(None);
                     systemd.ready();
@@ -165,7 +171,7 @@ pub(super) async fn run(args: ServeArgs, global: &Global) -> anyhow::Result<Exit
     let stopping = async {
         stop_taking.set();
         let _ = taking.await;
-        end(services).await;
+        end(&mut services).await;
         shared.inboxes.close().await;
         stop.set();
         let _ = tokio::join!(telling, notifying);
@@ -234,13 +240,34 @@ fn start(config: &Config, shared: &Shared) -> Vec<Running> {
         .collect()
 }
 
-async fn end(services: Vec<Running>) {
-    for (stop, _) in &services {
+/// Ends services. Can be dropped, and begun again.
+async fn end(services: &mut Vec<Running>) {
+    for (stop, _) in &*services {
         stop.set();
     }
-    for (_, ended) in services {
+    while let Some((_, ended)) = services.last_mut() {
         let _ = ended.await;
+        services.pop();
     }
+}
+
+/// Shows signs of life until it is dropped.
+async fn keep_beating(beat: &Beat) {
+    loop {
+        beat.beat();
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Leaves out teams that came while the service runs: inboxes and metrics are made at the start.
+fn leave_out_new(config: &mut Config, known: &[String]) {
+    config.teams.retain(|name, _| {
+        let is_known = known.contains(name);
+        if !is_known {
+            tracing::warn!(team = %name, "the team is new; restart the service to take its webhooks");
+        }
+        is_known
+    });
 }
 
 /// The files whose change means that settings are to be read again.
