@@ -75,6 +75,7 @@ pub(super) async fn run(args: ServeArgs, global: &Global) -> anyhow::Result<Exit
     let overrides = Overrides { read_webhooks: true, ..listeners };
     let config = settings(&overrides)?.config;
     check(&config)?;
+    let mut reloads = reload::Reloads::new(&overrides, &config);
     let systemd = Arc::new(Systemd::from_environment(&Environment::from_process()));
     let clock = Clock::system();
     let names: Vec<String> = config.teams.keys().cloned().collect();
@@ -132,7 +133,6 @@ pub(super) async fn run(args: ServeArgs, global: &Global) -> anyhow::Result<Exit
 
     let mut services = start(&config, &shared);
     systemd.ready();
-    let mut reloads = reload::Reloads::new(&overrides, config);
     let mut stopped = Box::pin(super::run::interrupted());
     let beat = shared.pulse.expect("service", LOOK_EVERY * 12);
     loop {

@@ -20,9 +20,9 @@ pub(super) struct Reloads {
 }
 
 impl Reloads {
-    /// Begins with settings that were read just now.
-    pub(super) fn new(overrides: &Overrides, config: Config) -> Self {
-        let files = super::watched_files(&config, overrides);
+    /// Begins with settings that were read just now. From here on a SIGHUP does not end the process.
+    pub(super) fn new(overrides: &Overrides, config: &Config) -> Self {
+        let files = super::watched_files(config, overrides);
         let seen = stamps(&files);
         Self { overrides: overrides.clone(), files, seen, hangup: signal(SignalKind::hangup()).ok() }
     }

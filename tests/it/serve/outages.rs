@@ -83,6 +83,28 @@ fn a_bucket_that_cannot_be_reached_delays_webhooks_and_the_end_of_the_service_no
     assert_eq!(world.jelly.exchanges_max(), 1);
 }
 
+#[test]
+fn a_bucket_that_accepts_and_says_nothing_holds_up_neither_settings_nor_the_end() {
+    let world = World::new();
+    world.settings(&format!("spool.allow_tmpfs = true\n{SERVE}"));
+    // The system takes connections for it; nobody reads them.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut command = world.command(&["serve", "--archive", "s3://test/silent", "--catalog", "catalog"]);
+    command.env("JELLY_WEBHOOK_SECRET", SECRET).env("AWS_REGION", "us-east-1");
+    command.env("AWS_ACCESS_KEY_ID", "id").env("AWS_SECRET_ACCESS_KEY", "key");
+    command.env("AWS_ENDPOINT_URL", format!("http://{}", silent.local_addr().unwrap()));
+    let serve = Serve::start_with(&world, command);
+    let began = Instant::now();
+    for event in &events(3, 1, (10, 100)) {
+        serve.post(event);
+        serve.process.hang_up();
+    }
+    until("the settings are read again", || serve.process.stderr().contains("are read again"));
+    assert_eq!(serve.ask("/readyz").0, 503);
+    serve.stop(&world);
+    assert!(began.elapsed() < Duration::from_secs(20), "it took {:?}", began.elapsed());
+}
+
 /// A world with the teams `well` and `stuck`, each with an archive of its own; that of `stuck` cannot be made.
 fn two_teams() -> World {
     let world = World::new();
