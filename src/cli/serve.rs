@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use futures::FutureExt as _;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
@@ -75,7 +76,12 @@ pub(super) async fn run(args: ServeArgs, global: &Global) -> anyhow::Result<Exit
     let overrides = Overrides { read_webhooks: true, ..listeners };
     let config = settings(&overrides)?.config;
     check(&config)?;
+    // From here on signals are heard; before the first poll a SIGTERM would end the process in no good order.
     let mut reloads = reload::Reloads::new(&overrides, &config);
+    let mut stopped = Box::pin(super::run::interrupted());
+    if (&mut stopped).now_or_never().is_some() {
+        return Ok(ExitCode::from(DONE));
+    }
     let systemd = Arc::new(Systemd::from_environment(&Environment::from_process()));
     let clock = Clock::system();
     let names: Vec<String> = config.teams.keys().cloned().collect();
@@ -133,7 +139,6 @@ pub(super) async fn run(args: ServeArgs, global: &Global) -> anyhow::Result<Exit
 
     let mut services = start(&config, &shared);
     systemd.ready();
-    let mut stopped = Box::pin(super::run::interrupted());
     let beat = shared.pulse.expect("service", LOOK_EVERY * 12);
     loop {
         beat.beat();
