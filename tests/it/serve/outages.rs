@@ -13,7 +13,9 @@ fn a_folder_that_cannot_be_made_yet_costs_nothing_but_time() {
     command.env("JELLY_WEBHOOK_SECRET", SECRET);
     let serve = Serve::start_with(&world, command);
     let mail = events(10, 1, (10, 1000));
-    mail.iter().for_each(|event| serve.post(event));
+    for event in &mail {
+        serve.post(event);
+    }
     until("it says what is wrong", || {
         let (status, text) = serve.ask("/readyz");
         let told: Value = serde_json::from_str(&text).unwrap();
@@ -53,7 +55,9 @@ fn a_bucket_that_cannot_be_reached_delays_webhooks_and_the_end_of_the_service_no
     };
     let serve = start();
     let mail = events(10, 1, (10, 1000));
-    mail.iter().for_each(|event| serve.post(event));
+    for event in &mail {
+        serve.post(event);
+    }
     until("it says what is wrong", || {
         let (status, text) = serve.ask("/readyz");
         assert_eq!(status, 503, "{text}");
@@ -67,7 +71,9 @@ fn a_bucket_that_cannot_be_reached_delays_webhooks_and_the_end_of_the_service_no
     // The next one finds what that one has taken, and goes on by itself when the bucket is back.
     let serve = start();
     let more = events_from(1000, 5, 1, (10, 1000));
-    more.iter().for_each(|event| serve.post(event));
+    for event in &more {
+        serve.post(event);
+    }
     bucket.gate.reset();
     until("it is ready", || serve.is_ready());
     let all = [mail, more].concat();
