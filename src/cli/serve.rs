@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use futures::FutureExt as _;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -26,7 +27,7 @@ use crate::config::{Config, Environment, Overrides};
 use crate::inbox::Inboxes;
 use crate::metrics::Metrics;
 use crate::model::Location;
-use crate::notify::{Notifier, Pulse, Systemd};
+use crate::notify::{Beat, Notifier, Pulse, Systemd};
 use crate::web::{Delivery, Hooks, Listener, Operations, Receiver, Tls};
 use crate::worker::Signal;
 use board::{Board, InboxSink};
@@ -148,9 +149,16 @@ pub(super) async fn run(args: ServeArgs, global: &Global) -> anyhow::Result<Exit
     let overrides = Overrides { read_webhooks: true, ..listeners };
     let config = settings(&overrides)?.config;
     check(&config)?;
+    // From here on signals are heard; before the first poll a SIGTERM would end the process in no good order.
+    let mut reloads = reload::Reloads::new(&overrides, &config);
+    let mut stopped = Box::pin(super::run::interrupted());
+    if (&mut stopped).now_or_never().is_some() {
+        return Ok(ExitCode::from(DONE));
+    }
     let shared = Shared::open(&config)?;
     let stop = Signal::default();
     let listening = Listening::begin(&config, &shared, &stop).await?;
+    let names: Vec<String> = config.teams.keys().cloned().collect();
     let systemd = Arc::new(Systemd::from_environment(&Environment::from_process()));
     let (notifier, pulse, ended) = (shared.notifier.clone(), shared.pulse.clone(), stop.clone());
     let notifying = tokio::spawn(async move { notifier.run(&pulse, ended.wait()).await });
@@ -159,8 +167,6 @@ pub(super) async fn run(args: ServeArgs, global: &Global) -> anyhow::Result<Exit
 
     let mut services = start(&config, &shared);
     systemd.ready();
-    let mut reloads = reload::Reloads::new(&overrides, &config);
-    let mut stopped = Box::pin(super::run::interrupted());
     let beat = shared.pulse.expect("service", LOOK_EVERY * 6);
     loop {
         beat.beat();
@@ -169,13 +175,19 @@ pub(super) async fn run(args: ServeArgs, global: &Global) -> anyhow::Result<Exit
             () = &mut stopped => break,
             () = tokio::time::sleep(LOOK_EVERY) => {}
             changed = reloads.next() => match changed {
-                Ok(config) => {
+                Ok(mut config) => {
+                    leave_out_new(&mut config, &names);
                     systemd.reloading();
                     listening.hooks.replace(&config.teams);
                     shared.notifier.reconfigure(&config.notify);
                     shared.samples.reconfigure(config.notify.disk_free_below_bytes);
                     // Whoever holds a token is started anew with the one of now; listeners and inbox go on.
-                    end(services).await;
+                    tokio::select! {
+                        () = end(&mut services) => {}
+                        // However long they take: the service lives, and can be stopped.
+                        () = keep_beating(&beat) => {}
+                        () = &mut stopped => break,
+                    }
                     services = start(&config, &shared);
                     shared.board.reloaded(None);
                     systemd.ready();
@@ -193,7 +205,7 @@ pub(super) async fn run(args: ServeArgs, global: &Global) -> anyhow::Result<Exit
     let stopping = async {
         listening.stop_taking.set();
         let _ = listening.taking.await;
-        end(services).await;
+        end(&mut services).await;
         shared.inboxes.close().await;
         shared.samples.tell_ended(&shared);
         stop.set();
@@ -263,13 +275,34 @@ fn start(config: &Config, shared: &Shared) -> Vec<Running> {
         .collect()
 }
 
-async fn end(services: Vec<Running>) {
-    for (stop, _) in &services {
+/// Ends services. Can be dropped, and begun again.
+async fn end(services: &mut Vec<Running>) {
+    for (stop, _) in &*services {
         stop.set();
     }
-    for (_, ended) in services {
+    while let Some((_, ended)) = services.last_mut() {
         let _ = ended.await;
+        services.pop();
     }
+}
+
+/// Shows signs of life until it is dropped.
+async fn keep_beating(beat: &Beat) {
+    loop {
+        beat.beat();
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Leaves out teams that came while the service runs: inboxes and metrics are made at the start.
+fn leave_out_new(config: &mut Config, known: &[String]) {
+    config.teams.retain(|name, _| {
+        let is_known = known.contains(name);
+        if !is_known {
+            tracing::warn!(team = %name, "the team is new; restart the service to take its webhooks");
+        }
+        is_known
+    });
 }
 
 /// The files whose change means that settings are to be read again.

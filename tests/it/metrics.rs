@@ -46,6 +46,7 @@ fn are(samples: &BTreeMap<String, f64>, expected: &[(&str, f64)]) {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one life, told from its start to its end")]
 fn the_metrics_of_a_service_tell_what_it_has_done() {
     let world = World::new();
     world.settings(&format!("{SERVE}{SETTINGS}"));

@@ -189,7 +189,9 @@ fn a_lost_catalog_is_made_anew_from_archive_and_copies() {
     let world = world();
     let mail = events(20, 1, (10, 1000));
     let serve = Serve::start(&world);
-    mail.iter().for_each(|event| serve.post(event));
+    for event in &mail {
+        serve.post(event);
+    }
     until_archived(&world.archive(), &ids(&mail));
     until("the inbox is copied", || copied_bodies(&world, "default").len() == 20 && segments(&world).is_empty());
     serve.stop(&world);
@@ -201,7 +203,9 @@ fn a_lost_catalog_is_made_anew_from_archive_and_copies() {
     let serve = Serve::start(&world);
     until("it is ready", || serve.is_ready());
     let more = events_from(1000, 3, 1, (10, 1000));
-    more.iter().for_each(|event| serve.post(event));
+    for event in &more {
+        serve.post(event);
+    }
     until_archived(&world.archive(), &ids(&more));
     serve.stop(&world);
     assert_eq!((world.jelly.stats().exchanges, world.jelly.exchanges_max()), (23, 1));
@@ -215,7 +219,9 @@ fn a_copy_of_what_was_never_archived_is_taken_in() {
     let mail = events(5, 1, (10, 1000));
     world.jelly.set_token("another");
     let serve = Serve::start(&world);
-    mail.iter().for_each(|event| serve.post(event));
+    for event in &mail {
+        serve.post(event);
+    }
     until("the inbox is copied", || copied_bodies(&world, "default").len() == 5 && segments(&world).is_empty());
     serve.stop(&world);
     assert_eq!(archived(&world.archive()), [""; 0]);
@@ -233,14 +239,19 @@ fn replay_and_status_work_beside_a_service() {
     let world = world();
     let serve = Serve::start(&world);
     let (live, saved) = (events(10, 1, (10, 1000)), events_from(1000, 40, 1, (10, 1000)));
-    live.iter().for_each(|event| serve.post(event));
+    for event in &live {
+        serve.post(event);
+    }
     world.dump(&saved);
     let receipt = world.replay();
     assert_eq!((receipt.attachments, receipt.archived, receipt.ok), (40, 40, true), "{receipt:?}");
     until_archived(&world.archive(), &ids(&live));
-    let status = world.run(&["status", "--archive", "archive", "--json"]).json();
-    assert_eq!(status["worker_running"], true, "{status}");
-    assert!(status["trouble"].is_null(), "{status}");
+    // Whichever of the two had the work, the service has it in the end.
+    until("it works", || {
+        let status = world.run(&["status", "--archive", "archive", "--json"]).json();
+        assert!(status["trouble"].is_null(), "{status}");
+        status["worker_running"] == true
+    });
     serve.stop(&world);
     assert_eq!((world.jelly.stats().exchanges, world.jelly.exchanges_max()), (50, 1));
     is_archived_once(&world, &[live, saved].concat());

@@ -70,6 +70,35 @@ impl Service {
     /// One life: from opening the archive to `stop` or the first failure. A connection or a journal that has failed is
     /// never used again.
     async fn live(&self, stop: &Signal) -> anyhow::Result<()> {
+        // An archive that does not answer is waited for, but not by whoever wants to stop. Breaking off there is as safe
+        // as a kill is.
+        let (session, access, copies) = tokio::select! {
+            opened = self.open() => opened?,
+            () = stop.wait() => return Ok(()),
+        };
+        self.shared.board.archive(&self.place, Ok(()));
+
+        let shared = &self.shared;
+        let worker = shared.pulse.expect(format!("worker of {}", self.place), TURN_WITHIN);
+        let signals = Signals { stop: stop.clone(), beat: Some(Arc::new(worker)), ..Signals::default() };
+        let run = Run::with(Arc::clone(&session), Arc::clone(&access), signals);
+        let _open = shared.samples.open(&self.place, &session, &access, &run.signals.in_flight);
+        let working = async {
+            tokio::select! {
+                // Only a stop ends it well.
+                ended = run.finish(true) => ended.map(|_| ()),
+                failed = self.follow_all(&session, &run) => Err(failed),
+                failed = self.copy(&session, &copies) => Err(failed),
+                failed = self.look_after(&session, &access, &copies) => Err(failed),
+            }
+        };
+        let worked = working.await;
+        let closed = run.close().await.context("the archive could not be closed in good order");
+        worked.and(closed)
+    }
+
+    /// Opens the archive, and takes in what its catalog does not know.
+    async fn open(&self) -> anyhow::Result<(Arc<Session>, Arc<Access>, Copies)> {
         let shared = &self.shared;
         let session = Session::open_team(self.config.clone(), self.team.clone(), true, shared.clock.clone()).await?;
         let session = Arc::new(session);
@@ -89,24 +118,7 @@ impl Service {
         if taken > 0 {
             tracing::info!(archive = %self.place, taken, "copies of inboxes are taken in that this catalog did not know");
         }
-        shared.board.archive(&self.place, Ok(()));
-
-        let worker = shared.pulse.expect(format!("worker of {}", self.place), TURN_WITHIN);
-        let signals = Signals { stop: stop.clone(), beat: Some(Arc::new(worker)), ..Signals::default() };
-        let run = Run::with(Arc::clone(&session), Arc::clone(&access), signals);
-        let _open = shared.samples.open(&self.place, &session, &access, &run.signals.in_flight);
-        let working = async {
-            tokio::select! {
-                // Only a stop ends it well.
-                ended = run.finish(true) => ended.map(|_| ()),
-                failed = self.follow_all(&session, &run) => Err(failed),
-                failed = self.copy(&session, &copies) => Err(failed),
-                failed = self.look_after(&session, &access, &copies) => Err(failed),
-            }
-        };
-        let worked = working.await;
-        let closed = run.close().await.context("the archive could not be closed in good order");
-        worked.and(closed)
+        Ok((session, access, copies))
     }
 
     /// How records of an inbox are read: the largest webhook that is taken has room in one.

@@ -20,7 +20,7 @@ pub(super) struct Reloads {
 }
 
 impl Reloads {
-    /// Begins with settings that were read just now.
+    /// Begins with settings that were read just now. From here on a SIGHUP does not end the process.
     pub(super) fn new(overrides: &Overrides, config: &Config) -> Self {
         let files = super::watched_files(config, overrides);
         let seen = stamps(&files);

@@ -19,6 +19,9 @@ use crate::notify::{Condition, Kind, Progress, nearly_full};
 use crate::spool::Spool;
 use crate::worker::Signal;
 
+/// How many attachments ended so since it was last asked, and why the last of them did.
+type Ended = (u64, String);
+
 /// How often disks are looked at, and people told of what came to an end.
 const EVERY: Duration = Duration::from_secs(5);
 /// A pause that is shorter ends by itself before anybody could do something: each full 5-minute window brings one.
@@ -220,7 +223,7 @@ impl Samples {
 
 impl TeamReadings {
     /// What of `cells` people were not told of yet: how many failed, how many went to quarantine, each in words.
-    fn ended(&mut self, cells: &TeamMetrics) -> (Option<(u64, String)>, Option<(u64, String)>) {
+    fn ended(&mut self, cells: &TeamMetrics) -> (Option<Ended>, Option<Ended>) {
         let mut reasons = Vec::new();
         let mut failed = 0;
         for (outcome, known) in FAILURES.into_iter().zip(&mut self.failures) {

@@ -13,7 +13,9 @@ fn a_folder_that_cannot_be_made_yet_costs_nothing_but_time() {
     command.env("JELLY_WEBHOOK_SECRET", SECRET);
     let serve = Serve::start_with(&world, command);
     let mail = events(10, 1, (10, 1000));
-    mail.iter().for_each(|event| serve.post(event));
+    for event in &mail {
+        serve.post(event);
+    }
     until("it says what is wrong", || {
         let (status, text) = serve.ask("/readyz");
         let told: Value = serde_json::from_str(&text).unwrap();
@@ -53,7 +55,9 @@ fn a_bucket_that_cannot_be_reached_delays_webhooks_and_the_end_of_the_service_no
     };
     let serve = start();
     let mail = events(10, 1, (10, 1000));
-    mail.iter().for_each(|event| serve.post(event));
+    for event in &mail {
+        serve.post(event);
+    }
     until("it says what is wrong", || {
         let (status, text) = serve.ask("/readyz");
         assert_eq!(status, 503, "{text}");
@@ -67,7 +71,9 @@ fn a_bucket_that_cannot_be_reached_delays_webhooks_and_the_end_of_the_service_no
     // The next one finds what that one has taken, and goes on by itself when the bucket is back.
     let serve = start();
     let more = events_from(1000, 5, 1, (10, 1000));
-    more.iter().for_each(|event| serve.post(event));
+    for event in &more {
+        serve.post(event);
+    }
     bucket.gate.reset();
     until("it is ready", || serve.is_ready());
     let all = [mail, more].concat();
@@ -81,6 +87,28 @@ fn a_bucket_that_cannot_be_reached_delays_webhooks_and_the_end_of_the_service_no
     }
     assert_eq!(bucket.ledger().ids("archived"), ids(&all));
     assert_eq!(world.jelly.exchanges_max(), 1);
+}
+
+#[test]
+fn a_bucket_that_accepts_and_says_nothing_holds_up_neither_settings_nor_the_end() {
+    let world = World::new();
+    world.settings(&format!("spool.allow_tmpfs = true\n{SERVE}"));
+    // The system takes connections for it; nobody reads them.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut command = world.command(&["serve", "--archive", "s3://test/silent", "--catalog", "catalog"]);
+    command.env("JELLY_WEBHOOK_SECRET", SECRET).env("AWS_REGION", "us-east-1");
+    command.env("AWS_ACCESS_KEY_ID", "id").env("AWS_SECRET_ACCESS_KEY", "key");
+    command.env("AWS_ENDPOINT_URL", format!("http://{}", silent.local_addr().unwrap()));
+    let serve = Serve::start_with(&world, command);
+    let began = Instant::now();
+    for event in &events(3, 1, (10, 100)) {
+        serve.post(event);
+        serve.process.hang_up();
+    }
+    until("the settings are read again", || serve.process.stderr().contains("are read again"));
+    assert_eq!(serve.ask("/readyz").0, 503);
+    serve.stop(&world);
+    assert!(began.elapsed() < Duration::from_secs(20), "it took {:?}", began.elapsed());
 }
 
 /// A world with the teams `well` and `stuck`, each with an archive of its own; that of `stuck` cannot be made.

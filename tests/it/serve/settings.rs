@@ -1,7 +1,7 @@
 //! Settings and secrets that change while the service runs.
 
 use super::*;
-use crate::support::Process;
+use crate::support::{Process, TOKEN};
 
 /// How often the service has said that it has read its settings again.
 fn reloads(process: &Process) -> usize {
@@ -94,5 +94,33 @@ fn a_second_service_with_the_same_inbox_is_refused() {
     world.check(&second);
     assert!(!second.status.success() && second.stderr.contains("inbox"), "{second:?}");
     serve.post(&events(1, 1, (10, 100))[0]);
+    serve.stop(&world);
+}
+
+#[test]
+fn a_team_that_is_added_while_it_runs_harms_no_other() {
+    let world = World::new();
+    std::fs::write(world.path("token"), TOKEN).unwrap();
+    std::fs::write(world.path("secret"), SECRET).unwrap();
+    let team = |name: &str| format!("[teams.{name}]\ntoken_file = \"token\"\nwebhook_secret_file = \"secret\"\n");
+    world.settings(&format!("{SERVE}{}", team("old")));
+    let mut command = world.command(&["serve", "--archive", "archive"]);
+    command.env_remove("JELLY_API_TOKEN");
+    let serve = Serve::start_with(&world, command);
+    let post = |team: &str, event: &Value| serve.sender().post(team, SECRET, event.to_string().as_bytes());
+    let mail = events(12, 1, (10, 1000));
+    assert_eq!(post("old", &mail[0]), Some(200));
+    world.settings(&format!("{SERVE}{}{}", team("old"), team("new")));
+    serve.process.hang_up();
+    until("the settings are read again", || reloads(&serve.process) == 1);
+    assert!(serve.process.stderr().contains("new"), "{}", serve.process.stderr());
+    // Its inbox is made at the start: until then its webhooks are not accepted, and Jelly sends them again.
+    assert_ne!(post("new", &mail[1]), Some(200));
+    for event in &mail[2..] {
+        assert_eq!(post("old", event), Some(200));
+        until_archived(&world.archive(), &ids(std::slice::from_ref(event)));
+    }
+    until("the inbox is copied", || segments(&world).is_empty());
+    assert!(serve.is_ready(), "{:?}", serve.ask("/readyz"));
     serve.stop(&world);
 }
