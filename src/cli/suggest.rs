@@ -68,6 +68,7 @@ mod tests {
         assert!(told("search").contains("jellyjar find"), "{}", told("search"));
         assert!(told("init").contains("jellyjar config init"), "{}", told("init"));
         assert!(told("replya").contains("'replay'"), "{}", told("replya"));
-        assert!(!told("serve").contains("here that is"), "{}", told("serve"));
+        assert!(told("listen").contains("jellyjar serve"), "{}", told("listen"));
+        assert!(!told("frobnicate").contains("here that is"), "{}", told("frobnicate"));
     }
 }

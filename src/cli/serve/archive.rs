@@ -100,7 +100,9 @@ impl Service {
     /// Opens the archive, and takes in what its catalog does not know.
     async fn open(&self) -> anyhow::Result<(Arc<Session>, Arc<Access>, Copies)> {
         let shared = &self.shared;
-        let session = Session::open_team(self.config.clone(), self.team.clone(), true, shared.clock.clone()).await?;
+        // Where an archive was once, a missing one is a disk that is not mounted, and no place for a new one.
+        let create = !shared.board.was_there(&self.place);
+        let session = Session::open_team(self.config.clone(), self.team.clone(), create, shared.clock.clone()).await?;
         let session = Arc::new(session);
         let access = Arc::new(Access::open_in(&session, &shared.windows, &shared.metrics).await?);
         session.reload().await?;

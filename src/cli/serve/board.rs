@@ -1,6 +1,6 @@
 //! How the parts of the service are: what `/readyz` tells, metrics count and people are notified of.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -19,12 +19,14 @@ pub(super) struct Board {
     metrics: Metrics,
     notifier: Notifier,
     archives: Arc<Mutex<BTreeMap<String, Result<(), String>>>>,
+    /// Archives that were open once in this process.
+    known: Arc<Mutex<BTreeSet<String>>>,
     clock: Clock,
 }
 
 impl Board {
     pub(super) fn new(inboxes: Inboxes, metrics: Metrics, notifier: Notifier, clock: Clock) -> Self {
-        Self { inboxes, metrics, notifier, archives: Arc::default(), clock }
+        Self { inboxes, metrics, notifier, archives: Arc::default(), known: Arc::default(), clock }
     }
 
     /// Expects these archives, and no others.
@@ -36,9 +38,17 @@ impl Board {
 
     /// Notes how an archive is: well, or why not.
     pub(super) fn archive(&self, place: &str, state: Result<(), String>) {
+        if state.is_ok() {
+            self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(place.to_owned());
+        }
         let name = format!("archive:{place}");
         self.notifier.set(Condition::new(Kind::NotReady, &name), state.as_ref().err().cloned());
         self.archives().insert(place.to_owned(), state);
+    }
+
+    /// Whether an archive was open once in this process.
+    pub(super) fn was_there(&self, place: &str) -> bool {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).contains(place)
     }
 
     /// Notes whether settings could be read again.
