@@ -35,7 +35,7 @@ pub use bucket::{Bucket, BucketError, Fault, UploadRecord};
 pub use folder::Folder;
 pub use inventory::{BlobFile, BlobFolder, SegmentFile};
 pub use journal::{ChainEnd, JournalWriter, SegmentReader, WriterRecord};
-pub use keys::{blob_key, payloads_day, payloads_team, quarantine_key, segment_day};
+pub use keys::{blob_key, payloads_team, quarantine_key, segment_day};
 pub use lock::ArchiveLock;
 pub use put::{Put, Stored};
 pub use scratch::Scratch;

@@ -15,7 +15,7 @@ use crate::config::SourceConfig;
 use crate::inbox::{ClosedSegment, Inboxes, ReadError};
 use crate::model::{Reject, TeamKey};
 use crate::source::{self, Item};
-use crate::store::{Archive, StoreError, payloads_day, payloads_team};
+use crate::store::{Archive, StoreError, payloads_team, segment_day};
 
 /// zstd's own default: bodies are text, which it packs to a tenth.
 const LEVEL: i32 = 3;
@@ -130,7 +130,7 @@ impl Copies {
         let limit = limit.to_zoned(jiff::tz::TimeZone::UTC).date();
         let known: HashSet<String> = self.catalog.known_payloads(self.archive_row).await?.into_iter().collect();
         let mut old = self.archive.payloads().await?;
-        old.retain(|key| known.contains(key) && payloads_day(key).is_some_and(|day| day < limit));
+        old.retain(|key| known.contains(key) && segment_day(key).is_some_and(|day| day < limit));
         let count = old.len() as u64;
         for keys in old.chunks(REMOVE_AT_ONCE) {
             self.archive.remove_payloads(keys.to_vec()).await?;

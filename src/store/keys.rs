@@ -28,7 +28,7 @@ pub(super) fn is_segment(key: &str) -> bool {
     std::path::Path::new(key).extension().is_some_and(|extension| extension == "jsonl")
 }
 
-/// The UTC day of a segment's key.
+/// The UTC day of the key of a segment, or of a copy of an inbox.
 pub fn segment_day(key: &str) -> Option<jiff::civil::Date> {
     let mut parts = key.rsplit('/').skip(1);
     let (day, month, year) = (parts.next()?, parts.next()?, parts.next()?);
@@ -49,11 +49,6 @@ pub(super) fn payloads_key(team: &TeamKey, at: Timestamp, name: &str) -> String 
 /// The team of a copy's key.
 pub fn payloads_team(key: &str) -> Option<TeamKey> {
     key.split('/').nth(2)?.parse().ok()
-}
-
-/// The UTC day of a copy's key.
-pub fn payloads_day(key: &str) -> Option<jiff::civil::Date> {
-    segment_day(key)
 }
 
 /// `writers/<id>.json`.

@@ -1,11 +1,11 @@
 //! Copies of inboxes: accepted webhook bodies, as dumps that can be replayed, until they are no longer needed.
 
-use futures::TryStreamExt as _;
+use bytes::Bytes;
 use jiff::Timestamp;
 
 use super::bucket::{Created, Purpose};
 use super::keys::{payloads_key, payloads_prefix};
-use super::{Archive, ByteStream, Files, Result, in_folder};
+use super::{Archive, Files, Result, in_folder};
 use crate::model::TeamKey;
 
 impl Archive {
@@ -46,19 +46,9 @@ impl Archive {
         Ok(keys)
     }
 
-    /// Opens a copy; `None` where it is gone.
-    pub async fn open_payloads(&self, key: &str) -> Result<Option<ByteStream>> {
-        self.open_key(key).await
-    }
-
     /// Reads a copy whole, as it is stored; `None` where it is gone. It is as small as an inbox segment at most.
-    pub async fn read_payloads(&self, key: &str) -> Result<Option<Vec<u8>>> {
-        let Some(stream) = self.open_payloads(key).await? else { return Ok(None) };
-        let bytes = stream.try_fold(Vec::new(), |mut bytes, piece| async move {
-            bytes.extend_from_slice(&piece);
-            Ok(bytes)
-        });
-        Ok(Some(bytes.await?))
+    pub async fn read_payloads(&self, key: &str) -> Result<Option<Bytes>> {
+        self.read_key(key).await
     }
 
     /// Removes copies. Those that are gone are no error.

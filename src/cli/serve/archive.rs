@@ -1,6 +1,5 @@
 //! One archive of a service, with all its teams: opened, worked on, and opened again after whatever goes wrong.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,6 +34,9 @@ const TURN_WITHIN: Duration = Duration::from_mins(5);
 const TIDY_WITHIN: Duration = Duration::from_hours(1);
 /// How often what is old is removed.
 const TIDY_EVERY: Duration = Duration::from_hours(1);
+
+/// Copies of inboxes are kept for so many days.
+const KEEP_DAYS: i64 = 30;
 
 /// The service of one archive.
 pub(super) struct Service {
@@ -114,9 +116,8 @@ impl Service {
             source: self.source_of(&self.team),
             clock: shared.clock.clone(),
         };
-        let by_key: BTreeMap<TeamKey, Team> =
-            session.teams.values().map(|team| (team.key.clone(), team.clone())).collect();
-        let taken = copies.take_unknown(|key| by_key.get(key).cloned()).await?;
+        let of_key = |key: &TeamKey| session.teams.values().find(|team| team.key == *key).cloned();
+        let taken = copies.take_unknown(of_key).await?;
         if taken > 0 {
             tracing::info!(archive = %self.place, taken, "copies of inboxes are taken in that this catalog did not know");
         }
@@ -225,6 +226,3 @@ impl Service {
         }
     }
 }
-
-/// Copies of inboxes are kept for so many days.
-const KEEP_DAYS: i64 = 30;
