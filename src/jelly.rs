@@ -3,9 +3,12 @@
 //!
 //! `request` is what is sent, `answer` reads what comes, within bounds, `refusal` and `error` say what went wrong.
 //! `entity` holds what the service speaks of, read leniently by `lenient` and kept as it came by `received`; `page` cuts
-//! lists. The calls stand by what they are about: `conversations`, `team`, `link`.
+//! lists. The calls stand by what they are about: `conversations` (reading them), `changes` (of them), `contacts`, `team`;
+//! the exchange is here, its link in `link`.
 
 mod answer;
+mod changes;
+mod contacts;
 mod conversations;
 mod entity;
 mod error;
@@ -29,14 +32,18 @@ use reqwest::Response;
 use url::Url;
 
 pub use answer::Bounds;
+pub use changes::{Assignee, DraftReply};
+pub use contacts::ContactChange;
 pub use conversations::ConversationFilter;
-pub use entity::{Conversation, Id, Label, Mailbox, Member, Message, MessageAttachment, Sender};
+pub use entity::{
+    Comment, Contact, ContactLink, Conversation, Id, Label, Mailbox, Member, Message, MessageAttachment, Sender,
+};
 pub use error::ApiError;
 pub use link::SignedUrl;
 pub(crate) use link::resolve_location;
 pub use page::{Cursor, MAX_PAGE_ENTRIES, Page, Unreadable};
 pub use quota::{EgressWindow, Quota, QuotaLeft, QuotaLimits, QuotaState};
-pub use received::Received;
+pub use received::{Received, Written};
 pub use request::ApiRequest;
 
 use crate::clock::Clock;

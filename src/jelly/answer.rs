@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use http::StatusCode;
 use reqwest::Response;
+use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use tokio::time::{Instant, timeout_at};
 
 use super::refusal::not_json;
-use super::{ApiError, ApiRequest, JellyClient};
+use super::{ApiError, ApiRequest, JellyClient, Written};
 
 /// How much is read of one answer, and for how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,12 +86,35 @@ impl JellyClient {
 
     /// An answer of JSON; an empty body or a conflict is an error.
     pub(super) async fn json(&self, request: &ApiRequest) -> Result<Box<RawValue>, ApiError> {
+        let (status, json) = self.json_or_conflict(request).await?;
+        if status == StatusCode::CONFLICT { Err(self.conflict(&json, request)) } else { Ok(json) }
+    }
+
+    /// An answer of JSON, be it of what is there already.
+    pub(super) async fn json_or_conflict(&self, request: &ApiRequest) -> Result<(StatusCode, Box<RawValue>), ApiError> {
         let Answer { status, json } = self.call(request).await?;
         let json = json.ok_or(ApiError::NotJson { status: status.as_u16(), found: "an empty body" })?;
-        if status == StatusCode::CONFLICT {
-            let existing = self.received(&json, request.what)?;
-            return Err(ApiError::Conflict { what: request.what, existing: Box::new(existing) });
+        Ok((status, json))
+    }
+
+    /// The error of a 409.
+    pub(super) fn conflict(&self, json: &RawValue, request: &ApiRequest) -> ApiError {
+        match self.received(json, "what is there already") {
+            Ok(existing) => ApiError::Conflict { what: request.what, existing: Box::new(existing) },
+            Err(error) => error,
         }
-        Ok(json)
+    }
+
+    /// What a request that makes or changes something was answered with; 201 says that it is new.
+    pub(super) async fn written<T: DeserializeOwned>(
+        &self,
+        request: &ApiRequest,
+        expected: &'static str,
+    ) -> Result<Written<T>, ApiError> {
+        let (status, json) = self.json_or_conflict(request).await?;
+        if status == StatusCode::CONFLICT {
+            return Err(self.conflict(&json, request));
+        }
+        Ok(Written { is_new: status == StatusCode::CREATED, resource: self.received(&json, expected)? })
     }
 }

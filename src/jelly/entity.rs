@@ -57,13 +57,19 @@ impl fmt::Display for Id {
     }
 }
 
+impl From<&Id> for Value {
+    fn from(id: &Id) -> Self {
+        match id.0.parse::<u64>() {
+            Ok(number) if number.to_string() == id.0 => Self::from(number),
+            _ => Self::from(id.0.as_str()),
+        }
+    }
+}
+
 impl Serialize for Id {
     /// A number where the text is one, as the vendor's examples write ids in requests.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self.0.parse::<u64>() {
-            Ok(number) if number.to_string() == self.0 => serializer.serialize_u64(number),
-            _ => serializer.serialize_str(&self.0),
-        }
+        Value::from(self).serialize(serializer)
     }
 }
 
@@ -239,6 +245,66 @@ pub struct Message {
     /// Its attachments.
     #[serde(default, deserialize_with = "lenient::list")]
     pub attachments: Vec<MessageAttachment>,
+    /// Every other field.
+    #[serde(flatten)]
+    pub other: Map<String, Value>,
+}
+
+/// A comment on a conversation, seen by the team alone.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Comment {
+    /// Its id.
+    #[serde(default, deserialize_with = "lenient::one")]
+    pub id: Option<Id>,
+    /// Its text.
+    #[serde(default, deserialize_with = "lenient::text")]
+    pub body: Option<String>,
+    /// When it was made, as the service wrote it.
+    #[serde(default, deserialize_with = "lenient::text")]
+    pub created_at: Option<String>,
+    /// Every other field.
+    #[serde(flatten)]
+    pub other: Map<String, Value>,
+}
+
+/// Someone outside that the team writes with.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Contact {
+    /// The id.
+    #[serde(default, deserialize_with = "lenient::one")]
+    pub id: Option<Id>,
+    /// The name.
+    #[serde(default, deserialize_with = "lenient::text")]
+    pub name: Option<String>,
+    /// The address.
+    #[serde(default, deserialize_with = "lenient::text")]
+    pub email: Option<String>,
+    /// The page for people.
+    #[serde(default, deserialize_with = "lenient::text")]
+    pub url: Option<String>,
+    /// A note about the contact, seen by the team alone. May hold HTML.
+    #[serde(default, deserialize_with = "lenient::text")]
+    pub note: Option<String>,
+    /// The links of the contact.
+    #[serde(default, deserialize_with = "lenient::list")]
+    pub links: Vec<ContactLink>,
+    /// The labels of the contact.
+    #[serde(default, deserialize_with = "lenient::list")]
+    pub labels: Vec<Label>,
+    /// Every other field.
+    #[serde(flatten)]
+    pub other: Map<String, Value>,
+}
+
+/// A link of a contact.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct ContactLink {
+    /// What it is called.
+    #[serde(default, deserialize_with = "lenient::text")]
+    pub title: Option<String>,
+    /// Where it leads.
+    #[serde(default, deserialize_with = "lenient::text")]
+    pub url: Option<String>,
     /// Every other field.
     #[serde(flatten)]
     pub other: Map<String, Value>,

@@ -57,6 +57,15 @@ impl<T> fmt::Debug for Received<T> {
     }
 }
 
+/// What a request that makes or changes something was answered with.
+#[derive(Debug, Clone)]
+pub struct Written<T> {
+    /// Whether something was made, rather than there already. Each call tells what that means for it.
+    pub is_new: bool,
+    /// What is there now.
+    pub resource: Received<T>,
+}
+
 impl JellyClient {
     /// Reads the one thing that an answer holds.
     pub(super) fn received<T: DeserializeOwned>(

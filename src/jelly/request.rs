@@ -23,6 +23,10 @@ impl ApiRequest {
         Self { method, segments: vec![first.to_owned()], query: Vec::new(), body: None, what }
     }
 
+    pub(super) fn post(first: &str, what: &'static str) -> Self {
+        Self::new(Method::POST, first, what)
+    }
+
     pub(super) fn get(first: &str, what: &'static str) -> Self {
         Self::new(Method::GET, first, what)
     }
@@ -45,8 +49,17 @@ impl ApiRequest {
         self
     }
 
+    /// Sets what is sent with it.
     pub(super) fn body(mut self, body: Value) -> Self {
         self.body = Some(body);
+        self
+    }
+
+    /// Adds a field to what is sent with it, where there is a value.
+    pub(super) fn field(mut self, name: &'static str, value: Option<impl Into<Value>>) -> Self {
+        if let (Some(Value::Object(fields)), Some(value)) = (&mut self.body, value) {
+            fields.insert(name.to_owned(), value.into());
+        }
         self
     }
 

@@ -1,11 +1,18 @@
 //! What a team has: labels, members and mailboxes. Reading changes nothing, so that it can be dropped and repeated.
 
+use serde_json::json;
+
 use super::{ApiError, ApiRequest, Id, JellyClient, Label, Mailbox, Member, Received};
 
 impl ApiRequest {
     /// The team's labels.
     pub fn labels() -> Self {
         Self::get("labels", "list of labels")
+    }
+
+    /// A new label.
+    pub fn create_label(name: &str, color: Option<&str>) -> Self {
+        Self::post("labels", "label").body(json!({ "name": name })).field("color", color)
     }
 
     /// The team's active members.
@@ -35,6 +42,19 @@ impl JellyClient {
     /// ```
     pub async fn labels(&self) -> Result<Vec<Received<Label>>, ApiError> {
         self.list(&ApiRequest::labels(), "labels").await
+    }
+
+    /// Makes a label. Its name must be new in the team, or the answer is [`ApiError::Invalid`]; so this is not
+    /// idempotent, but a repetition cannot make a second one. Never sent twice by itself.
+    ///
+    /// ```no_run
+    /// # use jellyjar::jelly::{ApiError, Id, JellyClient};
+    /// async fn bug(client: &JellyClient) -> Result<Option<Id>, ApiError> {
+    ///     Ok(client.create_label("Bug", Some("cherry")).await?.id.clone())
+    /// }
+    /// ```
+    pub async fn create_label(&self, name: &str, color: Option<&str>) -> Result<Received<Label>, ApiError> {
+        self.received(&self.json(&ApiRequest::create_label(name, color)).await?, "a label")
     }
 
     /// Lists the team's active members.

@@ -1,6 +1,7 @@
 //! The exchange against a server that says exact bytes; `reading` and `writing` do the same with the other calls.
 
 mod reading;
+mod writing;
 
 use std::time::Duration;
 
