@@ -30,5 +30,6 @@ pub mod sim;
 pub mod source;
 pub mod spool;
 pub mod store;
+pub mod walk;
 pub mod web;
 pub mod worker;

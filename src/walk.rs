@@ -1,0 +1,2 @@
+//! Walks over what Jelly lists.
+mod listing;
