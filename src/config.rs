@@ -203,7 +203,7 @@ impl Default for HttpConfig {
 
 /// The service's request limits. Where `None`, the live service's limits hold against it, and none against a
 /// loopback base.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct QuotaConfig {
     /// Requests in each 5 minutes and egress group (the live service: 5,000).
@@ -212,6 +212,15 @@ pub struct QuotaConfig {
     /// Requests in each UTC day and team (the live service: 100,000).
     #[serde(deserialize_with = "values::optional_count::<1, 1_000_000_000, _>")]
     pub requests_per_day: Option<u64>,
+    /// The share of both that replays and other bulk work leave to what comes by webhook.
+    #[serde(deserialize_with = "values::share")]
+    pub live_share: f64,
+}
+
+impl Default for QuotaConfig {
+    fn default() -> Self {
+        Self { requests_per_window: None, requests_per_day: None, live_share: 0.2 }
+    }
 }
 
 /// How work is driven.

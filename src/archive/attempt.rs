@@ -16,7 +16,7 @@ use crate::fetch::{Declared, FetchError, fetch};
 use crate::http::{Decision, HttpClients};
 use crate::jelly::{ApiError, JellyClient};
 use crate::metrics::{Metrics, Outcome, Stage};
-use crate::model::TeamKey;
+use crate::model::{Lane, TeamKey};
 use crate::spool::{Spool, Spooled};
 
 /// How to ask for one team's attachments.
@@ -155,7 +155,7 @@ impl Fetcher {
                 Ok(reservation) => reservation,
                 Err(error) => return self.decide(lease, team, error.decision(), error.to_string()).await,
             };
-            if let Err(wait) = team.client.quota().try_take(self.clock.now()) {
+            if let Err(wait) = team.client.quota().try_take(self.clock.now(), Lane::Live) {
                 self.holds.hold(self.pause(&team.scopes[0], wait, "the request quota is used up"));
                 return Step::Ended(released(None), None);
             }
