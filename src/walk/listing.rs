@@ -92,6 +92,8 @@ pub(super) struct Listing {
     /// Whether entries came twice.
     has_repeats: bool,
     rounds: u32,
+    /// Whether the round before brought nothing new.
+    was_quiet: bool,
     passes: u32,
     restarts: u32,
     /// Whether it was ended though the feed had not come to rest.
@@ -143,6 +145,7 @@ impl Listing {
             missed: 0,
             has_repeats: false,
             rounds: 0,
+            was_quiet: false,
             passes: 0,
             restarts: 0,
             is_unsettled: false,
@@ -207,7 +210,10 @@ impl Listing {
             }
             self.apart.extend(self.parts[self.part].clone());
         }
-        let is_over = page.next_cursor.is_none() || self.is_below(page, new);
+        // Nothing has come since the round before began, which found nothing: it was as good as one look.
+        let is_still = self.stage == Stage::Round && self.pages == 1 && self.was_quiet;
+        let is_still = is_still && self.mark_ms == self.until_ms && self.is_mark_past;
+        let is_over = page.next_cursor.is_none() || is_still || self.is_below(page, new);
         match page.next_cursor.filter(|_| !is_over) {
             None => {
                 self.turn_over();
@@ -261,12 +267,13 @@ impl Listing {
             Stage::Pass => {
                 self.passes += 1;
                 self.rounds = 0;
+                self.was_quiet = false;
                 self.begin(Stage::Round);
             }
             Stage::Round => {
                 // While several pages are asked for, what is on the first may change again.
-                let is_still = self.pages == 1 || self.mark_ms == self.until_ms && self.is_mark_past;
-                let is_quiet = self.found == 0 && is_still;
+                self.was_quiet = self.found == 0;
+                let is_quiet = self.was_quiet && self.pages == 1;
                 self.rounds += 1;
                 if !is_quiet && self.rounds < MAX_ROUNDS {
                     self.begin(Stage::Round);

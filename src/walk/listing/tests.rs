@@ -46,20 +46,24 @@ impl Feed {
         match event {
             Event::New(later) => {
                 self.now_ms += i64::from(*later);
-                self.entries.push((self.now_ms, self.next_id, 0));
+                self.insert(self.next_id, 0);
                 self.next_id += 1;
             }
             Event::Mail(number, later) if !self.entries.is_empty() => {
                 let (_, id, version) = self.entries.remove(number % self.entries.len());
                 self.now_ms += i64::from(*later);
-                self.entries.push((self.now_ms, id, version + 1));
+                self.insert(id, version + 1);
             }
             Event::Vanish(number) if !self.entries.is_empty() => {
                 self.entries.remove(number % self.entries.len());
             }
             Event::Mail(..) | Event::Vanish(_) => {}
         }
-        self.entries.sort_unstable_by_key(|(at, id, _)| std::cmp::Reverse((*at, *id)));
+    }
+
+    fn insert(&mut self, id: u32, version: u32) {
+        let place = self.entries.partition_point(|(at, other, _)| (*at, *other) > (self.now_ms, id));
+        self.entries.insert(place, (self.now_ms, id, version));
     }
 
     /// A page, and the cursor of the next.
