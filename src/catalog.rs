@@ -15,6 +15,7 @@ mod ingest;
 mod inspect;
 mod jobs;
 mod journal;
+mod lanes;
 mod load;
 mod lookup;
 mod pauses;

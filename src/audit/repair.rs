@@ -179,7 +179,7 @@ async fn await_permission(access: &RepairAccess<'_>, team: &TeamAccess) -> Resul
     let fetcher = access.fetcher;
     loop {
         let now = fetcher.clock.now();
-        let wait = if let Some(pause) = team.held(&fetcher.holds, now.as_millisecond()) {
+        let wait = if let Some(pause) = team.held(&fetcher.holds, Lane::Bulk, now.as_millisecond()) {
             if pause.until_ms == i64::MAX {
                 return Err(Missed::TokenRefused(pause.reason));
             }

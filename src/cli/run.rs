@@ -14,6 +14,7 @@ use super::receipt::{Input, Receipt};
 use super::session::{Access, Session};
 use crate::archive::{CommitError, Committer, Finished, Tally, Writing};
 use crate::catalog::WorkerLock;
+use crate::model::Lane;
 use crate::worker::{DriveError, Driver, Ended, Signals};
 
 /// How often a run that follows another process looks.
@@ -32,6 +33,8 @@ pub(super) struct Run {
     pub(super) signals: Signals,
     pub(super) tally: Arc<Tally>,
     pub(super) expected: Arc<Expected>,
+    /// Whether webhooks may come meanwhile.
+    is_service: bool,
     /// Whether this process has held leases.
     drove: AtomicBool,
     started: Instant,
@@ -40,7 +43,7 @@ pub(super) struct Run {
 impl Run {
     /// Prepares a run, and listens for Ctrl-C: the first stops it in good order, the second at once.
     pub(super) fn new(session: Arc<Session>, access: Arc<Access>) -> Self {
-        let run = Self::with(session, access, Signals::default());
+        let run = Self { is_service: false, ..Self::with(session, access, Signals::default()) };
         let signals = run.signals.clone();
         let stop = signals.stop.clone();
         tokio::spawn(async move {
@@ -54,10 +57,11 @@ impl Run {
         run
     }
 
-    /// Prepares a run that others stop.
+    /// Prepares the run of a service, which others stop.
     pub(super) fn with(session: Arc<Session>, access: Arc<Access>, signals: Signals) -> Self {
         let (tally, expected) = (Arc::default(), Arc::default());
-        Self { session, access, signals, tally, expected, drove: AtomicBool::new(false), started: Instant::now() }
+        let (drove, started) = (AtomicBool::new(false), Instant::now());
+        Self { session, access, signals, tally, expected, is_service: true, drove, started }
     }
 
     /// Works until everything that this run has seen has its place, or cannot get it now.
@@ -95,6 +99,7 @@ impl Run {
             teams: access.teams.keys().copied().collect(),
             batch_weight: session.spool_memory().max_bytes / (session.commits_at_once() as u64 + 1),
             commits_at_once: session.commits_at_once(),
+            keep_for_live: self.is_service,
         };
         let committer = Arc::new(Committer {
             catalog: Arc::clone(&session.catalog),
@@ -116,8 +121,10 @@ impl Run {
         // Another process may have sent requests since this one looked.
         access.load_quotas(session).await?;
         self.drove.store(true, Ordering::Relaxed);
-        let held =
-            |row| access.teams.get(&row)?.held(&access.holds, session.clock.now_ms()).map(|pause| pause.until_ms);
+        let held = |row, lane| {
+            let pause = access.teams.get(&row)?.held(&access.holds, lane, session.clock.now_ms());
+            pause.map(|pause| pause.until_ms)
+        };
         let work = |lease: crate::catalog::Lease<crate::catalog::Job>| {
             let access = Arc::clone(access);
             async move {
@@ -191,8 +198,12 @@ impl Run {
             Ok(Ended::Stopped) => receipt.interrupted = true,
             Ok(Ended::Waiting { due_ms }) => {
                 let now = self.session.clock.now_ms();
-                let paused: Vec<_> =
-                    self.access.teams.values().filter_map(|team| team.held(&self.access.holds, now)).collect();
+                let paused: Vec<_> = self
+                    .access
+                    .teams
+                    .values()
+                    .filter_map(|team| team.held(&self.access.holds, Lane::Bulk, now))
+                    .collect();
                 receipt.token_refused = paused.iter().any(|pause| pause.until_ms == i64::MAX);
                 if paused.is_empty() && due_ms == i64::MAX {
                     receipt.notes.push("what is pending belongs to teams that have no API token here".into());

@@ -335,7 +335,9 @@ impl Access {
             // stays in force.
             session.catalog.resume_refused(&scopes[0]).await?;
             windows.insert(team.row, window);
-            teams.insert(team.row, TeamAccess { key: team.key.clone(), client, scopes, probed_at_ms: Arc::default() });
+            let bulk_scope = format!("bulk:{}", scopes[0]);
+            let access = TeamAccess { key: team.key.clone(), client, scopes, bulk_scope, probed_at_ms: Arc::default() };
+            teams.insert(team.row, access);
         }
         for pause in session.catalog.pauses().await? {
             holds.hold(pause);

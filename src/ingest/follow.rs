@@ -43,6 +43,8 @@ pub struct Followed {
     pub rejected: u64,
     /// Attachments that became pending.
     pub enqueued: u64,
+    /// Pending attachments that waited as bulk work, and are live now.
+    pub promoted: u64,
     /// Attachments that the rules skip.
     pub skipped: u64,
     /// How long it took.
@@ -97,10 +99,10 @@ impl Follower {
             self.intake.keep_rejects(&rejects).await?;
             let position = InboxPosition { segment: end.segment.to_string(), offset: end.offset };
             let with_attachments = u64::try_from(prepared.payload_ends.len()).unwrap_or(u64::MAX);
-            let taken = self.intake.take_upto(&self.team, prepared, Some(&position)).await?;
+            let taken = self.intake.take_live(&self.team, prepared, &position).await?;
             followed.new = taken.new_payloads;
             followed.known = with_attachments.saturating_sub(taken.new_payloads);
-            (followed.enqueued, followed.skipped) = (taken.enqueued, taken.skipped);
+            (followed.enqueued, followed.promoted, followed.skipped) = (taken.enqueued, taken.promoted, taken.skipped);
             self.inboxes.consumed(&self.name, end)?;
             followed.took = began.elapsed();
             told(followed);

@@ -1,6 +1,7 @@
 //! One archive of a service, with all its teams: opened, worked on, and opened again after whatever goes wrong.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -177,7 +178,10 @@ impl Service {
             let detail = "an accepted webhook cannot be read; it is kept, and `jellyjar rejected` shows it";
             self.shared.notifier.happened(Condition::new(Kind::Unreadable, name), followed.rejected, detail);
         }
-        if followed.enqueued > 0 {
+        if followed.promoted > 0 {
+            run.signals.promoted.store(true, Ordering::Relaxed);
+        }
+        if followed.enqueued + followed.promoted > 0 {
             run.signals.work.notify_one();
         }
     }

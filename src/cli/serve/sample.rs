@@ -15,6 +15,7 @@ use crate::catalog::{Pause, StateTotals};
 use crate::cli::session::{Access, Session};
 use crate::jelly::Quota;
 use crate::metrics::{AttachmentState, Metrics, Outcome, TeamMetrics};
+use crate::model::Lane;
 use crate::notify::{Condition, Kind, Progress, nearly_full};
 use crate::spool::Spool;
 use crate::worker::Signal;
@@ -184,7 +185,7 @@ impl Samples {
         let now_ms = shared.clock.now_ms();
         for (name, team) in &session.teams {
             let Some(team) = access.teams.get(&team.row) else { continue };
-            let held = team.held(&access.holds, now_ms);
+            let held = team.held(&access.holds, Lane::Live, now_ms);
             shared.metrics.team(name).paused.set(u64::from(held.is_some()));
             // Not for this machine's own trouble: of that people are told by what it is.
             let own = access.holds.held(&[&team.scopes[0], &team.scopes[1]], now_ms);
@@ -205,16 +206,19 @@ impl Samples {
             cells.oldest_pending.set(since_ms.and_then(|ms| Timestamp::from_millisecond(ms).ok()));
 
             let now_ms = shared.clock.now_ms();
-            let held = access.teams.get(&team.row).and_then(|team| team.held(&access.holds, now_ms));
+            let held = |lane| access.teams.get(&team.row)?.held(&access.holds, lane, now_ms);
             let waiting_since_ms =
                 self.readings().teams.entry(name.clone()).or_default().waiting(states.pending > 0, now_ms);
             let last_success_ms = cells.last_success.value_ms();
             let progress = Progress { started_ms: self.0.started_ms, waiting_since_ms, last_success_ms };
-            // A pause is told of as one.
-            let stalled = match held {
-                None => progress.stalled(now_ms, session.config.notify.no_success_after),
-                Some(_) => None,
+            // A pause is told of as one; and that bulk work waits for its quota is as it should be.
+            let is_paused = match (held(Lane::Live), held(Lane::Bulk)) {
+                (None, None) => false,
+                (None, Some(_)) => session.catalog.next_due_ms(team.row, Lane::Live).await?.is_none(),
+                (Some(_), _) => true,
             };
+            let after = session.config.notify.no_success_after;
+            let stalled = if is_paused { None } else { progress.stalled(now_ms, after) };
             shared.notifier.set(Condition::new(Kind::NoSuccess, name), stalled);
         }
         Ok(())
