@@ -171,6 +171,19 @@ impl JellyClient {
         }
     }
 
+    /// Like [`JellyClient::exchange`], for those who have not taken from the quota.
+    ///
+    /// ```no_run
+    /// # use jellyjar::jelly::{ApiError, JellyClient, MessageAttachment, SignedUrl};
+    /// async fn link(client: &JellyClient, attachment: &MessageAttachment) -> Result<SignedUrl, ApiError> {
+    ///     client.link_to(&attachment.id).await // good for minutes, and for one use
+    /// }
+    /// ```
+    pub async fn link_to(&self, id: &AttachmentId) -> Result<SignedUrl, ApiError> {
+        self.admit()?;
+        self.exchange(id).await
+    }
+
     /// Asks whether the token is still accepted (`GET /members`). Counts against the quota even when that is used up.
     pub async fn probe_members(&self) -> Result<bool, ApiError> {
         Ok(self.probe().await?.refusal.is_none())

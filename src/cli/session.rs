@@ -244,7 +244,7 @@ impl View {
 }
 
 /// The team that a command is about: the named one, else `default`, else the only one.
-fn choose_team(config: &Config, wanted: Option<&str>) -> anyhow::Result<String> {
+pub(super) fn choose_team(config: &Config, wanted: Option<&str>) -> anyhow::Result<String> {
     let names = || config.teams.keys().cloned().collect::<Vec<_>>().join(", ");
     match wanted {
         Some(name) if config.teams.contains_key(name) => Ok(name.to_owned()),

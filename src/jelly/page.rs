@@ -44,6 +44,14 @@ impl TryFrom<String> for Cursor {
     }
 }
 
+impl std::str::FromStr for Cursor {
+    type Err = InvalidId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        text.to_owned().try_into()
+    }
+}
+
 impl From<Cursor> for String {
     fn from(cursor: Cursor) -> Self {
         cursor.0
