@@ -64,6 +64,18 @@ macro_rules! words {
     };
 }
 
+/// What of a walk is asked for. Who works on the catalog goes on with it so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WalkWish {
+    /// Nothing for now; it is kept.
+    Nothing,
+    /// The listing alone.
+    Listing,
+    /// All of it.
+    All,
+}
+
+words!(WalkWish, "walks.wish", Nothing "nothing", Listing "listing", All "all");
 words!(WalkKind, "walks.kind", Backfill "backfill", Sweep "sweep");
 words!(WalkPhase, "walks.phase", Listing "listing", Listed "listed", Reading "reading", Done "done");
 
@@ -80,8 +92,8 @@ pub struct Walk {
     pub filters: String,
     /// How far.
     pub phase: WalkPhase,
-    /// Whether who works on this catalog is to go on with it.
-    pub is_wanted: bool,
+    /// What of it is asked for.
+    pub wish: WalkWish,
     /// Where it is, as the walker wrote it.
     pub state: String,
     /// What it has counted, as the walker wrote it.
@@ -139,7 +151,7 @@ fn column(count: Option<u64>) -> Option<i64> {
     count.map(|count| i64::try_from(count).unwrap_or(i64::MAX))
 }
 
-const WALKS: &str = "SELECT id, team_id, kind, filters, phase, is_wanted, state, counts FROM walks";
+const WALKS: &str = "SELECT id, team_id, kind, filters, phase, wish, state, counts FROM walks";
 
 fn walk(row: &SqliteRow) -> Result<Walk> {
     Ok(Walk {
@@ -148,7 +160,7 @@ fn walk(row: &SqliteRow) -> Result<Walk> {
         kind: row.get::<&str, _>(2).parse()?,
         filters: row.get(3),
         phase: row.get::<&str, _>(4).parse()?,
-        is_wanted: row.get(5),
+        wish: row.get::<&str, _>(5).parse()?,
         state: row.get(6),
         counts: row.get(7),
     })
@@ -198,8 +210,8 @@ impl Catalog {
     pub async fn wanted_walks(&self, team: TeamRow) -> Result<Vec<Walk>> {
         let mut connection = self.connection().await;
         let sql = format!(
-            "-- name: wanted_walks\n{WALKS} WHERE team_id = ? AND kind = 'backfill' AND is_wanted
-            AND phase IN ('listing', 'reading') ORDER BY id"
+            "-- name: wanted_walks\n{WALKS} WHERE team_id = ? AND kind = 'backfill'
+            AND (wish = 'all' AND phase <> 'done' OR wish = 'listing' AND phase = 'listing') ORDER BY id"
         );
         let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
             .bind(team.0)
@@ -215,6 +227,7 @@ impl Catalog {
         team: TeamRow,
         kind: WalkKind,
         filters: &str,
+        wish: WalkWish,
         notes: &WalkNotes,
     ) -> Result<WalkRow> {
         let now_ms = self.clock.now_ms();
@@ -222,15 +235,16 @@ impl Catalog {
         let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(at("begin_walk"))?;
         let id: i64 = sqlx::query_scalar(
             "-- name: begin_walk
-            INSERT INTO walks (team_id, kind, filters, phase, is_wanted, state, counts, updated_at)
-            VALUES (?, ?, ?, 'listing', 1, ?, ?, ?)
-            ON CONFLICT (team_id, kind, filters) DO UPDATE SET phase = excluded.phase, is_wanted = 1,
+            INSERT INTO walks (team_id, kind, filters, phase, wish, state, counts, updated_at)
+            VALUES (?, ?, ?, 'listing', ?, ?, ?, ?)
+            ON CONFLICT (team_id, kind, filters) DO UPDATE SET phase = excluded.phase, wish = excluded.wish,
                 state = excluded.state, counts = excluded.counts, updated_at = excluded.updated_at
             RETURNING id",
         )
         .bind(team.0)
         .bind(kind.as_str())
         .bind(filters)
+        .bind(wish.as_str())
         .bind(&notes.state)
         .bind(&notes.counts)
         .bind(now_ms)
@@ -247,11 +261,11 @@ impl Catalog {
         Ok(WalkRow(id))
     }
 
-    /// Says that a walk is to be gone on with, or not for now.
-    pub async fn want_walk(&self, row: WalkRow, is_wanted: bool) -> Result<()> {
+    /// Says what of a walk is asked for.
+    pub async fn want_walk(&self, row: WalkRow, wish: WalkWish) -> Result<()> {
         let mut connection = self.connection().await;
-        sqlx::query("-- name: want_walk\nUPDATE walks SET is_wanted = ? WHERE id = ?")
-            .bind(is_wanted)
+        sqlx::query("-- name: want_walk\nUPDATE walks SET wish = ? WHERE id = ?")
+            .bind(wish.as_str())
             .bind(row.0)
             .execute(&mut *connection)
             .await

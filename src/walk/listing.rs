@@ -161,6 +161,21 @@ impl Listing {
         Some((part.as_deref(), self.cursor.as_deref()))
     }
 
+    /// Looks again, from the top down to what was newest when it ended: for what has come since.
+    pub(super) fn look_again(&mut self) {
+        self.part = 0;
+        self.passes = 1;
+        self.rounds = 0;
+        self.was_quiet = false;
+        self.mark_ms = self.older_than_ms;
+        self.begin(Stage::Round);
+    }
+
+    /// What was newest when the last round began: all that is older was seen.
+    pub(super) fn seen_upto_ms(&self) -> Option<i64> {
+        self.older_than_ms
+    }
+
     /// Nothing below is asked for.
     pub(super) fn floor_ms(&self) -> Option<i64> {
         self.floor_ms
@@ -324,6 +339,11 @@ impl Listing {
         self.until_ms = None;
         self.stage = if self.part < self.parts.len() { Stage::Pass } else { Stage::Over };
         self.restart();
+    }
+
+    /// Takes a page whose cursor leads to itself.
+    pub(super) fn circle(&mut self) -> Result<(), Stuck> {
+        self.from_the_top(Stuck::Circle)
     }
 
     /// Begins the same pass or round anew.

@@ -7,8 +7,8 @@ CREATE TABLE walks (
     -- With team and kind, which walk it is.
     filters TEXT NOT NULL,
     phase TEXT NOT NULL,
-    -- Whether who works on this catalog is to go on with it.
-    is_wanted INTEGER NOT NULL,
+    -- What is asked for: nothing for now, the listing alone, or all of it.
+    wish TEXT NOT NULL,
     -- Where the listing is, and what was counted: JSON of the module that walks.
     state TEXT NOT NULL,
     counts TEXT NOT NULL,
