@@ -7,134 +7,51 @@
 //! wait: what they have begun is then done or not, and harmless either way.
 
 mod bucket;
+mod error;
 mod folder;
 mod inventory;
 mod journal;
 mod keys;
 mod lock;
+mod marker;
 mod payloads;
 mod put;
 mod scratch;
 mod trial;
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
-use serde::{Deserialize, Serialize};
 
 use crate::clock::Clock;
 use crate::config::{BucketSettings, HttpConfig};
 use crate::digest::Digest;
-use crate::model::{FORMAT_VERSION, Location, Stream, UnsupportedVersion};
+use crate::model::{Location, Stream};
 
 pub use bucket::{Bucket, BucketError, Fault, UploadRecord};
+pub use error::StoreError;
 pub use folder::Folder;
 pub use inventory::{BlobFile, BlobFolder, SegmentFile};
 pub use journal::{ChainEnd, JournalWriter, SegmentReader, WriterRecord};
 pub use keys::{blob_key, payloads_team, quarantine_key, segment_day};
 pub use lock::ArchiveLock;
+pub use marker::Marker;
 pub use put::{Put, Stored};
 pub use scratch::Scratch;
 pub use trial::{Trial, nearest};
 
 use bucket::{Created, Purpose};
-
-/// What can go wrong with the archive's files.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// The file system refused.
-    #[error("cannot {doing} {path}", path = path.display())]
-    Io {
-        /// What was being done.
-        doing: &'static str,
-        /// To what.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// A folder or prefix that holds other things.
-    #[error(
-        "{place} is not empty and is no jellyjar archive; give --archive an empty or new place, such as one below it"
-    )]
-    NotAnArchive {
-        /// The folder or prefix.
-        place: String,
-    },
-    /// A file where a folder is needed.
-    #[error("{path} is not a folder; give --archive a folder", path = path.display())]
-    NotAFolder {
-        /// The path.
-        path: PathBuf,
-    },
-    /// No archive where one is needed.
-    #[error("there is no jellyjar archive at {place}; check --archive, or make one with `jellyjar replay`")]
-    Absent {
-        /// The folder or prefix.
-        place: String,
-    },
-    /// A newer program's archive.
-    #[error("the archive {place} cannot be used")]
-    Unsupported {
-        /// The folder, bucket or key.
-        place: String,
-        /// Which version.
-        source: UnsupportedVersion,
-    },
-    /// A file of ours that cannot be read as what it is.
-    #[error("{key} in the archive is damaged: {reason}; restore it from a copy, then run `jellyjar verify`")]
-    Damaged {
-        /// The key.
-        key: String,
-        /// What is wrong.
-        reason: String,
-    },
-    /// Another process does what only one should do at a time.
-    #[error(
-        "another process has locked the archive for {purpose} since {since}; wait until it is done, or, if it was \
-             killed, for five minutes"
-    )]
-    Locked {
-        /// What for.
-        purpose: String,
-        /// Since when.
-        since: jiff::Timestamp,
-    },
-    /// A bucket refused, or could not be reached.
-    #[error(transparent)]
-    Bucket(#[from] BucketError),
-    /// A sync failed before: what it covered is not trusted, and nothing more is written by this process.
-    #[error("an earlier write to the journal failed; start again to go on")]
-    Broken,
-}
-
-impl StoreError {
-    /// Wraps an error of the file system.
-    pub(crate) fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
-        let path = path.to_owned();
-        move |source| Self::Io { doing, path, source }
-    }
-}
+use marker::read_marker;
 
 /// Shorthand for the module's results.
 pub type Result<T> = std::result::Result<T, StoreError>;
 
 /// Bytes as they are read, in pieces.
 pub type ByteStream = BoxStream<'static, Result<Bytes>>;
-
-/// `jellyjar.json`: what makes a folder or prefix an archive.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Marker {
-    /// The version of the layout.
-    pub format_version: u32,
-    /// The archive's identity, wherever it is moved.
-    pub archive_uuid: String,
-    /// When it was made.
-    pub created_at: jiff::Timestamp,
-}
 
 /// Where an archive is, ready to be opened.
 #[derive(Debug, Clone)]
@@ -212,13 +129,11 @@ impl Archive {
         if let Some(archive) = Self::find(place).await? {
             return Ok(archive);
         }
-        let marker = Marker { format_version: FORMAT_VERSION, archive_uuid: random_uuid()?, created_at: clock.now() };
-        let mut text = serde_json::to_vec_pretty(&marker).expect("a struct of text and numbers always serialises");
-        text.push(b'\n');
+        let text = marker::new_marker(clock)?;
         match place {
             Place::Folder(root) => {
                 let root = root.clone();
-                let made = tokio::task::spawn_blocking(move || make_folder_archive(&root, &text));
+                let made = tokio::task::spawn_blocking(move || marker::make_folder_archive(&root, &text));
                 made.await.map_err(|_| StoreError::Broken)??;
             }
             Place::Bucket(bucket) => {
@@ -416,19 +331,6 @@ impl Archive {
     }
 }
 
-/// Makes a folder an archive.
-fn make_folder_archive(root: &Path, marker: &[u8]) -> Result<()> {
-    std::fs::create_dir_all(root).map_err(StoreError::io("make the folder", root))?;
-    if !trial::only_ours(root)? {
-        return Err(StoreError::NotAnArchive { place: root.display().to_string() });
-    }
-    let folder = Folder::open(root)?;
-    if let Some(parent) = root.parent() {
-        Folder::sync_folder(if parent.as_os_str().is_empty() { Path::new(".") } else { parent })?;
-    }
-    folder.put_if_absent(Archive::MARKER, marker).map(|_| ())
-}
-
 /// A file's bytes from its beginning.
 fn file_stream(file: tokio::fs::File, path: PathBuf) -> ByteStream {
     futures::stream::unfold(Some((file, path)), |state| async {
@@ -445,51 +347,3 @@ fn file_stream(file: tokio::fs::File, path: PathBuf) -> ByteStream {
 
 /// What is read of a file at once, in bytes.
 const READ_BYTES: usize = 256 << 10;
-
-async fn read_marker(place: &Place) -> Result<Option<Marker>> {
-    let text = match place {
-        Place::Folder(root) => {
-            let path = root.join(Archive::MARKER);
-            match tokio::fs::read(&path).await {
-                Ok(text) => text.into(),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-                Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
-                    return Err(StoreError::NotAFolder { path: root.clone() });
-                }
-                Err(error) => return Err(StoreError::io("read", &path)(error)),
-            }
-        }
-        Place::Bucket(bucket) => match bucket.read(Archive::MARKER).await? {
-            Some(text) => text,
-            None => return Ok(None),
-        },
-    };
-    #[derive(Deserialize)]
-    struct Version {
-        format_version: u32,
-    }
-    let damaged =
-        |error: serde_json::Error| StoreError::Damaged { key: Archive::MARKER.into(), reason: error.to_string() };
-    let version: Version = serde_json::from_slice(&text).map_err(damaged)?;
-    if version.format_version > FORMAT_VERSION {
-        let source = UnsupportedVersion(version.format_version);
-        return Err(StoreError::Unsupported { place: place.to_string(), source });
-    }
-    serde_json::from_slice(&text).map(Some).map_err(damaged)
-}
-
-/// A random (version 4) UUID, RFC 9562 §5.4.
-fn random_uuid() -> Result<String> {
-    let mut bytes = random_bytes()?;
-    bytes[6] = (bytes[6] & 0x0f) | 0x40;
-    bytes[8] = (bytes[8] & 0x3f) | 0x80;
-    let hex = data_encoding::HEXLOWER.encode(&bytes);
-    Ok(format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]))
-}
-
-fn random_bytes() -> Result<[u8; 16]> {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes)
-        .map_err(|error| StoreError::io("read random bytes from", Path::new("the system"))(io::Error::other(error)))?;
-    Ok(bytes)
-}

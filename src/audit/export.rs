@@ -6,9 +6,12 @@
 
 mod copy;
 mod destination;
+mod error;
 mod fill;
 mod manifest;
+mod merge;
 mod names;
+mod stage;
 mod template;
 
 use std::collections::HashMap;
@@ -24,120 +27,15 @@ use self::destination::Destination;
 use self::fill::{Fill, Work};
 use self::manifest::{LineReader, blocking};
 use self::names::Names;
+use self::stage::{conversation_id, sent_ms, stage};
 use self::template::Conversation;
 use super::Subject;
-use crate::catalog::{CatalogError, ExportConversation, ExportItem, ExportPlace, ExportRow, ExportTotals, Exported};
+use crate::catalog::{ExportConversation, ExportItem, ExportRow, ExportTotals, Exported};
 use crate::digest::{Digest, Hasher};
 use crate::filter::{self, Patterns};
-use crate::store::StoreError;
 
+pub use error::ExportError;
 pub use template::{Template, TemplateError};
-
-/// What can go wrong with an export. Bytes that are missing or damaged are findings, no error.
-#[derive(Debug, thiserror::Error)]
-pub enum ExportError {
-    /// The catalog failed.
-    #[error(transparent)]
-    Catalog(#[from] CatalogError),
-    /// The archive failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// A file where a folder is needed.
-    #[error("{path} is not a folder; give a new or empty one", path = path.display())]
-    NotAFolder {
-        /// The path.
-        path: PathBuf,
-    },
-    /// A folder of other things.
-    #[error("{path} is not empty and is no export of jellyjar; give a new or empty folder", path = path.display())]
-    Foreign {
-        /// The folder.
-        path: PathBuf,
-    },
-    /// A folder in an archive, where other things would be in the way.
-    #[error(
-        "{path} is inside the archive {archive}; give a folder outside of it",
-        path = path.display(), archive = archive.display()
-    )]
-    InsideArchive {
-        /// The folder.
-        path: PathBuf,
-        /// The archive.
-        archive: PathBuf,
-    },
-    /// An export of another archive.
-    #[error("{path} is an export of another archive ({uuid}); give another folder", path = path.display())]
-    OtherArchive {
-        /// The folder.
-        path: PathBuf,
-        /// That archive.
-        uuid: String,
-    },
-    /// An export with another layout.
-    #[error("{path} is laid out by {by:?}; give the same --by, or another folder", path = path.display())]
-    OtherLayout {
-        /// The folder.
-        path: PathBuf,
-        /// Its template.
-        by: String,
-    },
-    /// An export of a newer program.
-    #[error("{path} was made by a newer jellyjar; install that version, or give another folder", path = path.display())]
-    Newer {
-        /// The folder.
-        path: PathBuf,
-    },
-    /// Another process fills it.
-    #[error("another jellyjar exports to {path}; wait for its end", path = path.display())]
-    Busy {
-        /// The folder.
-        path: PathBuf,
-    },
-    /// A file of the export that cannot be read as what it is.
-    #[error("{path}:{line} is damaged: {reason}; export to a new folder", path = path.display())]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// Counted from 1.
-        line: u64,
-        /// What is wrong.
-        reason: String,
-    },
-    /// The file system refused.
-    #[error("cannot {doing} {path}; run the same command again to go on once this is mended", path = path.display())]
-    Io {
-        /// What was being done.
-        doing: &'static str,
-        /// To what.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// A thread ended early, which is a defect of this program.
-    #[error("a thread of the export ended early")]
-    Thread,
-}
-
-impl ExportError {
-    fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
-        let path = path.to_owned();
-        move |source| Self::Io { doing, path, source }
-    }
-
-    /// Whether another folder or flag is the way out.
-    pub fn is_usage(&self) -> bool {
-        match self {
-            Self::NotAFolder { .. }
-            | Self::Foreign { .. }
-            | Self::InsideArchive { .. }
-            | Self::OtherArchive { .. }
-            | Self::OtherLayout { .. }
-            | Self::Newer { .. }
-            | Self::Busy { .. } => true,
-            Self::Catalog(_) | Self::Store(_) | Self::Damaged { .. } | Self::Io { .. } | Self::Thread => false,
-        }
-    }
-}
 
 /// Which files may be one file with several names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -353,7 +251,7 @@ async fn work(
     let complete = names::OWN_NAMES.iter().all(|name| destination.path(name).exists());
     let has_lines = destination.own(manifest::PROGRESS).metadata().is_ok_and(|metadata| metadata.len() > 0);
     report.sums_sha256 = Some(if has_lines || !complete {
-        manifest::write_manifest(&destination, &subject.catalog, root).await?
+        merge::write_manifest(&destination, &subject.catalog, root).await?
     } else {
         blocking(move || hash(&sums)).await?
     });
@@ -419,47 +317,6 @@ async fn load(
     }
 }
 
-/// Chooses the attachments and gives each its place in the order.
-async fn stage(subject: &Subject, options: &ExportOptions, progress: &ExportProgress) -> Result<(), ExportError> {
-    let by_conversation = options.template.is_by_conversation();
-    let mut after = (i64::MIN, i64::MIN);
-    while !progress.stop.load(Ordering::Relaxed) {
-        let rows = subject.catalog.export_rows(subject.archive_row, after, 2000).await?;
-        let Some(last) = rows.last() else { break };
-        after = (last.message_row, last.place);
-        let mut places = Vec::new();
-        let mut conversations: HashMap<[u8; 16], ExportConversation> = HashMap::new();
-        for row in &rows {
-            let sent_ms = sent_ms(row);
-            let order = order(row, sent_ms);
-            let conversation = by_conversation.then(|| {
-                conversation_id(&row.team, row.conversation_id.as_deref(), row.message_id.as_deref())
-                    .unwrap_or(row.line_digest)
-            });
-            // Of all its messages, so that the folder's name does not hang on what is selected.
-            if let Some(id) = conversation
-                && conversations.get(&id).is_none_or(|known| order < known.order)
-            {
-                let (order, subject) = (order.clone(), row.subject.clone());
-                conversations.insert(id, ExportConversation { id, order, sent_ms, subject, folder: None });
-            }
-            if options.selection.takes(row, sent_ms) {
-                places.push(ExportPlace {
-                    id: place_id(row, conversation),
-                    order,
-                    link: (row.message_row, row.place),
-                    sha256: row.sha256,
-                    size_bytes: row.size_bytes,
-                    conversation,
-                });
-            }
-        }
-        let conversations: Vec<_> = conversations.into_values().collect();
-        subject.catalog.stage_export(&places, &conversations).await?;
-    }
-    Ok(())
-}
-
 async fn first_paths(
     subject: &Subject,
     options: &ExportOptions,
@@ -482,44 +339,6 @@ async fn first_paths(
             }
         }
     }
-}
-
-/// When a message was sent, if that can be read.
-fn sent_ms(row: &ExportRow) -> Option<i64> {
-    row.sent_at.as_deref()?.trim().parse::<Timestamp>().ok().map(Timestamp::as_millisecond)
-}
-
-fn first_16(digest: Digest) -> [u8; 16] {
-    std::array::from_fn(|at| digest.as_bytes()[at])
-}
-
-/// By date, those without one last; then by message, by its line, by the place in it: all of them the same in every
-/// catalog of the archive.
-fn order(row: &ExportRow, sent_ms: Option<i64>) -> Vec<u8> {
-    let mut order = Vec::with_capacity(60);
-    order.extend((sent_ms.unwrap_or(i64::MAX).cast_unsigned() ^ 1 << 63).to_be_bytes());
-    order.extend(&Digest::of(row.message_id.as_deref().unwrap_or_default().as_bytes()).as_bytes()[..8]);
-    order.extend(row.line_digest);
-    order.extend(row.place.to_be_bytes());
-    order.extend(row.key.as_bytes());
-    order
-}
-
-/// What makes a conversation one; a message without one is its own.
-fn conversation_id(team: &str, conversation: Option<&str>, message: Option<&str>) -> Option<[u8; 16]> {
-    let (kind, id) = conversation.map(|id| ("c", id)).or(message.map(|id| ("m", id)))?;
-    Some(first_16(Digest::of(format!("{team}\0{kind}\0{id}").as_bytes())))
-}
-
-/// What makes a place one: the attachment, its bytes and, where that matters, its conversation.
-fn place_id(row: &ExportRow, conversation: Option<[u8; 16]>) -> [u8; 16] {
-    let mut hasher = Hasher::default();
-    hasher.update(row.team.as_bytes());
-    hasher.update(&[0]);
-    hasher.update(row.key.as_bytes());
-    hasher.update(row.sha256.as_bytes());
-    hasher.update(&conversation.unwrap_or_default());
-    first_16(hasher.finish())
 }
 
 /// The conversation of an item, for its name.

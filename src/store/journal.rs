@@ -213,7 +213,7 @@ fn write_line<T: Serialize>(bytes: &mut Vec<u8>, value: &T) {
 
 /// A new ULID: 48 bits of milliseconds, 80 random bits.
 fn ulid(clock: &Clock) -> Result<String> {
-    let random = u128::from_be_bytes(super::random_bytes()?);
+    let random = u128::from_be_bytes(super::marker::random_bytes()?);
     let milliseconds = u64::try_from(clock.now_ms()).unwrap_or(0);
     Ok(ulid::Ulid::from_parts(milliseconds, random).to_string())
 }

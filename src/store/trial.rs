@@ -68,7 +68,7 @@ impl Place {
 
     /// Tries the place out. Nothing is left behind, unless what was written may not be deleted.
     pub async fn try_out(&self, has_archive: bool) -> Result<Trial> {
-        let name = format!("{TRIAL}{}", data_encoding::HEXLOWER.encode(&super::random_bytes()?[..8]));
+        let name = format!("{TRIAL}{}", data_encoding::HEXLOWER.encode(&super::marker::random_bytes()?[..8]));
         match self {
             Self::Folder(root) => {
                 let writers = root.join("writers");

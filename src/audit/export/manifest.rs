@@ -5,7 +5,7 @@
 //! manifest.
 
 use std::fs::File;
-use std::io::{self, BufRead as _, BufReader, BufWriter, Read as _, Seek as _, SeekFrom, Write};
+use std::io::{self, BufRead as _, BufReader, Seek as _, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -13,15 +13,13 @@ use serde::{Deserialize, Serialize};
 
 use super::ExportError;
 use super::destination::Destination;
-use crate::catalog::{Catalog, ExportItem};
-use crate::digest::{Digest, Hasher};
+use crate::catalog::ExportItem;
+use crate::digest::Digest;
 use crate::store::blob_key;
 
 /// The lines of a run, inside `.jellyjar-export/`.
 pub(super) const PROGRESS: &str = "progress.jsonl";
-const JSON: &str = "manifest.jsonl";
-const CSV: &str = "manifest.csv";
-const SUMS: &str = "SHA256SUMS";
+pub(super) const JSON: &str = "manifest.jsonl";
 
 /// Whether the file is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,7 +101,7 @@ impl Line {
         self.modified_at.filter(|_| self.status == Status::Exported).map(Timestamp::as_millisecond)
     }
 
-    const COLUMNS: [&str; 17] = [
+    pub(super) const COLUMNS: [&str; 17] = [
         "path",
         "status",
         "sha256",
@@ -123,7 +121,7 @@ impl Line {
         "reason",
     ];
 
-    fn cells(&self) -> [String; 17] {
+    pub(super) fn cells(&self) -> [String; 17] {
         let text = |text: &Option<String>| text.as_deref().map(cell).unwrap_or_default();
         let status = match self.status {
             Status::Exported => "exported",
@@ -262,43 +260,9 @@ impl ProgressWriter {
     }
 }
 
-fn write_json(to: &mut impl Write, line: &Line) -> io::Result<()> {
+pub(super) fn write_json(to: &mut impl Write, line: &Line) -> io::Result<()> {
     serde_json::to_writer(&mut *to, line)?;
     to.write_all(b"\n")
-}
-
-/// Merges the lines of the run with the manifest. Gives the digest of `SHA256SUMS`, which fixes all the rest.
-pub(super) async fn write_manifest(
-    destination: &std::sync::Arc<Destination>,
-    catalog: &Catalog,
-    root: &Path,
-) -> Result<Digest, ExportError> {
-    let mut progress = LineReader::progress(root)?;
-    loop {
-        let (lines, reader) = blocking(move || Ok((progress.next_batch(2000)?, progress))).await?;
-        progress = reader;
-        if lines.is_empty() {
-            break;
-        }
-        let places: Vec<_> = lines.into_iter().map(|(line, offset)| (line.path, offset)).collect();
-        catalog.remember_lines(&places).await?;
-    }
-    let mut merger = Merger::open(destination, root)?;
-    let mut after = String::new();
-    loop {
-        let page = catalog.lines_after(&after, 2000).await?;
-        let Some((last, _)) = page.last() else { break };
-        after.clone_from(last);
-        merger = blocking(move || {
-            for (path, offset) in &page {
-                merger.take(path, *offset)?;
-            }
-            Ok(merger)
-        })
-        .await?;
-    }
-    let destination = std::sync::Arc::clone(destination);
-    blocking(move || merger.finish(&destination)).await
 }
 
 /// Runs file work on a thread of its own.
@@ -306,131 +270,6 @@ pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ExportError> + Send + 'static,
 ) -> Result<T, ExportError> {
     tokio::task::spawn_blocking(work).await.map_err(|_| ExportError::Thread)?
-}
-
-/// The lines of the run between those of the manifest before.
-struct Merger {
-    before: LineReader,
-    next: Option<Line>,
-    progress: Option<File>,
-    progress_path: PathBuf,
-    json: Hashed,
-    csv: csv::Writer<Hashed>,
-    sums: Hashed,
-}
-
-impl Merger {
-    fn open(destination: &Destination, root: &Path) -> Result<Self, ExportError> {
-        let mut before = LineReader::manifest(root)?;
-        let next = before.next()?.map(|(line, _)| line);
-        let progress_path = destination.own(PROGRESS);
-        let progress = File::open(&progress_path).ok();
-        let json = Hashed::create(destination.own(JSON))?;
-        let mut csv = csv::WriterBuilder::new()
-            .terminator(csv::Terminator::CRLF)
-            .from_writer(Hashed::create(destination.own(CSV))?);
-        csv.write_record(Line::COLUMNS).map_err(csv_error(destination))?;
-        let sums = Hashed::create(destination.own(SUMS))?;
-        Ok(Self { before, next, progress, progress_path, json, csv, sums })
-    }
-
-    /// Takes a line of the run, after all lines of the manifest with lesser paths. It replaces one of the same path.
-    fn take(&mut self, path: &str, offset: u64) -> Result<(), ExportError> {
-        while let Some(line) = self.next.take_if(|line| line.path.as_str() < path) {
-            self.write(&line)?;
-            self.next = self.before.next()?.map(|(line, _)| line);
-        }
-        if self.next.as_ref().is_some_and(|line| line.path == path) {
-            self.next = self.before.next()?.map(|(line, _)| line);
-        }
-        let io = |error| ExportError::io("read", &self.progress_path)(error);
-        let file = self.progress.as_mut().ok_or_else(|| io(io::ErrorKind::NotFound.into()))?;
-        file.seek(SeekFrom::Start(offset)).map_err(io)?;
-        let mut text = Vec::new();
-        BufReader::with_capacity(2048, file.take(u64::MAX)).read_until(b'\n', &mut text).map_err(io)?;
-        let line = serde_json::from_slice(&text).map_err(|error| io(error.into()))?;
-        self.write(&line)
-    }
-
-    fn write(&mut self, line: &Line) -> Result<(), ExportError> {
-        write_json(&mut self.json, line).map_err(ExportError::io("write", &self.json.path))?;
-        let wrong = |error: csv::Error| ExportError::io("write", Path::new(CSV))(error.into());
-        self.csv.write_record(line.cells()).map_err(wrong)?;
-        if line.status == Status::Exported {
-            self.sum(line.sha256, &line.path)?;
-        }
-        Ok(())
-    }
-
-    fn sum(&mut self, digest: Digest, path: &str) -> Result<(), ExportError> {
-        // No path needs escaping: none has a backslash or a line break.
-        writeln!(self.sums, "{digest}  {path}").map_err(ExportError::io("write", &self.sums.path))
-    }
-
-    /// Writes the rest and names the files: first the manifest, last the lines of the run go. A crash in between is
-    /// mended by the next run, which merges them again.
-    fn finish(mut self, destination: &Destination) -> Result<Digest, ExportError> {
-        while let Some(line) = self.next.take() {
-            self.write(&line)?;
-            self.next = self.before.next()?.map(|(line, _)| line);
-        }
-        let csv = self
-            .csv
-            .into_inner()
-            .map_err(|error| ExportError::io("write", &destination.own(CSV))(io::Error::other(error.to_string())))?;
-        let (csv, json) = (csv.finish()?, self.json.finish()?);
-        for (digest, name) in [(csv, CSV), (json, JSON)] {
-            writeln!(self.sums, "{digest}  {name}").map_err(ExportError::io("write", &self.sums.path))?;
-        }
-        let sums = self.sums.finish()?;
-        let paths = [JSON, CSV, SUMS].map(|name| (destination.own(name), destination.path(name)));
-        destination.sync(paths.iter().map(|(from, _)| from.as_path()))?;
-        for (from, to) in &paths {
-            std::fs::rename(from, to).map_err(ExportError::io("name", to))?;
-        }
-        let progress = destination.own(PROGRESS);
-        destination.sync([progress.parent().unwrap_or(&progress), &destination.path("")])?;
-        match std::fs::remove_file(&progress) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(ExportError::io("remove", &progress)(error)),
-            _ => Ok(sums),
-        }
-    }
-}
-
-fn csv_error(destination: &Destination) -> impl Fn(csv::Error) -> ExportError {
-    let path = destination.own(CSV);
-    move |error| ExportError::io("write", &path)(error.into())
-}
-
-/// A file that is hashed while it is written.
-struct Hashed {
-    path: PathBuf,
-    file: BufWriter<File>,
-    hasher: Hasher,
-}
-
-impl Hashed {
-    fn create(path: PathBuf) -> Result<Self, ExportError> {
-        let file = File::create(&path).map_err(ExportError::io("make", &path))?;
-        Ok(Self { path, file: BufWriter::with_capacity(128 << 10, file), hasher: Hasher::default() })
-    }
-
-    fn finish(mut self) -> Result<Digest, ExportError> {
-        self.file.flush().map_err(ExportError::io("write", &self.path))?;
-        Ok(self.hasher.finish())
-    }
-}
-
-impl Write for Hashed {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let length = self.file.write(bytes)?;
-        self.hasher.update(&bytes[..length]);
-        Ok(length)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
-    }
 }
 
 #[cfg(test)]
