@@ -11,6 +11,9 @@ use super::content::Kind;
 use super::ids::{Blob, IdKey};
 use super::*;
 
+mod walk;
+mod webhooks;
+
 const SIZE_BYTES: u64 = 200_000;
 
 /// A simulator and a client that follows nothing.
