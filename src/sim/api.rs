@@ -12,15 +12,23 @@ use super::state::{Call, State, lock};
 use super::webhook;
 
 mod answer;
+mod assignments;
+mod contacts;
 mod control;
+mod drafts;
 mod exchange;
+mod fields;
+mod labels;
 mod lists;
 mod reading;
+mod routes;
 
 pub(super) use answer::LOGIN_PAGE;
 use answer::{
     BROKEN, Done, FORBIDDEN, INVALID_TOKEN, NO_ENDPOINT, Outcome, Refusal, dated, html, json, outcome, too_many,
 };
+use fields::Fields;
+use routes::Route;
 
 const MEMBERS_FAULTS: [Fault; 6] =
     [Fault::Members401, Fault::Members403, Fault::Call401, Fault::Call429, Fault::Call500, Fault::CallHtml];
@@ -57,7 +65,13 @@ pub(super) fn answer(state: &State, request: &Request<'_>, out: &mut Vec<u8>) ->
         (method, parts) => {
             let parts: Vec<_> = parts.iter().map(|part| decoded(part)).collect();
             let parts: Vec<_> = parts.iter().map(String::as_str).collect();
-            call(state, method, &parts, out)
+            match routes::find(method, &parts) {
+                Some(route) => call(state, request, route, &parts, out),
+                None => {
+                    state.counters.other.fetch_add(1, Relaxed);
+                    json(out, "404 Not Found", NO_ENDPOINT)
+                }
+            }
         }
     }
 }
@@ -78,18 +92,39 @@ fn members(state: &State, out: &mut Vec<u8>) -> Next {
 }
 
 /// Answers a call that is neither an exchange nor a list.
-fn call(state: &State, method: &str, parts: &[&str], out: &mut Vec<u8>) -> Next {
-    if !reading::is_known(method, parts) {
-        state.counters.other.fetch_add(1, Relaxed);
-        return json(out, "404 Not Found", NO_ENDPOINT);
-    }
-    state.counters.reads.fetch_add(1, Relaxed);
-    let subject = parts.iter().flat_map(|part| part.bytes()).fold(0, |sum, byte| mix2(sum, u64::from(byte)));
+fn call(state: &State, request: &Request<'_>, route: Route<'_>, parts: &[&str], out: &mut Vec<u8>) -> Next {
+    let counters = &state.counters;
+    let counter = if request.method == "GET" { &counters.reads } else { &counters.writes };
+    counter.fetch_add(1, Relaxed);
+    let method = std::iter::once(&request.method);
+    let subject = method.chain(parts).flat_map(|part| part.bytes()).fold(0, |sum, byte| mix2(sum, u64::from(byte)));
     let asked = state.count_call(Call::Other, subject);
     if let Some(fault) = state.pick(&CALL_FAULTS, subject, asked) {
         return go_wrong(state, fault, out);
     }
-    outcome(out, reading::read(state, parts))
+    outcome(out, done(state, request, route))
+}
+
+/// Does what a call asks for.
+fn done(state: &State, request: &Request<'_>, route: Route<'_>) -> Outcome {
+    let query = request.target.split_once('?').map_or("", |(_, query)| query);
+    let (fields, now) = (Fields::read(request)?, state.clock.now());
+    match route {
+        Route::Labels => labels::list(state),
+        Route::CreateLabel => labels::create(state, &fields),
+        Route::Mailboxes => Ok(reading::mailboxes()),
+        Route::MailboxMembers(id) => reading::mailbox_members(state, id),
+        Route::Conversation(slug) => reading::conversation(state, slug),
+        Route::Message(id) => reading::message(state, id),
+        Route::AddLabel(slug) => labels::add(state, slug, &fields, now),
+        Route::RemoveLabel(slug, id) => labels::remove(state, slug, id, now),
+        Route::Assign(slug) => assignments::assign(state, slug, &fields, now),
+        Route::Unassign(slug, id) => assignments::unassign(state, slug, id, now),
+        Route::DraftReply(slug) => drafts::create(state, slug, &fields, now),
+        Route::Comment(slug) => drafts::comment(state, slug, &fields, now),
+        Route::FindContact => contacts::find(state, query),
+        Route::SaveContact => contacts::save(state, &fields),
+    }
 }
 
 /// Answers with a fault.

@@ -11,12 +11,14 @@ use super::corpus::CorpusConfig;
 use super::state::lock;
 
 mod arrive;
+mod contacts;
 mod feed;
 mod mail;
 mod people;
 mod truth;
 
 pub use arrive::{Delivery, Schedule};
+pub(super) use contacts::{Contacts, Link};
 pub(super) use feed::Filter;
 use mail::Mail;
 pub(super) use people::{Label, People};
@@ -55,8 +57,11 @@ pub(super) struct Conversation {
 /// What has changed since the start.
 #[derive(Debug, Default)]
 pub(super) struct Changes {
-    /// Members, labels, contacts and drafts.
+    /// Members and labels.
     pub(super) people: People,
+    pub(super) contacts: Contacts,
+    /// Drafts, by the message that each replies to.
+    pub(super) drafts: HashMap<String, Value>,
     /// Conversations that are not as the mail has them.
     conversations: HashMap<u64, Conversation>,
     /// Those of them that got mail, by their place in the feed.
@@ -69,6 +74,13 @@ pub(super) struct Changes {
     arrivals: u64,
     /// How many attachments they brought.
     arrived_files: u64,
+}
+
+impl Changes {
+    /// The id of the next draft.
+    pub(super) fn next_draft_id(&self) -> String {
+        (123 + self.drafts.len()).to_string()
+    }
 }
 
 /// See the module.
@@ -133,6 +145,9 @@ impl Team {
     pub(super) fn message(&self, changes: &Changes, id: &str) -> Option<Value> {
         if let Some((conversation, index)) = changes.places.get(id) {
             return changes.arrived.get(conversation)?.get(*index).cloned();
+        }
+        if let Some(draft) = changes.drafts.values().find(|draft| draft["id"] == id) {
+            return Some(draft.clone());
         }
         let (conversation, index) = self.mail().find(id)?;
         Some(self.mail().message(conversation, index))

@@ -11,6 +11,7 @@ use super::content::Kind;
 use super::ids::{Blob, IdKey};
 use super::*;
 
+mod calls;
 mod walk;
 mod webhooks;
 

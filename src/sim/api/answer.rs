@@ -33,8 +33,6 @@ pub(super) enum Done {
 pub(super) enum Refusal {
     /// 404: there is no such thing.
     NotFound,
-    /// 404: there is no such call.
-    NoEndpoint,
     /// 409, with what is there already.
     Conflict(Value),
     /// 422, with what is wrong.
@@ -54,7 +52,6 @@ pub(super) fn outcome(out: &mut Vec<u8>, outcome: Outcome) -> Next {
         Ok(Done::Ok(value)) => json(out, "200 OK", &value.to_string()),
         Ok(Done::Created(value)) => json(out, "201 Created", &value.to_string()),
         Err(Refusal::NotFound) => json(out, "404 Not Found", NOT_FOUND),
-        Err(Refusal::NoEndpoint) => json(out, "404 Not Found", NO_ENDPOINT),
         Err(Refusal::Conflict(value)) => json(out, "409 Conflict", &value.to_string()),
         Err(Refusal::Invalid(errors)) => {
             json(out, "422 Unprocessable Content", &json!({ "errors": errors }).to_string())

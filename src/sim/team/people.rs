@@ -76,6 +76,11 @@ impl Default for People {
 }
 
 impl People {
+    /// The first active member for whom that is true.
+    pub(in crate::sim) fn active(&self, wanted: impl Fn(&Member) -> bool) -> Option<&Member> {
+        self.members.iter().find(|member| member.active && wanted(member))
+    }
+
     /// The active members.
     pub(in crate::sim) fn members_json(&self) -> Value {
         self.members.iter().filter(|member| member.active).map(Member::to_json).collect()
