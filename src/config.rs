@@ -103,6 +103,11 @@ impl Config {
         self.teams.get(team).and_then(|team| team.archive_key.as_deref()).unwrap_or(team).parse()
     }
 
+    /// Whether webhooks of a team can be accepted: there is live traffic, in this process or in another.
+    pub fn takes_webhooks(&self, team: &str) -> bool {
+        self.teams.get(team).is_some_and(|team| team.webhook.accepts_any())
+    }
+
     /// The group of teams with which a team shares its address and so its 5-minute window; `default` unless set.
     pub fn egress_group(&self, team: &str) -> &str {
         self.teams.get(team).and_then(|team| team.egress_group.as_deref()).unwrap_or("default")

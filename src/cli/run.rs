@@ -33,8 +33,6 @@ pub(super) struct Run {
     pub(super) signals: Signals,
     pub(super) tally: Arc<Tally>,
     pub(super) expected: Arc<Expected>,
-    /// Whether webhooks may come meanwhile.
-    is_service: bool,
     /// Whether this process has held leases.
     drove: AtomicBool,
     started: Instant,
@@ -43,7 +41,7 @@ pub(super) struct Run {
 impl Run {
     /// Prepares a run, and listens for Ctrl-C: the first stops it in good order, the second at once.
     pub(super) fn new(session: Arc<Session>, access: Arc<Access>) -> Self {
-        let run = Self { is_service: false, ..Self::with(session, access, Signals::default()) };
+        let run = Self::with(session, access, Signals::default());
         let signals = run.signals.clone();
         let stop = signals.stop.clone();
         tokio::spawn(async move {
@@ -57,11 +55,10 @@ impl Run {
         run
     }
 
-    /// Prepares the run of a service, which others stop.
+    /// Prepares a run that others stop.
     pub(super) fn with(session: Arc<Session>, access: Arc<Access>, signals: Signals) -> Self {
         let (tally, expected) = (Arc::default(), Arc::default());
-        let (drove, started) = (AtomicBool::new(false), Instant::now());
-        Self { session, access, signals, tally, expected, is_service: true, drove, started }
+        Self { session, access, signals, tally, expected, drove: AtomicBool::new(false), started: Instant::now() }
     }
 
     /// Works until everything that this run has seen has its place, or cannot get it now.
@@ -99,7 +96,8 @@ impl Run {
             teams: access.teams.keys().copied().collect(),
             batch_weight: session.spool_memory().max_bytes / (session.commits_at_once() as u64 + 1),
             commits_at_once: session.commits_at_once(),
-            keep_for_live: self.is_service,
+            // Webhooks may come while a replay drives, too: a service that starts beside it only takes them in.
+            keep_for_live: session.teams.keys().any(|name| session.config.takes_webhooks(name)),
         };
         let committer = Arc::new(Committer {
             catalog: Arc::clone(&session.catalog),

@@ -308,9 +308,9 @@ impl Access {
         let limits = QuotaLimits::resolve(&config.quota, base.is_loopback());
         // By what is configured, not by what runs: webhooks that come after a replay want their part of the day, too.
         let share = |takes_webhooks: bool| if takes_webhooks { config.quota.live_share } else { 0.0 };
-        let takes_webhooks = |name: &str| config.teams.get(name).is_some_and(|team| team.webhook.accepts_any());
-        let group_takes_webhooks =
-            |group: &str| config.teams.keys().any(|name| config.egress_group(name) == group && takes_webhooks(name));
+        let group_takes_webhooks = |group: &str| {
+            config.teams.keys().any(|name| config.egress_group(name) == group && config.takes_webhooks(name))
+        };
         let holds = Arc::new(Holds::default());
         let (mut teams, mut windows) = (BTreeMap::new(), BTreeMap::new());
         for (name, team) in &session.teams {
@@ -322,7 +322,7 @@ impl Access {
             };
             let group = config.egress_group(name).to_owned();
             let quota = Quota::new(
-                limits.keep_for_live(share(group_takes_webhooks(&group)), share(takes_webhooks(name))),
+                limits.keep_for_live(share(group_takes_webhooks(&group)), share(config.takes_webhooks(name))),
                 groups.of(&group),
             );
             let window = format!("team:{}", team.key);

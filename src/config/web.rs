@@ -101,7 +101,7 @@ pub struct WebhookConfig {
 }
 
 impl WebhookConfig {
-    /// Whether any webhook could be accepted: there is live traffic, here or in another process.
+    /// Whether any webhook could be accepted.
     pub fn accepts_any(&self) -> bool {
         !self.secrets.is_empty() || self.secret_file.is_some() || self.allow_unsigned
     }

@@ -179,7 +179,7 @@ fn quota(loaded: &Loaded) -> Vec<String> {
         sentence(per_window, quota.requests_per_window, "5 minutes and egress group", "quota.requests_per_window"),
         sentence(per_day, quota.requests_per_day, "UTC day and team", "quota.requests_per_day"),
     ];
-    let takes_webhooks = loaded.config.teams.values().any(|team| team.webhook.accepts_any());
+    let takes_webhooks = loaded.config.teams.keys().any(|name| loaded.config.takes_webhooks(name));
     if takes_webhooks && per_window.or(per_day).is_some() && quota.live_share > 0.0 {
         let percent = (quota.live_share * 1000.0).round() / 10.0;
         let origin = loaded.sources.of("quota.live_share");
