@@ -1,6 +1,7 @@
 //! The command line: one file a command, and the only place where modules are wired together.
 
 mod accept;
+mod backfill;
 mod api;
 mod catalog;
 mod compact;
@@ -137,6 +138,8 @@ impl Global {
 enum Command {
     /// Archive every attachment of saved payloads
     Replay(replay::ReplayArgs),
+    /// Archive what came before: every attachment of the mail that Jelly has
+    Backfill(backfill::BackfillArgs),
     /// Take webhooks and archive what comes with them, for as long as it runs
     Serve(serve::ServeArgs),
     /// Keep a team from sending requests, for a while or until `resume`
@@ -207,6 +210,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
     let global = cli.global;
     match cli.command {
         Command::Replay(args) => Box::pin(replay::run(args, &global)).await,
+        Command::Backfill(args) => Box::pin(backfill::run(args, &global)).await,
         Command::Serve(args) => Box::pin(serve::run(args, &global)).await,
         Command::Pause(args) => Box::pin(pause::pause(args, &global)).await,
         Command::Resume(args) => Box::pin(pause::resume(args, &global)).await,

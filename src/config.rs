@@ -13,6 +13,7 @@ mod notify;
 mod origin;
 mod token;
 pub mod values;
+mod walk;
 mod web;
 
 use std::collections::BTreeMap;
@@ -27,6 +28,7 @@ pub use bucket::{
 pub use environment::{Environment, VARIABLES};
 pub use error::ConfigError;
 pub use inbox::InboxConfig;
+pub use walk::{BackfillConfig, SweepConfig};
 pub use load::{DEFAULT_TEAM, Loaded, Overrides, load};
 pub use notify::NotifyConfig;
 pub use origin::{Origin, Sources};
@@ -58,6 +60,10 @@ pub struct Config {
     pub spool: SpoolConfig,
     /// The inbox of accepted webhooks.
     pub inbox: InboxConfig,
+    /// The gap sweep.
+    pub sweep: SweepConfig,
+    /// Backfills.
+    pub backfill: BackfillConfig,
     /// How buckets are reached.
     pub buckets: BucketSettings,
     /// How payloads are read.

@@ -7,6 +7,7 @@ mod archive;
 mod board;
 mod reload;
 mod sample;
+mod walks;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -17,6 +17,8 @@ pub enum Kind {
     ReloadFailed,
     /// A part of the service shows no sign of life. The subject is its name.
     Hanging,
+    /// Mail is found that no webhook brought, and no webhook comes. The subject is the team.
+    WebhooksSilent,
     /// Attachments failed for good. The subject is the team.
     Failed,
     /// Attachments went to quarantine. The subject is the team.
@@ -39,7 +41,7 @@ struct Words {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::TeamPaused,
         Self::NoSuccess,
         Self::DiskNearlyFull,
@@ -47,6 +49,7 @@ impl Kind {
         Self::NotReady,
         Self::ReloadFailed,
         Self::Hanging,
+        Self::WebhooksSilent,
         Self::Failed,
         Self::Quarantined,
         Self::BodyTooLarge,
@@ -117,6 +120,13 @@ impl Kind {
                 "the {} shows no sign of life",
                 "the {} is alive again",
                 "If it lasts, restart the service, and report it with the log.",
+            ),
+            Self::WebhooksSilent => lasts(
+                "webhooks_silent",
+                "team {}: mail comes, and no webhook",
+                "team {}: webhooks come again",
+                "Jelly switches a webhook off after 10 failures in a row: see its settings there. Meanwhile sweeps find what \
+                 comes.",
             ),
             Self::Failed => happens(
                 "failed",
