@@ -1,8 +1,8 @@
 //! The command line: one file a command, and the only place where modules are wired together.
 
 mod accept;
-mod backfill;
 mod api;
+mod backfill;
 mod catalog;
 mod compact;
 mod completions;

@@ -28,10 +28,10 @@ pub use bucket::{
 pub use environment::{Environment, VARIABLES};
 pub use error::ConfigError;
 pub use inbox::InboxConfig;
-pub use walk::{BackfillConfig, SweepConfig};
 pub use load::{DEFAULT_TEAM, Loaded, Overrides, load};
 pub use notify::NotifyConfig;
 pub use origin::{Origin, Sources};
+pub use walk::{BackfillConfig, SweepConfig};
 pub use web::{SMALL_BODY_BYTES, ServeConfig, WebhookConfig};
 
 use crate::model::{InvalidId, Location, TeamKey};

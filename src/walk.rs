@@ -31,7 +31,7 @@ use notes::{Going, State};
 pub use ask::Asker;
 pub use listing::Stuck;
 pub use notes::{Counts, Filters};
-pub use sweep::{Swept, Sweeper};
+pub use sweep::{Sweeper, Swept};
 
 /// Without the service's clock, ours counts, but for this much: it may be ahead.
 const CLOCK_DOUBT_MS: i64 = 10 * 60_000;
@@ -55,7 +55,9 @@ pub enum WalkError {
     #[error("{0}")]
     Unanswered(String),
     /// The filters name what the service does not know.
-    #[error("Jelly does not take these filters ({0}); `jellyjar api labels list` and `jellyjar api mailboxes` show what there is")]
+    #[error(
+        "Jelly does not take these filters ({0}); `jellyjar api labels list` and `jellyjar api mailboxes` show what there is"
+    )]
     Filters(String),
     /// What was kept of the walk is from another version.
     #[error("what was kept of the walk cannot be read: {0}")]
@@ -166,6 +168,7 @@ impl Walker {
     async fn count(&self, going: &mut Going) -> Result<(), WalkError> {
         let totals = self.catalog.walk_totals(&going.walk).await?;
         let counts = &mut going.counts;
+        counts.listed = totals.listed;
         (counts.conversations, counts.to_read, counts.pages) = (totals.conversations, totals.to_read, totals.pages);
         (counts.listed_attachments, counts.known_attachments) = (totals.attachments, totals.known);
         counts.is_unsettled = going.state.listing.is_unsettled;
@@ -216,7 +219,7 @@ impl Walker {
                 entries.push(entry::entry(conversation, is_below, going.state.salt));
                 times.push(at);
             }
-            going.counts.listed += entries.len() as u64;
+            going.counts.entries += entries.len() as u64;
             let (row, number) = (going.walk.row, going.state.listing.number);
             let mut stuck = None;
             let settle = |met: &[crate::catalog::Met]| {

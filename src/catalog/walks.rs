@@ -198,11 +198,8 @@ impl Catalog {
     pub async fn walk(&self, row: WalkRow) -> Result<Walk> {
         let mut connection = self.connection().await;
         let sql = format!("-- name: walk\n{WALKS} WHERE id = ?");
-        let found = sqlx::query(sqlx::AssertSqlSafe(sql))
-            .bind(row.0)
-            .fetch_one(&mut *connection)
-            .await
-            .map_err(at("walk"))?;
+        let found =
+            sqlx::query(sqlx::AssertSqlSafe(sql)).bind(row.0).fetch_one(&mut *connection).await.map_err(at("walk"))?;
         walk(&found)
     }
 
@@ -331,12 +328,13 @@ async fn meet(
     entry: &WalkEntry,
 ) -> Result<Met> {
     let key = entry.key();
-    let known = sqlx::query("-- name: walk_entry\nSELECT pass, fingerprint FROM walk_entries WHERE walk_id = ? AND key = ?")
-        .bind(row.0)
-        .bind(&key[..])
-        .fetch_optional(&mut *connection)
-        .await
-        .map_err(at("walk_entry"))?;
+    let known =
+        sqlx::query("-- name: walk_entry\nSELECT pass, fingerprint FROM walk_entries WHERE walk_id = ? AND key = ?")
+            .bind(row.0)
+            .bind(&key[..])
+            .fetch_optional(&mut *connection)
+            .await
+            .map_err(at("walk_entry"))?;
     let met = match known.map(|known| (known.get::<i64, _>(0), known.get::<i64, _>(1))) {
         None => Met::New,
         Some((_, fingerprint)) if fingerprint != entry.fingerprint => Met::Changed,

@@ -234,14 +234,14 @@ async fn walk(run: &Run, walker: &Walker, row: WalkRow) -> anyhow::Result<bool> 
 /// What progress counts.
 fn shown(walk: &Walk) -> u64 {
     let counts = Counts::of(walk);
-    counts.listed.max(counts.messages)
+    counts.entries.max(counts.messages)
 }
 
 /// How far a walk is, in words.
 fn stage(walk: &Walk) -> String {
     let counts = Counts::of(walk);
     match walk.phase {
-        WalkPhase::Listing => format!("{} conversations listed", number(counts.listed)),
+        WalkPhase::Listing => format!("{} conversations listed", number(counts.entries)),
         WalkPhase::Listed | WalkPhase::Reading => {
             format!("{} of {} conversations read", number(counts.read), number(counts.to_read))
         }
@@ -272,7 +272,8 @@ async fn filters(args: &BackfillArgs, client: &JellyClient) -> anyhow::Result<Fi
 /// The id of what is named so, in any case, or has this id.
 fn look_up(what: &str, wanted: &str, known: Vec<(&Id, Vec<&str>)>) -> anyhow::Result<String> {
     let is_named = |names: &[&str]| names.iter().any(|name| name.to_lowercase() == wanted.to_lowercase());
-    let found = known.iter().find(|(_, names)| is_named(names)).or_else(|| known.iter().find(|(id, _)| id.as_str() == wanted));
+    let found =
+        known.iter().find(|(_, names)| is_named(names)).or_else(|| known.iter().find(|(id, _)| id.as_str() == wanted));
     match found {
         Some((id, _)) => Ok(id.as_str().to_owned()),
         None => {

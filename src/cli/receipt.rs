@@ -143,7 +143,7 @@ impl Receipt {
         }
         if let Some(walk) = &self.walk {
             let more = [
-                ("listed", number(walk.listed), "entries of Jelly's list of conversations"),
+                ("listed", number(walk.listed), "conversations of the team that fit"),
                 ("  to look at", number(walk.conversations), "conversations with attachments"),
                 ("  read", number(walk.read), "those of them that were new or changed"),
                 ("  gone", number(walk.gone), "vanished before they were read"),
@@ -159,7 +159,15 @@ impl Receipt {
             value != "0"
                 || !matches!(
                     *label,
-                    "ignored" | "rejected" | "earlier" | "  gone" | "  unread" | "  erased" | "  failed" | "  quarantined" | "  pending"
+                    "ignored"
+                        | "rejected"
+                        | "earlier"
+                        | "  gone"
+                        | "  unread"
+                        | "  erased"
+                        | "  failed"
+                        | "  quarantined"
+                        | "  pending"
                 )
         });
         let width = rows.iter().map(|(_, value, _)| value.len()).max().unwrap_or(0);

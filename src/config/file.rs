@@ -10,9 +10,9 @@ use serde::Deserialize;
 use toml::de::{DeTable, DeValue};
 
 use super::{
-    ApiConfig, AzureConfig, BackfillConfig, BucketConfig, ConfigError, FilterConfig, GcsConfig, HttpConfig, InboxConfig,
-    NotifyConfig, QuotaConfig, RetryConfig, S3Config, ServeConfig, SourceConfig, SpoolConfig, SweepConfig, WorkerConfig,
-    token, values, web,
+    ApiConfig, AzureConfig, BackfillConfig, BucketConfig, ConfigError, FilterConfig, GcsConfig, HttpConfig,
+    InboxConfig, NotifyConfig, QuotaConfig, RetryConfig, S3Config, ServeConfig, SourceConfig, SpoolConfig, SweepConfig,
+    WorkerConfig, token, values, web,
 };
 use crate::model::Location;
 use crate::secret::Secret;

@@ -48,7 +48,10 @@ mod tests {
     fn a_fingerprint_changes_with_mail_and_not_with_labels() {
         let print = |json: &str| entry(&conversation(json), false, 7).fingerprint;
         let first = r#"{"id":1,"messages_count":2,"attachments_count":1,"last_message_at":"2024-01-01T00:00:00Z"}"#;
-        assert_eq!(print(first), print(&first.replace("\"id\":1", r#""id":1,"labels":[{"name":"x"}],"updated_at":"z""#)));
+        assert_eq!(
+            print(first),
+            print(&first.replace("\"id\":1", r#""id":1,"labels":[{"name":"x"}],"updated_at":"z""#))
+        );
         for other in [first.replace(":2,", ":3,"), first.replace(":1,\"l", ":2,\"l"), first.replace("01T", "02T")] {
             assert_ne!(print(first), print(&other), "{other}");
         }
@@ -61,7 +64,9 @@ mod tests {
     fn only_a_count_of_zero_says_that_there_are_no_attachments() {
         let may_hold = |json: &str| entry(&conversation(json), false, 0).may_hold;
         assert!(!may_hold(r#"{"id":"a","attachments_count":0}"#));
-        for unclear in [r#"{"id":"a"}"#, r#"{"id":"a","attachments_count":null}"#, r#"{"id":"a","attachments_count":[]}"#] {
+        for unclear in
+            [r#"{"id":"a"}"#, r#"{"id":"a","attachments_count":null}"#, r#"{"id":"a","attachments_count":[]}"#]
+        {
             assert!(may_hold(unclear), "{unclear}");
         }
     }

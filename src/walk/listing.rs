@@ -30,7 +30,9 @@ const MAX_STALE_PAGES: u32 = 50;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Stuck {
     /// Cursors lead back.
-    #[error("Jelly's list of conversations leads in a circle: its cursors came twice, {MAX_RESTARTS} times from the top")]
+    #[error(
+        "Jelly's list of conversations leads in a circle: its cursors came twice, {MAX_RESTARTS} times from the top"
+    )]
     Circle,
     /// Cursors are refused.
     #[error("Jelly refuses the cursors of its own list of conversations, {MAX_RESTARTS} times from the top ({0})")]

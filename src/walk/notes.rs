@@ -45,6 +45,8 @@ pub struct Counts {
     /// Requests for pages of messages, or for single ones.
     pub message_requests: u64,
     /// Entries that were listed, those that came again with them.
+    pub entries: u64,
+    /// Different conversations, once all is listed.
     pub listed: u64,
     /// Passes and rounds over the list.
     pub turns: u64,

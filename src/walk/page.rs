@@ -18,7 +18,12 @@ pub(super) struct Read {
 
 /// Reads the texts of messages as payloads are read, in the conversation as the list showed it. Blocks. Messages that
 /// were sent after `upto` are left out.
-pub(super) fn read(texts: &[String], conversation: &Conversation, upto: Option<Timestamp>, config: &SourceConfig) -> Read {
+pub(super) fn read(
+    texts: &[String],
+    conversation: &Conversation,
+    upto: Option<Timestamp>,
+    config: &SourceConfig,
+) -> Read {
     let text = format!("{{\"messages\":[{}]}}", texts.join(","));
     // Whole pages are bounded where they come in.
     let config = SourceConfig { max_payload_bytes: config.max_payload_bytes.max(text.len() + 1) };
@@ -98,9 +103,8 @@ mod tests {
 
     #[test]
     fn what_is_too_young_is_left_out_and_what_cannot_be_read_is_told() {
-        let message = |sent_at: &str, id: &str| {
-            format!(r#"{{"id":1,"sent_at":"{sent_at}","attachments":[{{"id":{id}}}]}}"#)
-        };
+        let message =
+            |sent_at: &str, id: &str| format!(r#"{{"id":1,"sent_at":"{sent_at}","attachments":[{{"id":{id}}}]}}"#);
         let texts = [
             message("2024-01-15T10:30:00Z", "\"a\""),
             message("2024-01-15T10:30:01Z", "\"b\""),

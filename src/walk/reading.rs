@@ -138,16 +138,18 @@ impl Walker {
         let Ok(id) = slug.parse::<Id>() else { return Ok(()) };
         let row = going.walk.row;
         let mut cursors = HashSet::new();
+        let mut has_restarted = false;
         loop {
             let cursor = to_read.cursor.clone().and_then(|cursor| Cursor::try_from(cursor).ok());
             let got = self.page_of(&id, cursor.as_ref()).await;
             going.counts.message_requests += self.asker.take_requests();
             let (texts, next_cursor, served_ms) = match got {
                 Ok(got) => got,
-                // Kept from an earlier reading, and no longer good.
-                Err(Refused::Invalid(_) | Refused::Circle) if cursor.is_some() && cursors.is_empty() => {
+                // Kept from an earlier reading and no longer good, or lost its way once.
+                Err(Refused::Invalid(_) | Refused::Circle) if !has_restarted => {
+                    has_restarted = true;
                     self.catalog.forget_cursors(&to_read).await?;
-                    cursors.insert(String::new());
+                    cursors.clear();
                     to_read.cursor = None;
                     continue;
                 }
@@ -168,7 +170,10 @@ impl Walker {
                     return self.could_not_read(going, &to_read, &reason, reading).await;
                 }
             };
-            let is_circle = next_cursor.as_ref().is_some_and(|next| !cursors.insert(next.as_str().to_owned()));
+            if next_cursor.as_ref().is_some_and(|next| !cursors.insert(next.as_str().to_owned())) {
+                self.catalog.forget_cursors(&to_read).await?;
+                return self.could_not_read(going, &to_read, "its pages lead in a circle", reading).await;
+            }
             let upto = care.and_then(|care| Timestamp::from_millisecond(served_ms - care.grace_ms).ok());
             let (conversation, source) = (to_read.conversation.clone(), self.source.clone());
             let read = tokio::task::spawn_blocking(move || page::read(&texts, &conversation, upto, &source));
@@ -177,14 +182,8 @@ impl Walker {
             self.intake.keep_rejects(&read.rejects).await?;
             going.counts.messages += read.messages.len() as u64;
             let content = (!read.messages.is_empty()).then(|| page::content(read.messages));
-            let next = next_cursor.as_ref().map(Cursor::as_str).filter(|_| !is_circle);
-            if next.is_none() && !is_circle {
-                going.counts.read += 1;
-            }
-            if is_circle {
-                self.catalog.forget_cursors(&to_read).await?;
-                return self.could_not_read(going, &to_read, "its pages lead in a circle", reading).await;
-            }
+            let next = next_cursor.as_ref().map(Cursor::as_str);
+            going.counts.read += u64::from(next.is_none());
             let notes = going.notes();
             let at = (cursor.as_ref().map(Cursor::as_str), next);
             self.catalog.keep_page(row, &to_read, at, content.as_deref(), &notes).await?;
@@ -202,11 +201,7 @@ impl Walker {
     }
 
     /// One page of messages: their texts, where the next begins, and the service's clock.
-    async fn page_of(
-        &self,
-        id: &Id,
-        cursor: Option<&Cursor>,
-    ) -> Result<(Vec<String>, Option<Cursor>, i64), Refused> {
+    async fn page_of(&self, id: &Id, cursor: Option<&Cursor>) -> Result<(Vec<String>, Option<Cursor>, i64), Refused> {
         let client = self.asker.client();
         let mut page = self.asker.ask(|| client.messages_page(id, cursor, None)).await;
         for fewer in FEWER {

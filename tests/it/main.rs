@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod audit;
+mod backfill;
 mod backup;
 mod bad_input;
 mod bucket;

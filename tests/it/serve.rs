@@ -4,6 +4,7 @@ mod lanes;
 mod outages;
 mod settings;
 mod strangers;
+mod sweep;
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;

@@ -1,7 +1,7 @@
 //! What a walk reads: the next conversation, its pages until they are ingested, and the attachments in them.
 
-use sqlx::Row as _;
 use sqlx::Connection as _;
+use sqlx::Row as _;
 
 use super::{Walk, WalkNotes, WalkRow, column, note};
 use crate::catalog::ingest::count_column;
@@ -143,11 +143,13 @@ impl Catalog {
     /// Lets a walk try again what it could not read.
     pub async fn forget_failures(&self, walk: WalkRow) -> Result<()> {
         let mut connection = self.connection().await;
-        sqlx::query("-- name: forget_failures\nUPDATE walk_entries SET failures = 0 WHERE walk_id = ? AND failures > 0")
-            .bind(walk.0)
-            .execute(&mut *connection)
-            .await
-            .map_err(at("forget_failures"))?;
+        sqlx::query(
+            "-- name: forget_failures\nUPDATE walk_entries SET failures = 0 WHERE walk_id = ? AND failures > 0",
+        )
+        .bind(walk.0)
+        .execute(&mut *connection)
+        .await
+        .map_err(at("forget_failures"))?;
         Ok(())
     }
 

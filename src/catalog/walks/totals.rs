@@ -8,7 +8,9 @@ use crate::catalog::{Catalog, Result, at};
 /// What a walk knows once all is listed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct WalkTotals {
-    /// Conversations that it has met which may hold attachments.
+    /// Conversations that it has met.
+    pub listed: u64,
+    /// Those of them which may hold attachments.
     pub conversations: u64,
     /// Those of them whose messages are to be read.
     pub to_read: u64,
@@ -28,14 +30,14 @@ impl Catalog {
         let mut connection = self.connection().await;
         let row = sqlx::query(
             "-- name: walk_totals
-            SELECT count(*), count(*) FILTER (WHERE c.done IS NOT c.seen),
+            SELECT count(c.id), count(c.id) FILTER (WHERE c.done IS NOT c.seen),
                 coalesce(sum(max(1, (coalesce(c.messages_count, 1) - iif(c.last_cursor IS NULL, 0,
                     min(coalesce(c.done_messages_count, 0), coalesce(c.messages_count, 1))) + 99) / 100))
                     FILTER (WHERE c.done IS NOT c.seen), 0),
                 total(c.attachments_count),
                 coalesce(sum(c.attachments_count) FILTER (WHERE c.done IS c.seen), 0),
-                count(*) FILTER (WHERE e.failures > 0 AND c.done IS NOT c.seen)
-            FROM walk_entries e JOIN conversations c ON c.team_id = ? AND c.key = e.key
+                count(c.id) FILTER (WHERE e.failures > 0 AND c.done IS NOT c.seen), count(*)
+            FROM walk_entries e LEFT JOIN conversations c ON c.team_id = ? AND c.key = e.key
             WHERE e.walk_id = ?",
         )
         .bind(walk.team.0)
@@ -57,9 +59,14 @@ impl Catalog {
         .await
         .map_err(at("walk_known"))?;
         let count = |index: usize| row.get::<i64, _>(index).cast_unsigned();
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a total of counts, shown to people")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a total of counts, shown to people"
+        )]
         let attachments = row.get::<f64, _>(3) as u64;
         Ok(WalkTotals {
+            listed: count(6),
             conversations: count(0),
             to_read: count(1),
             pages: count(2),

@@ -15,7 +15,7 @@ use crate::cli::run::Run;
 use crate::cli::session::{Access, Session};
 use crate::metrics::TeamMetrics;
 use crate::notify::{Condition, Kind};
-use crate::walk::{Swept, Sweeper, WalkError, Walker};
+use crate::walk::{Sweeper, Swept, WalkError, Walker};
 
 /// How often is looked for backfills that were asked for.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -36,7 +36,9 @@ impl Webhooks {
     fn silent(&self, swept: &Swept, last_ms: Option<i64>) -> Option<String> {
         let oldest_ms = swept.oldest_ms.filter(|oldest| swept.recovered > 0 && *oldest >= self.listening_since_ms)?;
         last_ms.is_none_or(|last| last < oldest_ms).then(|| {
-            let last = last_ms.map_or("none has come since the start".into(), |ms| format!("the last was accepted at {}", output::time(ms)));
+            let last = last_ms.map_or("none has come since the start".into(), |ms| {
+                format!("the last was accepted at {}", output::time(ms))
+            });
             format!(
                 "a sweep found {} attachments that no webhook brought, the oldest from {}; {last}",
                 swept.recovered,
@@ -94,8 +96,7 @@ impl Service {
         let shared = &self.shared;
         let clock = &shared.clock;
         let cells = shared.metrics.team(name);
-        let mut webhooks =
-            Webhooks { listening_since_ms: clock.now_ms(), last_ms: cells.last_webhook.value_ms() };
+        let mut webhooks = Webhooks { listening_since_ms: clock.now_ms(), last_ms: cells.last_webhook.value_ms() };
         let mut due_ms = match sweeper.last_ms().await {
             Ok(last_ms) => last_ms.map_or(0, |last| last.saturating_add(millis(every))),
             Err(error) => return error.into(),

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use jellyjar::sim::{Faults, Sim, SimConfig, Stats};
+use jellyjar::sim::{Delivery, Faults, Schedule, Sim, SimConfig, Stats, Webhook};
+use serde_json::Value;
 use tokio::runtime::{Builder, Runtime};
 
 /// A running simulator. Dropping it stops it.
@@ -49,6 +50,27 @@ impl Jelly {
     /// Sets what goes wrong from now on; an empty text is nothing.
     pub(crate) fn set_faults(&self, faults: &str) {
         self.sim.set_faults(faults.parse::<Faults>().unwrap());
+    }
+
+    /// Lets a message arrive, and tells the webhook, if there is one. Gives the message.
+    pub(crate) fn deliver(&self, delivery: &Delivery) -> Value {
+        let _in_runtime = self.runtime.enter();
+        self.sim.deliver(delivery).unwrap()
+    }
+
+    /// Lets mail arrive while the API is used.
+    pub(crate) fn set_schedule(&self, schedule: Option<Schedule>) {
+        self.sim.set_schedule(schedule);
+    }
+
+    /// Tells someone of mail that arrives from now on.
+    pub(crate) fn set_webhook(&self, webhook: Option<Webhook>) {
+        self.sim.set_webhook(webhook);
+    }
+
+    /// Every attachment that an archive of all mail holds: its id, and whether it arrived after the start.
+    pub(crate) fn truth(&self) -> BTreeMap<String, bool> {
+        self.sim.truth().into_iter().map(|known| (known.id, known.arrived)).collect()
     }
 
     /// Sets the token that is accepted.

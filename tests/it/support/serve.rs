@@ -17,7 +17,8 @@ use super::{Ended, Process, World, until};
 /// The signing secret: so odd that it is found wherever it leaks.
 pub(crate) const SECRET: &str = "whsec-canary-7d2e90ab41";
 
-/// What a service of the tests needs. Segments are so young when they close that a test sees their copies.
+/// What a service of the tests needs. Segments are so young when they close that a test sees their copies; there is no sweep,
+/// so that requests can be counted.
 pub(crate) const SERVE: &str = "\
 [serve]
 listen = \"127.0.0.1:0\"
@@ -26,6 +27,8 @@ ops_listen = \"127.0.0.1:0\"
 segment_age = \"1s\"
 min_free = \"0 B\"
 allow_tmpfs = true
+[sweep]
+every = \"0s\"
 ";
 
 /// A running service.
@@ -113,6 +116,11 @@ pub(crate) struct Answer {
 pub(crate) struct Sender(SocketAddr);
 
 impl Sender {
+    /// Where it sends to.
+    pub(crate) const fn address(self) -> SocketAddr {
+        self.0
+    }
+
     /// Posts a body with the signature of `secret`; the status, or nothing where no answer came.
     pub(crate) fn post(self, team: &str, secret: &str, body: &[u8]) -> Option<u16> {
         let signature = format!("x-jelly-signature: {}\r\n", sign(secret, body));
