@@ -30,11 +30,8 @@ use notes::{Going, State};
 
 pub use ask::Asker;
 pub use listing::Stuck;
-pub use notes::{Counts, Filters};
+pub use notes::{Counts, Filters, last_sweep_ms};
 pub use sweep::{Sweeper, Swept};
-
-/// Without the service's clock, ours counts, but for this much: it may be ahead.
-const CLOCK_DOUBT_MS: i64 = 10 * 60_000;
 
 /// Why a walk is broken off. It is kept, and goes on where it was.
 #[derive(Debug, thiserror::Error)]
@@ -153,6 +150,11 @@ impl Walker {
         Ok(())
     }
 
+    /// The service's clock, to the second; ours where it does not tell.
+    fn served_ms(&self, served_at: Option<jiff::Timestamp>) -> i64 {
+        served_at.map_or(self.clock.now_ms(), jiff::Timestamp::as_millisecond)
+    }
+
     async fn change(&self, going: &mut Going, phase: WalkPhase) -> Result<(), WalkError> {
         self.catalog.change_walk(going.walk.row, phase, &going.notes()).await?;
         going.walk.phase = phase;
@@ -203,7 +205,7 @@ impl Walker {
                     continue;
                 }
             };
-            let served_ms = page.served_at.map_or(self.clock.now_ms() - CLOCK_DOUBT_MS, |at| at.as_millisecond());
+            let served_ms = self.served_ms(page.served_at);
             self.keep_unreadable(going, "/conversations", &page.unreadable).await?;
             let old_enough = going.sweep_upto(served_ms);
             let floor_ms = going.state.listing.floor_ms();

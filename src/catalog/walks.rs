@@ -218,6 +218,18 @@ impl Catalog {
         rows.iter().map(walk).collect()
     }
 
+    /// All walks of a team.
+    pub async fn walks(&self, team: TeamRow) -> Result<Vec<Walk>> {
+        let mut connection = self.connection().await;
+        let sql = format!("-- name: walks\n{WALKS} WHERE team_id = ? ORDER BY id");
+        let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
+            .bind(team.0)
+            .fetch_all(&mut *connection)
+            .await
+            .map_err(at("walks"))?;
+        rows.iter().map(walk).collect()
+    }
+
     /// Begins a walk, anew where it was there: what it had met is forgotten. What was read stays read.
     pub async fn begin_walk(
         &self,

@@ -8,8 +8,9 @@ use serde::Serialize;
 use super::look::Look;
 use super::receipt::{number, size};
 use super::{DONE, Global, output};
-use crate::catalog::{Catalog, Pause, StateTotals, TeamTotals};
+use crate::catalog::{Catalog, Pause, StateTotals, TeamTotals, WalkKind};
 use crate::jelly::QuotaState;
+use crate::walk::{Counts, last_sweep_ms};
 
 /// The arguments of `jellyjar status`.
 #[derive(Debug, Clone, Args)]
@@ -52,6 +53,19 @@ struct QuotaJson {
     requests_in_window: u64,
 }
 
+/// A backfill, or a team's sweeps.
+#[derive(Debug, Serialize)]
+struct WalkJson {
+    team: String,
+    kind: &'static str,
+    phase: &'static str,
+    filters: serde_json::Value,
+    /// Of sweeps: when the last one ended.
+    last: Option<String>,
+    #[serde(flatten)]
+    counts: Counts,
+}
+
 #[derive(Debug, Serialize)]
 struct Status {
     archive: Place,
@@ -63,6 +77,7 @@ struct Status {
     worker_running: bool,
     last_activity: Option<String>,
     quotas: Vec<QuotaJson>,
+    walks: Vec<WalkJson>,
     /// Why the catalog could not catch up with the journal.
     trouble: Option<String>,
     /// Whether nothing asks for a person.
@@ -111,6 +126,20 @@ async fn gather(look: Look) -> anyhow::Result<Status> {
             quotas.push(QuotaJson { team: key.to_string(), requests_today, requests_in_window });
         }
     }
+    let mut walks = Vec::new();
+    for (row, key) in &keys {
+        for walk in catalog.walks(*row).await? {
+            let last_ms = if walk.kind == WalkKind::Sweep { last_sweep_ms(&walk) } else { None };
+            walks.push(WalkJson {
+                team: key.to_string(),
+                kind: walk.kind.as_str(),
+                phase: walk.phase.as_str(),
+                filters: serde_json::from_str(&walk.filters).unwrap_or_default(),
+                last: last_ms.map(output::time),
+                counts: Counts::of(&walk),
+            });
+        }
+    }
     let rejected = catalog.reject_count().await?;
     let last_activity = catalog.last_activity_ms(archive_row).await?.map(output::time);
     let total = sum(&teams);
@@ -129,6 +158,7 @@ async fn gather(look: Look) -> anyhow::Result<Status> {
         worker_running,
         last_activity,
         quotas,
+        walks,
         trouble,
         ok: false,
         advice: String::new(),
@@ -257,6 +287,21 @@ fn text(status: &Status) -> String {
             number(quota.requests_today),
             number(quota.requests_in_window)
         ));
+    }
+    for walk in status.walks.iter().filter(|walk| walk.kind == "sweep" || walk.phase != "done") {
+        let WalkJson { team, counts, .. } = walk;
+        out.push_str(&match &walk.last {
+            Some(last) => {
+                format!("sweeps of {team}: the last at {last}; {} attachments found in all\n", number(counts.enqueued))
+            }
+            None if walk.kind == "sweep" => format!("sweeps of {team}: none yet\n"),
+            None => format!(
+                "backfill of {team}: {}, {} of {} conversations read\n",
+                walk.phase,
+                number(counts.read),
+                number(counts.to_read)
+            ),
+        });
     }
     for pause in &status.pauses {
         out.push_str(&format!(

@@ -18,7 +18,7 @@ pub(super) const STATUSES: [&str; 5] = ["open", "archived", "snoozed", "spam", "
 /// A feed that brings something new in each of so many rounds is busier than we are.
 const MAX_ROUNDS: u32 = 50;
 /// No mail comes any more whose time lies so far back, by the service's clock.
-const SETTLED_MS: i64 = 2_000;
+pub(super) const SETTLED_MS: i64 = 2_000;
 /// So many passes over one feed, at most.
 const MAX_PASSES: u32 = 5;
 /// So often a listing begins anew from the top where cursors fail.

@@ -86,6 +86,11 @@ impl Counts {
     }
 }
 
+/// When the last sweep of such a walk ended, by our clock, in milliseconds since the Unix epoch.
+pub fn last_sweep_ms(walk: &Walk) -> Option<i64> {
+    serde_json::from_str::<State>(&walk.state).ok()?.completed_ms
+}
+
 /// Where a walk is.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct State {

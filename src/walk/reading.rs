@@ -1,7 +1,7 @@
 //! Reads the messages of listed conversations, page by page: each page is kept in the catalog before the next is asked
 //! for, and ingested with others.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::Instant;
 
 use jiff::Timestamp;
@@ -9,8 +9,8 @@ use tracing::warn;
 
 use super::ask::Refused;
 use super::notes::Going;
-use super::{CLOCK_DOUBT_MS, WAIT, WalkError, Walker, page};
-use crate::catalog::{State, ToRead};
+use super::{WAIT, WalkError, Walker, page};
+use crate::catalog::{Known, State, ToRead};
 use crate::ingest::Prepared;
 use crate::jelly::{Cursor, Id, Message, Received};
 use crate::model::AttachmentKey;
@@ -24,6 +24,8 @@ const BATCH_WAIT: std::time::Duration = std::time::Duration::from_secs(5);
 const FAILURES_IN_A_ROW: u32 = 10;
 /// A conversation is tried so often in one reading.
 const TRIES: u32 = 2;
+/// Mail may be on its way for so long before it is there.
+const LATE_MS: i64 = 60 * 60_000;
 /// Messages of a page, where 100 are too large.
 const FEWER: [u8; 2] = [10, 1];
 
@@ -36,11 +38,12 @@ pub(super) struct Care<'a> {
     pub(super) webhooks_first: &'a (dyn Fn() -> futures::future::BoxFuture<'a, ()> + Send + Sync),
 }
 
-/// What an ingest of pages brought.
+/// What pages brought that nobody knew and the rules accept, in messages that were sent since the sweep before.
 #[derive(Debug, Default)]
 pub(super) struct Brought {
-    pub(super) enqueued: u64,
-    /// When the oldest message with an attachment that nobody knew was sent.
+    /// Attachments.
+    pub(super) recovered: u64,
+    /// When the oldest of the messages was sent.
     pub(super) oldest_ms: Option<i64>,
 }
 
@@ -222,9 +225,7 @@ impl Walker {
                 message.raw().get().to_owned()
             });
         }
-        let now_ms = self.clock.now_ms();
-        let served_ms = page.served_at.map_or(now_ms - CLOCK_DOUBT_MS, Timestamp::as_millisecond);
-        Ok((texts, page.next_cursor, served_ms))
+        Ok((texts, page.next_cursor, self.served_ms(page.served_at)))
     }
 
     /// Leaves a conversation for later; too many in a row are an outage.
@@ -240,6 +241,28 @@ impl Walker {
         reading.failures_in_a_row += 1;
         if reading.failures_in_a_row >= FAILURES_IN_A_ROW {
             return Err(WalkError::Unanswered(format!("{FAILURES_IN_A_ROW} conversations in a row: {reason}")));
+        }
+        Ok(())
+    }
+
+    /// Adds to `all` what is a gap: older messages of the same conversations are what a backfill would have brought.
+    async fn tell_gap(
+        &self,
+        going: &Going,
+        known: &HashMap<AttachmentKey, Known>,
+        sent: &[(AttachmentKey, Option<i64>)],
+        all: &mut Brought,
+    ) -> Result<(), WalkError> {
+        let since_ms = going.state.listing.floor_ms().map_or(i64::MIN, |floor| floor - LATE_MS);
+        let is_new =
+            |(key, at): &&(AttachmentKey, Option<i64>)| !known.contains_key(key) && at.is_none_or(|at| at >= since_ms);
+        let new: HashMap<AttachmentKey, Option<i64>> = sent.iter().filter(is_new).copied().collect();
+        let keys: Vec<AttachmentKey> = new.keys().copied().collect();
+        let now = self.catalog.known(self.team.row, &keys).await?;
+        let accepted = new.iter().filter(|(key, _)| now.get(key).is_some_and(|known| known.state != State::Skipped));
+        for (_, at) in accepted {
+            all.recovered += 1;
+            all.oldest_ms = all.oldest_ms.into_iter().chain(*at).min();
         }
         Ok(())
     }
@@ -276,9 +299,9 @@ impl Walker {
             going.counts.skipped += taken.skipped;
             self.catalog.pages_ingested(going.walk.row, self.team.row, last.row, &met, &going.notes()).await?;
             if taken.enqueued > 0 {
-                all.enqueued += taken.enqueued;
-                let oldest = sent.iter().filter(|(key, _)| !known.contains_key(key)).filter_map(|(_, at)| *at).min();
-                all.oldest_ms = all.oldest_ms.into_iter().chain(oldest).min();
+                if care.is_some() {
+                    self.tell_gap(going, &known, &sent, all).await?;
+                }
                 (self.enqueued)(taken.enqueued);
             }
         }

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 
-use super::listing::Listing;
+use super::listing::{Listing, SETTLED_MS};
 use super::notes::{Going, State, notes};
 use super::reading::{Brought, Care};
-use super::{CLOCK_DOUBT_MS, Counts, Filters, WalkError, Walker, entry, unlisted};
+use super::{Counts, Filters, WalkError, Walker, entry, unlisted};
 use crate::catalog::{Walk, WalkKind, WalkPhase, WalkWish};
 use crate::jelly::ConversationFilter;
 
@@ -95,7 +95,7 @@ impl Sweeper {
         let requests = |counts: &Counts| counts.list_requests + counts.message_requests;
         Ok(Swept {
             is_first: false,
-            recovered: all.enqueued,
+            recovered: all.recovered,
             oldest_ms: all.oldest_ms,
             has_young,
             failed: counts.failed,
@@ -109,9 +109,11 @@ impl Sweeper {
         let client = walker.asker.client();
         let filter = ConversationFilter::default();
         let page = walker.asker.ask(|| client.conversations_page(&filter, None)).await.map_err(unlisted)?;
-        let served_ms = page.served_at.map_or(walker.clock.now_ms() - CLOCK_DOUBT_MS, |at| at.as_millisecond());
+        let served_ms = walker.served_ms(page.served_at);
         let newest_ms = page.entries.iter().find_map(|one| entry::activity_ms(one));
-        let watermark_ms = newest_ms.unwrap_or(i64::MAX).min(served_ms - self.grace_ms());
+        // What is newest was there before, unless more can come with its time.
+        let newest_ms = newest_ms.map_or(i64::MAX, |at| if at + SETTLED_MS <= served_ms { at + 1 } else { at });
+        let watermark_ms = newest_ms.min(served_ms - self.grace_ms());
         let counts = Counts { list_requests: walker.asker.take_requests(), ..Counts::default() };
         let mut state = self.state();
         (state.watermark_ms, state.completed_ms) = (Some(watermark_ms), Some(walker.clock.now_ms()));

@@ -7,12 +7,14 @@ use jellyjar::sim::{Delivery, SimConfig, Webhook};
 
 use crate::support::{SECRET, SERVE, Serve, World, archived, until, until_archived};
 
-/// A world with some mail from before, and a service that sweeps all the time.
-fn world(grace: &str) -> World {
+/// A world with some mail from before, in which of 100 conversations `percent` have files; a service there sweeps all the
+/// time.
+fn world(grace: &str, percent: u64) -> World {
     let mail = CorpusConfig {
         profile: Profile::Plain,
         messages: 600,
         messages_per_conversation: 3,
+        with_files_percent: percent,
         sizes: (10, 200),
         ..CorpusConfig::default()
     };
@@ -53,7 +55,7 @@ fn webhook(serve: &Serve) -> Webhook {
 
 #[test]
 fn with_all_webhooks_dropped_everything_is_archived_and_told_until_one_comes() {
-    let world = world("0s");
+    let world = world("0s", 0);
     let serve = Serve::start(&world);
     until("it has swept", || metric(&serve, LAST) > 0.0);
     assert!(serve.process.stderr().contains("`jellyjar backfill` fetches what came before"));
@@ -86,7 +88,7 @@ fn with_all_webhooks_dropped_everything_is_archived_and_told_until_one_comes() {
 
 #[test]
 fn what_webhooks_bring_is_no_gap() {
-    let world = world("1s");
+    let world = world("1s", 0);
     let serve = Serve::start(&world);
     until("it has swept", || metric(&serve, LAST) > 0.0);
     world.jelly.set_webhook(Some(webhook(&serve)));
@@ -105,7 +107,7 @@ fn what_webhooks_bring_is_no_gap() {
 
 #[test]
 fn what_came_while_it_was_down_is_found_at_the_start_and_is_no_sign_of_silence() {
-    let world = world("0s");
+    let world = world("0s", 0);
     let serve = Serve::start(&world);
     until("it has swept", || metric(&serve, LAST) > 0.0);
     serve.stop(&world);
@@ -115,7 +117,21 @@ fn what_came_while_it_was_down_is_found_at_the_start_and_is_no_sign_of_silence()
     until_swept(&serve);
     assert!((metric(&serve, RECOVERED) - 30.0).abs() < 0.5);
     assert!(metric(&serve, SILENT) < 0.5);
+    serve.stop(&world);
+}
+
+#[test]
+fn what_stood_in_a_conversation_before_comes_along_and_is_no_gap() {
+    let world = world("0s", 100);
+    let serve = Serve::start(&world);
+    until("it has swept", || metric(&serve, LAST) > 0.0);
+    until_swept(&serve);
     // What came before the first sweep is left to a backfill.
-    assert!(archived(&world.archive()).len() < 200);
+    assert_eq!(archived(&world.archive()), Vec::<String>::new());
+    let mail = Delivery { conversation: Some("c7".into()), webhook: false, ..Delivery::default() };
+    world.jelly.deliver(&mail);
+    until("the conversation is archived", || archived(&world.archive()).len() == 4);
+    until_swept(&serve);
+    assert!((metric(&serve, RECOVERED) - 1.0).abs() < 0.5, "{}", serve.ask("/metrics").1);
     serve.stop(&world);
 }
