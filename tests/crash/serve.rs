@@ -5,6 +5,7 @@ mod senders;
 
 use std::collections::HashSet;
 use std::fs;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
 use std::process::Child;
 use std::time::{Duration, Instant};
@@ -223,11 +224,13 @@ struct Service<'a> {
     child: Child,
     /// Where it takes webhooks, once it does.
     public: Option<String>,
+    /// Where it answers operators, once it does.
+    operations: String,
 }
 
 impl<'a> Service<'a> {
     fn start(world: &'a World, tracer: &[String]) -> Result<Self> {
-        Ok(Self { world, child: world.spawn_command(tracer, &["serve"])?, public: None })
+        Ok(Self { world, child: world.spawn_command(tracer, &["serve"])?, public: None, operations: String::new() })
     }
 
     fn pid(&self) -> Pid {
@@ -238,11 +241,20 @@ impl<'a> Service<'a> {
     fn look(&mut self) -> Result<()> {
         let said = fs::read_to_string(self.world.folder.join("stderr"))?;
         if let Some((_, rest)) = said.split_once("Taking webhooks on http://")
-            && rest.contains('\n')
+            && let Some((_, operations)) = rest.split_once("operations on http://")
+            && let Some((operations, _)) = operations.split_once(".\n")
         {
             self.public = rest.split_once('/').map(|(address, _)| address.to_owned());
+            operations.clone_into(&mut self.operations);
         }
         Ok(())
+    }
+
+    /// Whether it says that all is well.
+    fn is_ready(&self) -> Result<bool> {
+        let url = format!("http://{}/readyz", self.operations);
+        let client = reqwest::Client::builder().no_proxy().build()?;
+        Ok(self.world.runtime.block_on(async { client.get(url).send().await })?.status().is_success())
     }
 
     /// Waits until it listens; gives where.
@@ -270,8 +282,13 @@ impl<'a> Service<'a> {
         // A tracer does not take its program with it: the whole group goes. One that is gone already is no error.
         let _ = kill_process_group(self.pid(), Signal::KILL);
         let status = self.child.wait()?;
+        let began = Instant::now();
+        // Its tracer may be gone before it.
+        while lives(self.child.id())? {
+            anyhow::ensure!(began.elapsed() < HANGS_AFTER, "a killed service does not end");
+            std::thread::sleep(Duration::from_millis(1));
+        }
         let said = fs::read_to_string(self.world.folder.join("stderr"))?;
-        use std::os::unix::process::ExitStatusExt as _;
         let killed = status.signal() == Some(9) || status.code() == Some(128 + 9);
         if !killed || said.contains("panicked") {
             bail!("the service was to be killed and ended with {status}");
@@ -303,6 +320,23 @@ impl Drop for Service<'_> {
     }
 }
 
+/// Whether any thread of a process group still holds files and locks.
+fn lives(group: u32) -> Result<bool> {
+    let group = group.to_string();
+    for process in fs::read_dir("/proc")?.flatten() {
+        for thread in fs::read_dir(process.path().join("task")).into_iter().flatten().flatten() {
+            // proc_pid_stat(5): the state and the process group stand behind the name, which is in parentheses.
+            let Ok(text) = fs::read_to_string(thread.path().join("stat")) else { continue };
+            let mut words = text.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace();
+            let (state, found) = (words.next(), words.nth(1));
+            if found == Some(group.as_str()) && !matches!(state, Some("Z" | "X")) {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
+}
+
 /// Waits until every attachment has its outcome line, and the inbox has moved into the archive.
 fn until_caught_up(world: &World, service: &mut Service<'_>) -> Result<()> {
     let began = Instant::now();
@@ -323,7 +357,8 @@ fn until_caught_up(world: &World, service: &mut Service<'_>) -> Result<()> {
             read.insert(key);
         }
         let in_inbox = judge::segments(world)?.len();
-        if decided.len() >= world.truth.len() && in_inbox == 0 {
+        // It may have been done before this one began.
+        if decided.len() >= world.truth.len() && in_inbox == 0 && service.is_ready()? {
             return Ok(());
         }
         anyhow::ensure!(service.child.try_wait()?.is_none(), "the service ended by itself");
