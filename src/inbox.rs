@@ -6,6 +6,7 @@
 //! finds and removes files, `reader` reads them in order, `space` keeps the bounds, `status` tells.
 
 mod error;
+mod identity;
 mod reader;
 mod segment;
 mod space;
@@ -26,6 +27,7 @@ use rustix::fs::{FlockOperation, flock};
 use tokio::sync::watch;
 
 pub use error::{AppendError, OpenError, ReadError};
+pub use identity::InboxId;
 pub use reader::{Batch, Reader};
 pub use segment::{ClosedSegment, Position, SegmentId};
 pub use status::{InboxStatus, TeamStatus};
@@ -89,6 +91,18 @@ impl Inboxes {
     pub async fn append(&self, team: &str, source: &str, body: Bytes) -> Result<(), AppendError> {
         let known = self.0.teams.get(team).ok_or_else(|| AppendError::UnknownTeam(team.to_owned()))?;
         known.append(source, body).await
+    }
+
+    /// Who a team's folder is. A position that was read in another one says nothing of this one.
+    pub fn identity(&self, team: &str) -> Result<InboxId, ReadError> {
+        Ok(self.team(team)?.identity)
+    }
+
+    /// How many whole lines stand before a position, in its segment. Blocks.
+    pub fn lines_before(&self, team: &str, position: Position) -> Result<u64, ReadError> {
+        let path = position.segment.path(&self.team(team)?.folder);
+        let lines = segment::count_lines(&path, position.offset);
+        lines.map_err(|source| ReadError::Read { path, offset: position.offset, source })
     }
 
     /// Reads a team's inbox behind `from`, or from its beginning. To be called with the position of an earlier life before

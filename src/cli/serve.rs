@@ -5,6 +5,7 @@
 
 mod archive;
 mod board;
+mod disks;
 mod reload;
 mod sample;
 

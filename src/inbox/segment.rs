@@ -190,6 +190,17 @@ fn whole_lines(file: &File, size: u64) -> io::Result<u64> {
     Ok(0)
 }
 
+/// The line breaks in the first bytes of a file.
+pub(super) fn count_lines(path: &Path, bytes: u64) -> io::Result<u64> {
+    let (mut file, mut piece, mut count) = (io::Read::take(File::open(path)?, bytes), vec![0; 64 << 10], 0);
+    loop {
+        match io::Read::read(&mut file, &mut piece)? {
+            0 => return Ok(count),
+            length => count += memchr::memchr_iter(b'\n', &piece[..length]).count() as u64,
+        }
+    }
+}
+
 /// Removes a segment; its name stays known, as the floor that is returned, if it is the highest that was removed.
 pub(super) fn remove(folder: &Path, id: SegmentId, floor: Option<SegmentId>) -> io::Result<SegmentId> {
     let path = id.path(folder);

@@ -395,3 +395,34 @@ async fn nobody_else_can_read_it() {
     assert_eq!(mode(&inboxes.segments("a").unwrap()[0].path), 0o600);
     assert_eq!((mode(&place), mode(&place.join("a"))), (0o700, 0o700));
 }
+
+#[tokio::test]
+async fn an_inbox_keeps_its_name_as_long_as_its_folder_and_a_new_folder_has_a_new_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let identity = || open(folder.path()).identity("a").unwrap();
+    let first = identity();
+    assert_eq!(identity(), first);
+    assert_ne!(open(folder.path()).identity("b").unwrap(), first);
+    std::fs::remove_dir_all(folder.path().join("a")).unwrap();
+    let second = identity();
+    assert_ne!(second, first);
+    // A damaged name is nobody's.
+    std::fs::write(folder.path().join("a/.identity"), "half a na").unwrap();
+    let third = identity();
+    assert!(third != first && third != second);
+    assert_eq!(identity(), third);
+}
+
+#[tokio::test]
+async fn lines_before_a_position_are_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let inboxes = open(folder.path());
+    append_all(&inboxes, "a", 0..20).await;
+    let mut reader = inboxes.reader("a", None).unwrap();
+    let mut lines = 0;
+    while lines < 20 {
+        let batch = reader.next(300).await.unwrap();
+        assert_eq!(inboxes.lines_before("a", batch.start).unwrap(), lines);
+        lines += bodies(&batch.bytes).len() as u64;
+    }
+}

@@ -15,7 +15,7 @@ use crate::config::SourceConfig;
 use crate::inbox::{ClosedSegment, Inboxes, ReadError};
 use crate::model::{Reject, TeamKey};
 use crate::source::{self, Item};
-use crate::store::{Archive, StoreError, payloads_team, segment_day};
+use crate::store::{Archive, StoreError, payloads_key, payloads_team, segment_day};
 
 /// zstd's own default: bodies are text, which it packs to a tenth.
 const LEVEL: i32 = 3;
@@ -84,14 +84,17 @@ impl Copies {
                 let at = Timestamp::from_millisecond(id.began_at_ms()).unwrap_or_else(|_| self.clock.now());
                 let mut number = 0_u32;
                 // Whatever stands under its name was packed by another version: it gets a name of its own.
-                let key = loop {
+                loop {
                     let name = if number == 0 { id.to_string() } else { format!("{id}-{number}") };
-                    if let Some(key) = self.archive.put_payloads(team, at, &name, packed.clone()).await? {
-                        break key;
+                    let key = payloads_key(team, at, &name);
+                    // First, as it holds already that all of it is taken in: a copy that a crash leaves unremembered
+                    // would be, once more, and what is wrong in it be listed at two places.
+                    self.catalog.remember_payloads(self.archive_row, &key).await?;
+                    if self.archive.put_payloads(&key, packed.clone()).await? {
+                        break;
                     }
                     number += 1;
-                };
-                self.catalog.remember_payloads(self.archive_row, &key).await?;
+                }
                 copied += 1;
             }
             let (inboxes, name) = (inboxes.clone(), name.to_owned());

@@ -81,9 +81,11 @@ impl Follower {
     /// Takes in what comes, from where an earlier life left off, and tells of each batch. Ends with an error alone; can be
     /// dropped at any time, and begun again.
     pub async fn run(&self, mut told: impl FnMut(Followed)) -> Result<std::convert::Infallible, FollowError> {
+        let inbox = Some(self.inboxes.identity(&self.name)?.to_string());
         let kept = self.catalog.inbox_position(self.team.row).await.map_err(IngestError::from)?;
-        // A position that cannot be read is none: what was taken in before is known by its lines.
-        let from = kept.and_then(|kept| Some(Position { segment: kept.segment.parse().ok()?, offset: kept.offset }));
+        // A position that cannot be read, or is one in an inbox that is gone, is none: what was taken in before is known
+        // by its lines.
+        let from = kept.filter(|kept| kept.inbox == inbox).and_then(|kept| Some(Position { segment: kept.segment.parse().ok()?, offset: kept.offset }));
         if let Some(from) = from {
             self.inboxes.consumed(&self.name, from)?;
         }
@@ -95,9 +97,15 @@ impl Follower {
             let (name, team, source, clock) =
                 (self.name.clone(), self.team.clone(), self.source.clone(), self.clock.clone());
             let read = tokio::task::spawn_blocking(move || read_batch(&name, &team, &source, &clock, start, &bytes));
-            let Batch { prepared, rejects, mut followed } = read.await.map_err(|_| FollowError::Interrupted)?;
+            let Batch { prepared, mut rejects, mut followed } = read.await.map_err(|_| FollowError::Interrupted)?;
+            if !rejects.is_empty() && start.offset > 0 {
+                let (inboxes, name) = (self.inboxes.clone(), self.name.clone());
+                let counted = tokio::task::spawn_blocking(move || inboxes.lines_before(&name, start));
+                let before = counted.await.map_err(|_| FollowError::Interrupted)??;
+                rejects.iter_mut().for_each(|reject| reject.position.line += before);
+            }
             self.intake.keep_rejects(&rejects).await?;
-            let position = InboxPosition { segment: end.segment.to_string(), offset: end.offset };
+            let position = InboxPosition { inbox: inbox.clone(), segment: end.segment.to_string(), offset: end.offset };
             let with_attachments = u64::try_from(prepared.payload_ends.len()).unwrap_or(u64::MAX);
             let taken = self.intake.take_live(&self.team, prepared, &position).await?;
             followed.new = taken.new_payloads;
@@ -114,7 +122,7 @@ fn read_batch(name: &str, team: &Team, source: &SourceConfig, clock: &Clock, sta
     let mut batch = Batch { prepared: Prepared::new(clock.now()), rejects: Vec::new(), followed: Followed::default() };
     let place = format!("inbox/{name}/{}.jsonl", start.segment);
     let mut reject = |mut reject: Reject, followed: &mut Followed| {
-        // Lines are counted from where the batch began; the byte tells the place in the file.
+        // Both are counted from where the batch began; its line is known to whoever asks for it.
         reject.position.byte_offset += start.offset;
         batch.rejects.push(reject);
         followed.rejected += 1;

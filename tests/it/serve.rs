@@ -1,5 +1,7 @@
 //! `jellyjar serve`: what was accepted is archived, once, whatever happens to the process; and what it says to whom.
 
+mod disks;
+mod inboxes;
 mod lanes;
 mod outages;
 mod settings;

@@ -10,6 +10,7 @@ use jiff::SignedDuration;
 
 use super::Shared;
 use super::board::WEBHOOK;
+use super::disks::Disks;
 use crate::cli::run::Run;
 use crate::cli::session::{Access, Session};
 use crate::config::{Config, SourceConfig};
@@ -85,6 +86,7 @@ impl Service {
         let worker = shared.pulse.expect(format!("worker of {}", self.place), TURN_WITHIN);
         let signals = Signals { stop: stop.clone(), beat: Some(Arc::new(worker)), ..Signals::default() };
         let run = Run::with(Arc::clone(&session), Arc::clone(&access), signals);
+        let disks = Disks::of(&session, &access);
         let _open = shared.samples.open(&self.place, &session, &access, &run.signals.in_flight);
         let working = async {
             tokio::select! {
@@ -93,6 +95,7 @@ impl Service {
                 failed = self.follow_all(&session, &run) => Err(failed),
                 failed = self.copy(&session, &copies) => Err(failed),
                 failed = self.look_after(&session, &access, &copies) => Err(failed),
+                never = disks.guard(&self.place, &shared.board, &shared.clock, &run) => match never {},
             }
         };
         let worked = working.await;
@@ -108,6 +111,8 @@ impl Service {
         let session = Session::open_team(self.config.clone(), self.team.clone(), create, shared.clock.clone()).await?;
         let session = Arc::new(session);
         let access = Arc::new(Access::open_in(&session, &shared.windows, &shared.metrics).await?);
+        // Before any request is spent: a life that cannot keep what it fetches would spend them in vain.
+        Disks::of(&session, &access).try_writing().await?;
         session.reload().await?;
         let copies = Copies {
             archive: Arc::clone(&session.archive),

@@ -1,6 +1,6 @@
 //! `jellyjar serve` as a process, and a Jelly that posts webhooks to it over sockets of its own.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
@@ -84,6 +84,19 @@ impl Serve {
     /// Whether `/readyz` says that all is well.
     pub(crate) fn is_ready(&self) -> bool {
         self.ask("/readyz").0 == 200
+    }
+
+    /// Why it is not ready, by the names of what it needs.
+    pub(crate) fn troubles(&self) -> BTreeMap<String, String> {
+        let (status, text) = self.ask("/readyz");
+        let told: Value = serde_json::from_str(&text).unwrap();
+        let all = told["dependencies"].as_array().unwrap().iter();
+        let troubles: BTreeMap<String, String> = all
+            .filter(|one| one["ready"] == false)
+            .map(|one| (one["name"].as_str().unwrap().to_owned(), one["reason"].as_str().unwrap().to_owned()))
+            .collect();
+        assert_eq!(status, if troubles.is_empty() { 200 } else { 503 }, "{text}");
+        troubles
     }
 
     /// Stops it in good order, which must work.
