@@ -64,6 +64,11 @@ impl Serve {
         Self { process, public, operations }
     }
 
+    /// Where a team's webhooks go.
+    pub(crate) fn webhook_url(&self, team: &str) -> String {
+        format!("http://{}/webhooks/{team}", self.public)
+    }
+
     /// A sender of webhooks, for any thread.
     pub(crate) const fn sender(&self) -> Sender {
         Sender(self.public)
