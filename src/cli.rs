@@ -1,6 +1,7 @@
 //! The command line: one file a command, and the only place where modules are wired together.
 
 mod accept;
+mod api;
 mod catalog;
 mod compact;
 mod completions;
@@ -174,6 +175,8 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Run the simulated Jelly alone, to rehearse with
     Sim(sim::SimArgs),
+    /// Every call of Jelly's API: labels, members, conversations, contacts and the like
+    Api(api::ApiArgs),
     /// Check, show or begin a configuration
     Config(config::ConfigArgs),
     /// Copy the catalog, or tell where it is
@@ -223,6 +226,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Doctor(args) => Box::pin(doctor::run(args, &global)).await,
         Command::Demo(args) => Box::pin(demo::run(args, &global)).await,
         Command::Sim(args) => sim::run(args).await,
+        Command::Api(args) => Box::pin(api::run(args, &global)).await,
         Command::Config(args) => config::run(&args, &global.overrides(false), global.json),
         Command::Catalog(args) => Box::pin(catalog::run(args, &global)).await,
         Command::Completions(args) => Ok(completions::run(&args)),

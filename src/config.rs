@@ -190,6 +190,9 @@ pub struct HttpConfig {
     /// The largest attachment that is fetched, in bytes.
     #[serde(rename = "max_attachment_size", deserialize_with = "values::size::<1, { 1 << 50 }, _>")]
     pub max_attachment_bytes: u64,
+    /// The largest answer of the API that is read, in bytes.
+    #[serde(rename = "max_answer_size", deserialize_with = "values::size::<{ 1 << 20 }, { 1 << 32 }, _>")]
+    pub max_answer_bytes: u64,
 }
 
 impl Default for HttpConfig {
@@ -202,6 +205,7 @@ impl Default for HttpConfig {
             max_storage_redirects: 5,
             max_resumes: 3,
             max_attachment_bytes: 5 << 30,
+            max_answer_bytes: 64 << 20,
         }
     }
 }

@@ -1,37 +1,68 @@
-//! The client of Jelly's API: the exchange of a stable id for a signed link, and the quota. The only holder of the
-//! token; URLs are built from the configured base, never taken from a payload.
+//! The client of Jelly's API: every call of it, the exchange of a stable id for a signed link, and the quota. The only
+//! holder of the token; URLs are built from the configured base, never taken from a payload.
+//!
+//! `request` is what is sent, `answer` reads what comes, within bounds, `refusal` and `error` say what went wrong.
+//! `entity` holds what the service speaks of, read leniently by `lenient` and kept as it came by `received`; `page` cuts
+//! lists. The calls stand by what they are about: `conversations` (reading them), `changes` (of them), `contacts`, `team`;
+//! the exchange is here, its link in `link`.
 
+mod answer;
+mod changes;
+mod contacts;
+mod conversations;
+mod entity;
 mod error;
+mod lenient;
 mod link;
+mod page;
 mod quota;
+mod received;
+mod refusal;
+mod request;
+mod team;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use http::StatusCode;
 use http::header::{AUTHORIZATION, HeaderValue};
+use http::{Method, StatusCode};
 use jiff::Timestamp;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::Response;
 use url::Url;
 
-pub use error::ExchangeError;
+pub use answer::Bounds;
+pub use changes::{Assignee, DraftReply};
+pub use contacts::ContactChange;
+pub use conversations::ConversationFilter;
+pub use entity::{
+    Comment, Contact, ContactLink, Conversation, Id, Label, Mailbox, Member, Message, MessageAttachment, Sender,
+};
+pub use error::ApiError;
 pub use link::SignedUrl;
 pub(crate) use link::resolve_location;
+pub use page::{Cursor, MAX_PAGE_ENTRIES, Page, Unreadable};
 pub use quota::{EgressWindow, Quota, QuotaLeft, QuotaLimits, QuotaState};
+pub use received::{Received, Written};
+pub use request::ApiRequest;
 
 use crate::clock::Clock;
 use crate::http::{BaseUrl, HttpClients, HttpError, read_body, served_at};
 use crate::metrics::{ApiAnswer, TeamMetrics};
 use crate::model::{AttachmentId, TeamKey};
 use crate::secret::Secret;
+use refusal::Refusal;
 
 /// RFC 3986 §2.3: everything else in an id is percent-encoded.
 const NOT_UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// One team's access to the API. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct JellyClient(Arc<Inner>, Arc<TeamMetrics>);
+pub struct JellyClient {
+    inner: Arc<Inner>,
+    cells: Arc<TeamMetrics>,
+    bounds: Bounds,
+}
 
 #[derive(Debug)]
 struct Inner {
@@ -62,108 +93,153 @@ impl JellyClient {
         team: TeamKey,
         quota: Quota,
         clock: Clock,
-    ) -> Result<Self, ExchangeError> {
+    ) -> Result<Self, ApiError> {
         let usable = !token.is_empty() && token.expose().bytes().all(|b| b.is_ascii_graphic());
         let authorization = HeaderValue::from_str(&format!("Bearer {}", token.expose()));
         let (true, Ok(mut authorization)) = (usable, authorization) else {
-            return Err(ExchangeError::Unauthorized(format!(
+            return Err(ApiError::Unauthorized(format!(
                 "the API token of team {team} is empty or holds spaces or signs that no token has; copy it again"
             )));
         };
         authorization.set_sensitive(true);
         let requests = AtomicU64::new(0);
-        Ok(Self(Arc::new(Inner { clients, base, authorization, team, quota, clock, requests }), Arc::default()))
+        let inner = Arc::new(Inner { clients, base, authorization, team, quota, clock, requests });
+        Ok(Self { inner, cells: Arc::default(), bounds: Bounds::default() })
     }
 
     /// The same client, which counts its requests in these cells.
     #[must_use]
     pub fn counted_in(self, cells: Arc<TeamMetrics>) -> Self {
-        Self(self.0, cells)
+        Self { cells, ..self }
+    }
+
+    /// The same client, which reads no answer beyond these bounds.
+    #[must_use]
+    pub fn bounded_by(self, bounds: Bounds) -> Self {
+        Self { bounds, ..self }
     }
 
     /// The team.
     pub fn team(&self) -> &TeamKey {
-        &self.0.team
+        &self.inner.team
     }
 
-    /// The team's quota. The driver takes from it before each [`JellyClient::exchange`].
+    /// The team's quota. Every call takes from it by itself, save [`JellyClient::exchange`], before which the driver takes.
     pub fn quota(&self) -> &Quota {
-        &self.0.quota
+        &self.inner.quota
     }
 
     /// The API requests that this client has made.
     pub fn requests(&self) -> u64 {
-        self.0.requests.load(Ordering::Relaxed)
+        self.inner.requests.load(Ordering::Relaxed)
     }
 
-    /// Exchanges a stable id for a fresh signed link. One request; safe to drop at any time and to repeat.
-    pub async fn exchange(&self, id: &AttachmentId) -> Result<SignedUrl, ExchangeError> {
-        let encoded = utf8_percent_encode(id.as_str(), NOT_UNRESERVED).to_string();
-        let (url, mut response) = self.get(&["attachments", &encoded]).await?;
+    /// Takes one request from the quota. Every call asks here before it sends anything; nothing else takes for them.
+    fn admit(&self) -> Result<(), ApiError> {
+        let taken = self.inner.quota.try_take(self.inner.clock.now());
+        taken.map_err(|retry_after| ApiError::QuotaUsedUp { retry_after })
+    }
+
+    /// Exchanges a stable id for a fresh signed link. One request, which the caller has taken from the quota; safe to
+    /// drop at any time and to repeat.
+    pub async fn exchange(&self, id: &AttachmentId) -> Result<SignedUrl, ApiError> {
+        let encoded = encoded(id.as_str());
+        let url = self.url(&["attachments", &encoded])?;
+        let mut response = self.send(Method::GET, url.clone(), None).await?;
         match response.status() {
             StatusCode::MOVED_PERMANENTLY
             | StatusCode::FOUND
             | StatusCode::SEE_OTHER
             | StatusCode::TEMPORARY_REDIRECT
             | StatusCode::PERMANENT_REDIRECT => {
-                let link = SignedUrl::from_redirect(&url, response.headers(), self.0.clients.rules());
+                let link = SignedUrl::from_redirect(&url, response.headers(), self.inner.clients.rules());
                 // Read to its end so that the connection can be used again.
                 read_body(&mut response).await;
                 link
             }
-            _ => Err(self.refused(response, &[id.as_str(), &encoded]).await),
+            _ => {
+                let refusal = self.refusal(response, &[id.as_str(), &encoded]).await;
+                Err(ApiError::of_refusal(refusal, "attachment", link::A_REDIRECT))
+            }
         }
     }
 
+    /// Like [`JellyClient::exchange`], for those who have not taken from the quota.
+    ///
+    /// ```no_run
+    /// # use jellyjar::jelly::{ApiError, JellyClient, MessageAttachment, SignedUrl};
+    /// async fn link(client: &JellyClient, attachment: &MessageAttachment) -> Result<SignedUrl, ApiError> {
+    ///     client.link_to(&attachment.id).await // good for minutes, and for one use
+    /// }
+    /// ```
+    pub async fn link_to(&self, id: &AttachmentId) -> Result<SignedUrl, ApiError> {
+        self.admit()?;
+        self.exchange(id).await
+    }
+
     /// Asks whether the token is still accepted (`GET /members`). Counts against the quota even when that is used up.
-    pub async fn probe_members(&self) -> Result<bool, ExchangeError> {
+    pub async fn probe_members(&self) -> Result<bool, ApiError> {
         Ok(self.probe().await?.refusal.is_none())
     }
 
     /// The same, with what else the answer tells.
-    pub async fn probe(&self) -> Result<Probe, ExchangeError> {
-        self.0.quota.take_anyway(self.0.clock.now());
-        let (_, mut response) = self.get(&["members"]).await?;
+    pub async fn probe(&self) -> Result<Probe, ApiError> {
+        self.inner.quota.take_anyway(self.inner.clock.now());
+        let mut response = self.send(Method::GET, self.url(&["members"])?, None).await?;
         let served_at = served_at(response.headers());
         let status = response.status();
+        if status == StatusCode::OK {
+            read_body(&mut response).await;
+            return Ok(Probe { refusal: None, served_at });
+        }
+        let refusal = self.refusal(response, &[]).await;
         match status {
-            StatusCode::OK => {
-                read_body(&mut response).await;
-                Ok(Probe { refusal: None, served_at })
-            }
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                let words = match self.refused(response, &[]).await {
-                    ExchangeError::Unauthorized(words) | ExchangeError::Forbidden(words) => words,
-                    other => other.to_string(),
-                };
-                Ok(Probe { refusal: Some((status.as_u16(), words)), served_at })
+                Ok(Probe { refusal: Some((status.as_u16(), refusal.messages.join("; "))), served_at })
             }
-            _ => Err(self.refused(response, &[]).await),
+            _ => Err(ApiError::of_refusal(refusal, "list of members", "the list of members")),
         }
     }
 
     /// Reads an answer that is not the expected one; `ids` and the token are cut from what it says.
-    async fn refused(&self, response: Response, ids: &[&str]) -> ExchangeError {
-        let authorization = self.0.authorization.to_str().unwrap_or_default();
-        let token = authorization.strip_prefix("Bearer ").unwrap_or(authorization);
-        ExchangeError::from_answer(response, self.0.clock.now(), &[ids, &[token]].concat()).await
+    async fn refusal(&self, response: Response, ids: &[&str]) -> Refusal {
+        Refusal::read(response, self.inner.clock.now(), &[ids, &[self.token()]].concat()).await
+    }
+
+    /// The token, to be cut from what is shown.
+    fn token(&self) -> &str {
+        let authorization = self.inner.authorization.to_str().unwrap_or_default();
+        authorization.strip_prefix("Bearer ").unwrap_or(authorization)
+    }
+
+    /// The URL of these segments, percent-encoded already, below the base.
+    fn url(&self, segments: &[&str]) -> Result<Url, ApiError> {
+        self.inner.base.below(segments).map_err(|error: HttpError| {
+            // The text would hold the id.
+            drop(error);
+            let found = "a base URL below which the request's URL cannot be built".into();
+            ApiError::UnexpectedAnswer { expected: "a usable one", found }
+        })
     }
 
     /// Sends one request with the token.
-    async fn get(&self, segments: &[&str]) -> Result<(Url, Response), ExchangeError> {
-        let inner = &self.0;
-        let url = inner.base.below(segments).map_err(|error: HttpError| {
-            // The text would hold the id.
-            drop(error);
-            ExchangeError::UnexpectedAnswer("the request URL cannot be built from the base URL".into())
-        })?;
+    async fn send(&self, method: Method, url: Url, body: Option<&serde_json::Value>) -> Result<Response, ApiError> {
+        let inner = &self.inner;
         inner.requests.fetch_add(1, Ordering::Relaxed);
-        let request = inner.clients.api().get(url.clone()).header(AUTHORIZATION, inner.authorization.clone());
+        let mut request = inner.clients.api().request(method, url).header(AUTHORIZATION, inner.authorization.clone());
+        if let Some(body) = body {
+            request = request.json(body);
+        }
         let answer = request.send().await;
         let status = answer.as_ref().ok().map(|response| response.status().as_u16());
-        self.1.api_requests.count(ApiAnswer::of_status(status));
-        Ok((url, answer?))
+        self.cells.api_requests.count(ApiAnswer::of_status(status));
+        Ok(answer?)
     }
+}
+
+/// An id as one segment of a path.
+fn encoded(id: &str) -> String {
+    utf8_percent_encode(id, NOT_UNRESERVED).to_string()
 }
 
 #[cfg(test)]

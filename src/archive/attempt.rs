@@ -14,7 +14,7 @@ use crate::config::{HttpConfig, RetryConfig};
 use crate::digest::Digest;
 use crate::fetch::{Declared, FetchError, fetch};
 use crate::http::{Decision, HttpClients};
-use crate::jelly::{ExchangeError, JellyClient};
+use crate::jelly::{ApiError, JellyClient};
 use crate::metrics::{Metrics, Outcome, Stage};
 use crate::model::{Lane, TeamKey};
 use crate::spool::{Spool, Spooled};
@@ -284,7 +284,7 @@ impl Fetcher {
     }
 
     /// Asks whether the token still works, unless it is known to have worked just now.
-    async fn probe(&self, team: &TeamAccess) -> Result<bool, ExchangeError> {
+    async fn probe(&self, team: &TeamAccess) -> Result<bool, ApiError> {
         let mut probed_at_ms = team.probed_at_ms.lock().await;
         let now = self.clock.now_ms();
         if probed_at_ms.is_some_and(|at| (0..PROBE_HOLDS_MS).contains(&(now - at))) {

@@ -75,12 +75,7 @@ pub(super) async fn run(args: GetArgs, global: &Global) -> anyhow::Result<ExitCo
         .into());
     }
     if let Some(path) = file {
-        if path.is_dir() {
-            return Err(UsageError(format!("{} is a folder; give a file", path.display())).into());
-        }
-        if !args.force && path.symlink_metadata().is_ok() {
-            return Err(UsageError(format!("{} is there already; --force replaces it", path.display())).into());
-        }
+        refuse_to_replace(path, args.force)?;
     }
     let look = Look::open(global).await?;
     look.warn();
@@ -189,14 +184,36 @@ fn to_stdout(bytes: ByteStream, wanted: Digest) -> anyhow::Result<Option<(u64, P
     }
 }
 
-/// Writes a temporary file beside `path` and gives it the name when its bytes are proven and synced.
+/// Refuses a path that cannot become a file, or is one already and may not be replaced.
+pub(super) fn refuse_to_replace(path: &Path, force: bool) -> Result<(), UsageError> {
+    if path.is_dir() {
+        return Err(UsageError(format!("{} is a folder; give a file", path.display())));
+    }
+    if !force && path.symlink_metadata().is_ok() {
+        return Err(UsageError(format!("{} is there already; --force replaces it", path.display())));
+    }
+    Ok(())
+}
+
+/// Writes the bytes, proven, to `path`.
 fn to_file(bytes: ByteStream, wanted: Digest, path: &Path, force: bool) -> anyhow::Result<u64> {
+    write_file(path, &wanted.to_hex()[..16], force, |file| {
+        copy(bytes, wanted, file).map_err(|error| {
+            if error.is::<io::Error>() { error.context(format!("cannot write {}", path.display())) } else { error }
+        })
+    })
+}
+
+/// Writes a temporary file beside `path` and gives it the name when `fill` is done with it and it is synced.
+pub(super) fn write_file(
+    path: &Path,
+    stem: &str,
+    force: bool,
+    fill: impl FnOnce(&mut File) -> anyhow::Result<u64>,
+) -> anyhow::Result<u64> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let name = path.file_name().with_context(|| format!("{} names no file", path.display()))?;
-    let mut part = std::ffi::OsString::from(".");
-    part.push(&wanted.to_hex()[..16]);
-    part.push(format!("-{}.part", std::process::id()));
-    let part = folder.join(part);
+    let part = folder.join(format!(".{stem}-{}.part", std::process::id()));
     let _ = std::fs::remove_file(&part);
     let outcome = (|| {
         let mut file = File::options()
@@ -204,9 +221,7 @@ fn to_file(bytes: ByteStream, wanted: Digest, path: &Path, force: bool) -> anyho
             .create_new(true)
             .open(&part)
             .with_context(|| format!("cannot write in {}", folder.display()))?;
-        let size = copy(bytes, wanted, &mut file).map_err(|error| {
-            if error.is::<io::Error>() { error.context(format!("cannot write {}", path.display())) } else { error }
-        })?;
+        let size = fill(&mut file)?;
         file.sync_all().with_context(|| format!("cannot write {}", path.display()))?;
         let target = folder.join(name);
         if force {

@@ -15,7 +15,7 @@ use crate::config::{Config, DEFAULT_TEAM, Environment, Loaded, Overrides, load};
 use crate::filter::Filter;
 use crate::http::{BaseUrl, HttpClients};
 use crate::ingest::{Intake, Team};
-use crate::jelly::{EgressWindow, JellyClient, Quota, QuotaLimits, QuotaState};
+use crate::jelly::{Bounds, EgressWindow, JellyClient, Quota, QuotaLimits, QuotaState};
 use crate::metrics::Metrics;
 use crate::model::{Location, TeamKey};
 use crate::spool::{Spool, SpoolMemory};
@@ -244,7 +244,7 @@ impl View {
 }
 
 /// The team that a command is about: the named one, else `default`, else the only one.
-fn choose_team(config: &Config, wanted: Option<&str>) -> anyhow::Result<String> {
+pub(super) fn choose_team(config: &Config, wanted: Option<&str>) -> anyhow::Result<String> {
     let names = || config.teams.keys().cloned().collect::<Vec<_>>().join(", ");
     match wanted {
         Some(name) if config.teams.contains_key(name) => Ok(name.to_owned()),
@@ -329,7 +329,8 @@ impl Access {
             let client =
                 JellyClient::new(clients.clone(), base.clone(), token, team.key.clone(), quota, session.clock.clone())
                     .map_err(|error| UsageError(error.to_string()))?
-                    .counted_in(metrics.team(name));
+                    .counted_in(metrics.team(name))
+                    .bounded_by(Bounds::of(&config.http));
             let scopes = [team_scope(team.row), format!("egress:{group}"), person_scope(team.row)];
             // A refused token is tried again by every run that a person starts. A pause that the service asked for
             // stays in force.

@@ -68,7 +68,7 @@ impl Scripted {
         Self { address, asked, connections }
     }
 
-    /// The heads of the requests so far.
+    /// The requests so far, heads and bodies.
     pub(crate) fn asked(&self) -> Vec<String> {
         self.asked.lock().unwrap().clone()
     }
@@ -92,7 +92,15 @@ async fn serve(mut stream: TcpStream, answers: Arc<Mutex<VecDeque<Answer>>>, ask
                 Err(_) => return,
             }
         }
-        asked.lock().unwrap().push(String::from_utf8(std::mem::take(&mut head)).unwrap());
+        let mut request = String::from_utf8(std::mem::take(&mut head)).unwrap();
+        let length =
+            request.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok());
+        let mut body = vec![0; length.unwrap_or(0)];
+        if stream.read_exact(&mut body).await.is_err() {
+            return;
+        }
+        request.push_str(std::str::from_utf8(&body).unwrap());
+        asked.lock().unwrap().push(request);
         let next = answers.lock().unwrap().pop_front();
         let Some(Answer(bytes, then)) = next else { return };
         if stream.write_all(&bytes).await.is_err() {

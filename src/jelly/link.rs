@@ -6,8 +6,11 @@ use http::HeaderMap;
 use http::header::LOCATION;
 use url::{Position, Url};
 
-use super::ExchangeError;
+use super::ApiError;
 use crate::http::{AddressRules, Origin};
+
+/// What an exchange should be answered with.
+pub(super) const A_REDIRECT: &str = "a redirect to the file";
 
 /// A fresh link to the bytes of one attachment, good for minutes. Made by the exchange alone and opened by value, so
 /// that it is used once; shows scheme and host only.
@@ -22,14 +25,10 @@ pub struct SignedUrl {
 
 impl SignedUrl {
     /// Takes the link out of a redirect that `requested` was answered with.
-    pub(super) fn from_redirect(
-        requested: &Url,
-        headers: &HeaderMap,
-        rules: AddressRules,
-    ) -> Result<Self, ExchangeError> {
+    pub(super) fn from_redirect(requested: &Url, headers: &HeaderMap, rules: AddressRules) -> Result<Self, ApiError> {
         let (url, exact) = resolve_location(requested, headers)
-            .map_err(|bad| ExchangeError::UnexpectedAnswer(format!("a redirect {bad}")))?;
-        rules.check_url(&url).map_err(|refusal| ExchangeError::RefusedTarget(refusal.to_string()))?;
+            .map_err(|bad| ApiError::UnexpectedAnswer { expected: A_REDIRECT, found: format!("a redirect {bad}") })?;
+        rules.check_url(&url).map_err(|refusal| ApiError::RefusedTarget(refusal.to_string()))?;
         Ok(Self { url, exact })
     }
 

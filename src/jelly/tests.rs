@@ -1,4 +1,7 @@
-//! The exchange against a server that says exact bytes.
+//! The exchange against a server that says exact bytes; `reading` and `writing` do the same with the other calls.
+
+mod reading;
+mod writing;
 
 use std::time::Duration;
 
@@ -25,7 +28,7 @@ fn id() -> AttachmentId {
 }
 
 /// The error of an exchange that gets `answer`, with proof that it keeps its secrets.
-async fn failure(answer: Answer) -> ExchangeError {
+async fn failure(answer: Answer) -> ApiError {
     let server = Scripted::start(vec![answer]).await;
     let error = client_at(&server.url("/api")).exchange(&id()).await.unwrap_err();
     let shown = format!("{error} {error:?}");
@@ -105,19 +108,19 @@ async fn every_status_has_its_decision() {
 #[tokio::test]
 async fn an_error_body_that_never_ends_or_is_huge_does_not_hide_the_status() {
     let endless = answer("404 Not Found", &[], b"{\"error\":\"x\"}").cut(4, Then::Stall);
-    assert!(matches!(failure(endless).await, ExchangeError::NotFound(_)));
+    assert!(matches!(failure(endless).await, ApiError::NotFound { .. }));
     let huge = answer("500 Oops", &[], &vec![b'x'; 300_000]);
-    assert!(matches!(failure(huge).await, ExchangeError::Server { status: 500, .. }));
+    assert!(matches!(failure(huge).await, ApiError::Server { status: 500, .. }));
 }
 
 #[tokio::test]
 async fn silence_is_a_timeout_and_a_dropped_connection_is_not() {
     let silent = failure(Answer(Vec::new(), Then::Stall)).await;
-    assert!(matches!(silent, ExchangeError::Timeout(_)), "{silent:?}");
+    assert!(matches!(silent, ApiError::Timeout(_)), "{silent:?}");
     let dropped = failure(Answer(Vec::new(), Then::Close)).await;
-    assert!(matches!(dropped, ExchangeError::Connection(_)), "{dropped:?}");
+    assert!(matches!(dropped, ApiError::Connection(_)), "{dropped:?}");
     let garbage = failure(Answer(b"SSH-2.0-OpenSSH\r\n\r\n".to_vec(), Then::Close)).await;
-    assert!(matches!(garbage, ExchangeError::Connection(_)), "{garbage:?}");
+    assert!(matches!(garbage, ApiError::Connection(_)), "{garbage:?}");
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ mod gate;
 mod jelly;
 mod ledger;
 mod process;
+mod scripted;
 mod serve;
 mod world;
 
@@ -18,5 +19,6 @@ pub(crate) use gate::{Mishap, Refusal};
 pub(crate) use jelly::Jelly;
 pub(crate) use ledger::Ledger;
 pub(crate) use process::{Ended, Process, Receipt, until};
+pub(crate) use scripted::Scripted;
 pub(crate) use serve::{Answer, SECRET, SERVE, Sender, Serve, archived, files, sign, until_archived};
 pub(crate) use world::{TOKEN, World};

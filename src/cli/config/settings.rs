@@ -49,6 +49,7 @@ fn settings(config: &Config) -> Vec<(String, Value)> {
         ("http.max_storage_redirects".into(), json!(http.max_storage_redirects)),
         ("http.max_resumes".into(), json!(http.max_resumes)),
         ("http.max_attachment_size".into(), size(http.max_attachment_bytes)),
+        ("http.max_answer_size".into(), size(http.max_answer_bytes)),
         ("quota.requests_per_window".into(), json!(per_window)),
         ("quota.requests_per_day".into(), json!(per_day)),
         ("quota.live_share".into(), json!(quota.live_share)),

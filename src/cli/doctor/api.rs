@@ -6,7 +6,7 @@ use crate::catalog::team_scope;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::http::{BaseUrl, HttpClients};
-use crate::jelly::{EgressWindow, ExchangeError, JellyClient, Probe, Quota, QuotaLimits, QuotaState};
+use crate::jelly::{ApiError, EgressWindow, JellyClient, Probe, Quota, QuotaLimits, QuotaState};
 
 use super::super::output;
 use super::super::receipt::number;
@@ -78,7 +78,7 @@ pub(super) async fn examine(
         let begun = clock.now();
         let answer = tokio::time::timeout(PATIENCE, client.probe()).await;
         keep_quota(session, name, &client).await;
-        let answer = answer.unwrap_or_else(|_| Err(ExchangeError::Timeout(format!("{} s", PATIENCE.as_secs()))));
+        let answer = answer.unwrap_or_else(|_| Err(ApiError::Timeout(format!("{} s", PATIENCE.as_secs()))));
         if let Ok(Probe { served_at: Some(served_at), .. }) = &answer
             && !clock_told
         {
@@ -91,7 +91,7 @@ pub(super) async fn examine(
     }
 }
 
-fn token_line(findings: &mut Findings, name: &str, base: &BaseUrl, answer: Result<Probe, ExchangeError>) {
+fn token_line(findings: &mut Findings, name: &str, base: &BaseUrl, answer: Result<Probe, ApiError>) {
     let plan = "the team's plan may not include the API, or the token's owner may not use it: ask an owner of the team";
     match answer {
         Ok(Probe { refusal: None, .. }) => {
@@ -108,18 +108,18 @@ fn token_line(findings: &mut Findings, name: &str, base: &BaseUrl, answer: Resul
             };
             findings.problem("token", found, advice);
         }
-        Err(ExchangeError::Unprocessable { status: 402, words }) => {
+        Err(ApiError::Rejected { status: 402, words }) => {
             findings.problem("plan", format!("Jelly asks team {name} to pay (402: {words})"), plan);
         }
-        Err(error @ ExchangeError::RateLimited { .. }) => {
+        Err(error @ ApiError::RateLimited { .. }) => {
             findings.warning("api", error.to_string(), "wait that long; what else uses this token or address?");
         }
-        Err(error @ (ExchangeError::Timeout(_) | ExchangeError::Connection(_))) => findings.problem(
+        Err(error @ (ApiError::Timeout(_) | ApiError::Connection(_))) => findings.problem(
             "api",
             format!("{base}: {error}"),
             "check the network, --api-url, and `proxy` and `ca_file` under [http]",
         ),
-        Err(error @ ExchangeError::Server { .. }) => {
+        Err(error @ ApiError::Server { .. }) => {
             findings.problem("api", error.to_string(), "the fault is Jelly's: try again later");
         }
         Err(error) => findings.problem(
