@@ -54,6 +54,8 @@ pub struct Signals {
     pub work: Arc<Notify>,
     /// Attachments that are being worked on now, for display.
     pub in_flight: Arc<AtomicU64>,
+    /// Others need this machine more: while it is set, one attachment is worked on at a time.
+    pub sparing: Arc<AtomicBool>,
     /// Where each turn of the driver shows a sign of life.
     pub beat: Option<Arc<Beat>>,
 }
@@ -244,7 +246,8 @@ impl Driver {
             }
 
             // Start.
-            while !stopping && progress.running.len() < self.config.concurrency {
+            let at_once = if signals.sparing.load(Ordering::Relaxed) { 1 } else { self.config.concurrency };
+            while !stopping && progress.running.len() < at_once {
                 let Some(lease) = progress.queue.pop_front() else { break };
                 let ticket = lease.ticket();
                 let task = progress.running.spawn(work(lease));

@@ -16,7 +16,7 @@ impl Archive {
         team: &TeamKey,
         at: Timestamp,
         name: &str,
-        bytes: Vec<u8>,
+        bytes: Bytes,
     ) -> Result<Option<String>> {
         let key = payloads_key(team, at, name);
         let stored = match &self.files {
@@ -26,7 +26,7 @@ impl Archive {
             }
             // It holds personal data, as messages do.
             Files::Bucket(bucket) => {
-                bucket.put_if_absent(&key, bytes.clone().into(), Purpose::Messages).await? != Created::Other
+                bucket.put_if_absent(&key, bytes.clone(), Purpose::Messages).await? != Created::Other
             }
         };
         // One that died after this step has left the same bytes.

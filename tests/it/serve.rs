@@ -1,5 +1,6 @@
 //! `jellyjar serve`: what was accepted is archived, once, whatever happens to the process; and what it says to whom.
 
+mod load;
 mod outages;
 mod settings;
 mod strangers;
