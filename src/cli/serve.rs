@@ -4,9 +4,11 @@
 //! The listeners and the inbox need nothing else to be up; an archive that fails is opened again and again beside them.
 
 mod archive;
+mod background;
 mod board;
 mod disks;
 mod reload;
+mod rush;
 mod sample;
 
 use std::collections::BTreeMap;
@@ -17,7 +19,6 @@ use std::time::Duration;
 
 use clap::Args;
 use futures::FutureExt as _;
-use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -31,7 +32,9 @@ use crate::model::Location;
 use crate::notify::{Beat, Notifier, Pulse, Systemd};
 use crate::web::{Delivery, Hooks, Listener, Operations, Receiver, Tls};
 use crate::worker::Signal;
+use background::Background;
 use board::{Board, InboxSink};
+use rush::Rush;
 use sample::Samples;
 
 /// How long a stop may take, all in all; what is not done then is done by the next start.
@@ -74,6 +77,7 @@ struct Shared {
     pulse: Pulse,
     windows: EgressWindows,
     samples: Samples,
+    rush: Rush,
 }
 
 impl Shared {
@@ -91,8 +95,8 @@ impl Shared {
         let notifier = Notifier::new(&config.notify, &config.http, clock.clone(), metrics.clone(), kept)?;
         let board = Board::new(inboxes.clone(), metrics.clone(), notifier.clone(), clock.clone());
         let samples = Samples::new(&names, &folder, config.notify.disk_free_below_bytes, clock.now());
-        let (pulse, windows) = (Pulse::default(), EgressWindows::default());
-        Ok(Self { clock, inboxes, board, metrics, notifier, pulse, windows, samples })
+        let (pulse, windows, rush) = (Pulse::default(), EgressWindows::default(), Rush::default());
+        Ok(Self { clock, inboxes, board, metrics, notifier, pulse, windows, samples, rush })
     }
 }
 
@@ -124,7 +128,11 @@ impl Listening {
         ));
         let board = shared.board.clone();
         let sink = InboxSink(shared.inboxes.clone(), shared.metrics.clone());
-        let told = move |delivery: &Delivery<'_>| board.delivered(delivery);
+        let rush = shared.rush.clone();
+        let told = move |delivery: &Delivery<'_>| {
+            rush.count();
+            board.delivered(delivery);
+        };
         let receiver = Arc::new(Receiver::new(&config.serve, Arc::clone(&hooks), sink, told));
         let (stop_taking, connections) = (Signal::default(), public.connections());
         let taking = tokio::spawn(public.serve(Arc::clone(&receiver), stop_taking.clone(), ANSWER_WITHIN));
@@ -139,6 +147,7 @@ impl Listening {
         if let Some(tls) = tls {
             tokio::spawn(tls.watch(stop.clone()));
         }
+        tokio::spawn(shared.rush.clone().watch(stop.clone()));
         tokio::spawn(shared.samples.clone().watch(shared.clone(), stop.clone()));
         Ok(Self { hooks, stop_taking, taking, telling })
     }
@@ -166,7 +175,8 @@ pub(super) async fn run(args: ServeArgs, global: &Global) -> anyhow::Result<Exit
     let (watchdog, pulse) = (Arc::clone(&systemd), shared.pulse.clone());
     let watching = tokio::spawn(async move { watchdog.watch(&pulse).await });
 
-    let mut services = start(&config, &shared);
+    let background = Background::start()?;
+    let mut services = start(&config, &shared, &background);
     systemd.ready();
     let beat = shared.pulse.expect("service", LOOK_EVERY * 6);
     loop {
@@ -189,7 +199,7 @@ pub(super) async fn run(args: ServeArgs, global: &Global) -> anyhow::Result<Exit
                         () = keep_beating(&beat) => {}
                         () = &mut stopped => break,
                     }
-                    services = start(&config, &shared);
+                    services = start(&config, &shared, &background);
                     shared.board.reloaded(None);
                     systemd.ready();
                     output::note("Settings, tokens and secrets are read again.");
@@ -251,7 +261,7 @@ fn check(config: &Config) -> anyhow::Result<()> {
 type Running = (Signal, oneshot::Receiver<()>);
 
 /// Starts a service for each archive, with all its teams.
-fn start(config: &Config, shared: &Shared) -> Vec<Running> {
+fn start(config: &Config, shared: &Shared, background: &Background) -> Vec<Running> {
     let mut archives: BTreeMap<String, (Location, String)> = BTreeMap::new();
     for name in config.teams.keys() {
         if let Some(location) = config.archive_for(name) {
@@ -264,10 +274,10 @@ fn start(config: &Config, shared: &Shared) -> Vec<Running> {
         .map(|(place, (_, team))| {
             let stop = Signal::default();
             let service = archive::Service { place, team, config: config.clone(), shared: shared.clone() };
-            let (signal, runtime) = (stop.clone(), Handle::current());
+            let signal = stop.clone();
             let (ending, ended) = oneshot::channel();
-            // On a thread of its own: what one archive is busy with delays no other, and no webhook.
-            std::thread::spawn(move || {
+            // On a thread of its own: what one archive is busy with delays no other.
+            background.spawn(move |runtime| {
                 runtime.block_on(service.run(&signal));
                 let _ = ending.send(());
             });

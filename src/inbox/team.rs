@@ -99,7 +99,8 @@ impl Team {
     pub(super) fn open(name: &str, index: usize, common: &Arc<Common>) -> Result<Self, OpenError> {
         let folder = common.folder.join(name);
         segment::make_folder(&folder).map_err(OpenError::io("make the folder", &folder))?;
-        let identity = identity_of(&folder, common.clock.now_ms()).map_err(OpenError::io("name the folder", &folder))?;
+        let identity =
+            identity_of(&folder, common.clock.now_ms()).map_err(OpenError::io("name the folder", &folder))?;
         let found = segment::find(&folder).map_err(OpenError::io("look into the folder", &folder))?;
         let mut state = State { floor: found.floor, torn_bytes: found.torn_bytes, ..State::default() };
         state.last = found.floor.max(found.segments.last().map(|(id, _)| *id));

@@ -6,6 +6,7 @@ use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 
 use super::{IngestError, Intake, Prepared, Team};
@@ -145,8 +146,8 @@ impl Copies {
     }
 }
 
-fn pack(segment: &ClosedSegment) -> io::Result<Vec<u8>> {
-    zstd::stream::encode_all(segment.open()?, LEVEL)
+fn pack(segment: &ClosedSegment) -> io::Result<Bytes> {
+    zstd::stream::encode_all(segment.open()?, LEVEL).map(Bytes::from)
 }
 
 fn read(key: &str, packed: &[u8], source: &SourceConfig, at: Timestamp, team: &Team) -> (Vec<Prepared>, Vec<Reject>) {

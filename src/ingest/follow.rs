@@ -16,6 +16,11 @@ use crate::source::{self, Item};
 /// So much of the inbox is taken in at once, in bytes; a record that is larger comes alone.
 const BATCH_BYTES: usize = 4 << 20;
 
+/// A batch of so many payloads tells that they come fast. Then the next ones are gathered for a while: each batch costs
+/// syncs of journal and catalog, for which the inbox would have to wait.
+const MANY: u64 = 64;
+const GATHER: Duration = Duration::from_millis(200);
+
 /// Why following an inbox broke off. Nothing is lost: it goes on at the position that is kept.
 #[derive(Debug, thiserror::Error)]
 pub enum FollowError {
@@ -85,7 +90,9 @@ impl Follower {
         let kept = self.catalog.inbox_position(self.team.row).await.map_err(IngestError::from)?;
         // A position that cannot be read, or is one in an inbox that is gone, is none: what was taken in before is known
         // by its lines.
-        let from = kept.filter(|kept| kept.inbox == inbox).and_then(|kept| Some(Position { segment: kept.segment.parse().ok()?, offset: kept.offset }));
+        let from = kept
+            .filter(|kept| kept.inbox == inbox)
+            .and_then(|kept| Some(Position { segment: kept.segment.parse().ok()?, offset: kept.offset }));
         if let Some(from) = from {
             self.inboxes.consumed(&self.name, from)?;
         }
@@ -94,6 +101,7 @@ impl Follower {
             let batch = reader.next(BATCH_BYTES).await?;
             let began = Instant::now();
             let (end, start, bytes) = (batch.end, batch.start, batch.bytes);
+            let bytes_read = bytes.len();
             let (name, team, source, clock) =
                 (self.name.clone(), self.team.clone(), self.source.clone(), self.clock.clone());
             let read = tokio::task::spawn_blocking(move || read_batch(&name, &team, &source, &clock, start, &bytes));
@@ -114,6 +122,10 @@ impl Follower {
             self.inboxes.consumed(&self.name, end)?;
             followed.took = began.elapsed();
             told(followed);
+            let payloads = followed.new + followed.known + followed.ignored + followed.rejected;
+            if payloads >= MANY && bytes_read < BATCH_BYTES / 2 {
+                tokio::time::sleep(GATHER).await;
+            }
         }
     }
 }

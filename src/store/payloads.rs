@@ -8,7 +8,7 @@ use super::{Archive, Files, Result, in_folder};
 
 impl Archive {
     /// Stores a copy under its key, durably, put-if-absent. `false` where something else stands there.
-    pub async fn put_payloads(&self, key: &str, bytes: Vec<u8>) -> Result<bool> {
+    pub async fn put_payloads(&self, key: &str, bytes: Bytes) -> Result<bool> {
         let stored = match &self.files {
             Files::Folder(folder) => {
                 let (key, bytes) = (key.to_owned(), bytes.clone());
@@ -16,7 +16,7 @@ impl Archive {
             }
             // It holds personal data, as messages do.
             Files::Bucket(bucket) => {
-                bucket.put_if_absent(key, bytes.clone().into(), Purpose::Messages).await? != Created::Other
+                bucket.put_if_absent(key, bytes.clone(), Purpose::Messages).await? != Created::Other
             }
         };
         // One that died after this step has left the same bytes.

@@ -349,7 +349,8 @@ fn until_caught_up(world: &World, service: &mut Service<'_>) -> Result<()> {
             for line in fs::read_to_string(world.archive().join(&key))?.lines().skip(1) {
                 let line: serde_json::Value = serde_json::from_str(line)?;
                 let id = line["attachment_id"].as_str().unwrap_or_default().to_owned();
-                let wanted = if world.truth.get(&id) == Some(&super::world::Truth::Inline) { "skipped" } else { "archived" };
+                let wanted =
+                    if world.truth.get(&id) == Some(&super::world::Truth::Inline) { "skipped" } else { "archived" };
                 if line["kind"] == wanted {
                     decided.insert(id);
                 }

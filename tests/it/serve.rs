@@ -3,6 +3,7 @@
 mod disks;
 mod inboxes;
 mod lanes;
+mod load;
 mod outages;
 mod settings;
 mod strangers;

@@ -84,7 +84,8 @@ impl Service {
 
         let shared = &self.shared;
         let worker = shared.pulse.expect(format!("worker of {}", self.place), TURN_WITHIN);
-        let signals = Signals { stop: stop.clone(), beat: Some(Arc::new(worker)), ..Signals::default() };
+        let sparing = shared.rush.sparing();
+        let signals = Signals { stop: stop.clone(), sparing, beat: Some(Arc::new(worker)), ..Signals::default() };
         let run = Run::with(Arc::clone(&session), Arc::clone(&access), signals);
         let disks = Disks::of(&session, &access);
         let _open = shared.samples.open(&self.place, &session, &access, &run.signals.in_flight);

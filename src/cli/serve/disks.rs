@@ -76,7 +76,11 @@ impl Disks {
             let Some(pause) = holds.held(&[LOCAL_SCOPE], clock.now_ms()) else { continue };
             board.archive(place, Err(format!("nothing is fetched: {}", pause.reason)));
             // What comes back soon after it seemed to be over is not asked for as often: each time may cost requests.
-            wait = if ended_at.is_some_and(|at| at.elapsed() < WAIT_MOST) { (wait * 2).min(WAIT_MOST) } else { LOOK_EVERY };
+            wait = if ended_at.is_some_and(|at| at.elapsed() < WAIT_MOST) {
+                (wait * 2).min(WAIT_MOST)
+            } else {
+                LOOK_EVERY
+            };
             tokio::time::sleep(wait - LOOK_EVERY).await;
             while let Err(error) = self.try_all().await {
                 board.archive(place, Err(format!("nothing is fetched: {error:#}")));

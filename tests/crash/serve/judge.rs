@@ -51,7 +51,9 @@ impl Records {
             let whole = &text[..text.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1)];
             let name = file.rsplit('/').next().unwrap_or_default().trim_end_matches(".jsonl");
             match copied.get(name) {
-                Some(copy) if copy.as_slice() != whole => records.corrupt(format!("the copy of {file} differs from it")),
+                Some(copy) if copy.as_slice() != whole => {
+                    records.corrupt(format!("the copy of {file} differs from it"))
+                }
                 Some(_) => {}
                 None => records.take(&file, whole, 0),
             }
@@ -95,7 +97,8 @@ impl Records {
             let [waiting, copied] = strangers.remove(digest.as_str()).unwrap_or_default();
             let there = if end { copied } else { waiting + copied };
             if there < acknowledged {
-                let text = format!("the body {digest} was acknowledged {acknowledged} times and is there {there} times");
+                let text =
+                    format!("the body {digest} was acknowledged {acknowledged} times and is there {there} times");
                 findings.push((Kind::Lost, text));
             }
             if end && waiting > 0 {

@@ -20,7 +20,8 @@ use crate::world::WEBHOOK_SECRET;
 /// Senders at once.
 const SENDERS: u64 = 8;
 /// What no parser takes for an event: half of it, none of it, and no text at all.
-const UNREADABLE: [&[u8]; 3] = [b"{\"event\": \"message.created\", \"data\": {\"mess", b"plain words", b"\xff\x00\xfe\x80 bytes"];
+const UNREADABLE: [&[u8]; 3] =
+    [b"{\"event\": \"message.created\", \"data\": {\"mess", b"plain words", b"\xff\x00\xfe\x80 bytes"];
 /// How much larger large bodies are, in bytes.
 const LARGE: u64 = 600_000;
 

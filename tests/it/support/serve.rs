@@ -137,6 +137,11 @@ impl Sender {
         Some(self.send("POST", &format!("/webhooks/{team}"), &signature, body)?.status)
     }
 
+    /// Where it posts to.
+    pub(crate) const fn address(self) -> SocketAddr {
+        self.0
+    }
+
     /// Sends a request with these header lines.
     pub(crate) fn send(self, method: &str, path: &str, headers: &str, body: &[u8]) -> Option<Answer> {
         let length = body.len();
