@@ -53,6 +53,9 @@ pub struct NotifyConfig {
     /// Below how much free space a disk counts as nearly full, in bytes.
     #[serde(rename = "disk_free_below", deserialize_with = "values::size::<0, { 1 << 50 }, _>")]
     pub disk_free_below_bytes: u64,
+    /// How long before the certificate of the public listener expires that is told.
+    #[serde(deserialize_with = "values::duration::<0, 31_536_000_000, _>")]
+    pub certificate_expires_within: Duration,
     /// How long one delivery may take.
     #[serde(deserialize_with = "values::duration::<1_000, 60_000, _>")]
     pub timeout: Duration,
@@ -73,6 +76,7 @@ impl Default for NotifyConfig {
             repeat_every: Duration::from_hours(6),
             no_success_after: Duration::from_hours(6),
             disk_free_below_bytes: 2 << 30,
+            certificate_expires_within: Duration::from_hours(14 * 24),
             timeout: Duration::from_secs(10),
         }
     }

@@ -35,7 +35,7 @@ pub(super) struct Common {
 #[derive(Debug)]
 pub(super) struct Team {
     pub(super) name: String,
-    pub(super) index: usize,
+    pub(super) index: u64,
     pub(super) folder: PathBuf,
     pub(super) common: Arc<Common>,
     state: Mutex<State>,
@@ -93,12 +93,13 @@ pub(super) struct Segment {
 
 impl Team {
     /// Opens one team's folder, with what earlier lives left in it.
-    pub(super) fn open(name: &str, index: usize, common: &Arc<Common>) -> Result<Self, OpenError> {
+    pub(super) fn open(name: &str, common: &Arc<Common>) -> Result<Self, OpenError> {
         let folder = common.folder.join(name);
         segment::make_folder(&folder).map_err(OpenError::io("make the folder", &folder))?;
         let found = segment::find(&folder).map_err(OpenError::io("look into the folder", &folder))?;
         let mut state = State { floor: found.floor, torn_bytes: found.torn_bytes, ..State::default() };
         state.last = found.floor.max(found.segments.last().map(|(id, _)| *id));
+        let index = common.space.join();
         for (id, bytes) in found.segments {
             let ages = Ages::since(id.began_at_ms());
             state.segments.insert(id, Segment { bytes, closed: true, ages });
@@ -263,6 +264,12 @@ impl Team {
     /// Where reading goes on behind `position`: the segment, the place in it, and its durable end.
     pub(super) fn readable(&self, position: Option<Position>) -> Option<(SegmentId, u64, u64)> {
         self.state().readable(position)
+    }
+}
+
+impl Drop for Team {
+    fn drop(&mut self) {
+        self.common.space.leave(self.index);
     }
 }
 

@@ -363,7 +363,7 @@ async fn a_second_process_is_refused_until_the_first_has_ended() {
     assert_eq!(append(&first, "a", "1").await, Err(AppendError::Closed));
     assert!(again().is_err(), "as long as somebody may read");
     drop(first);
-    assert_eq!(again().unwrap().status().strangers, Vec::<PathBuf>::new());
+    assert_eq!(again().unwrap().status().strangers, []);
 }
 
 #[tokio::test]
@@ -376,7 +376,12 @@ async fn a_team_that_is_not_configured_is_refused_and_what_it_left_is_told() {
     inboxes.close().await;
     drop(inboxes);
     let alone = Inboxes::open(&config(), folder.path(), &["a".into()], clock(NOON)).unwrap();
-    assert_eq!(alone.status().strangers, [folder.path().join("b")]);
+    let strangers = alone.status().strangers;
+    assert_eq!(
+        strangers.iter().map(|one| (&*one.team, &one.folder)).collect::<Vec<_>>(),
+        [("b", &folder.path().join("b"))]
+    );
+    assert!(strangers[0].bytes > 0);
     drop(alone);
     for name in ["..", ".lock", "a/b", ""] {
         let error = Inboxes::open(&config(), folder.path(), &[name.to_owned()], clock(NOON)).unwrap_err();
