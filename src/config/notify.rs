@@ -48,7 +48,7 @@ pub struct NotifyConfig {
     #[serde(deserialize_with = "values::duration::<60_000, 2_592_000_000, _>")]
     pub repeat_every: Duration,
     /// For how long nothing may be archived while work waits.
-    #[serde(deserialize_with = "values::duration::<60_000, 2_592_000_000, _>")]
+    #[serde(deserialize_with = "values::duration::<1_000, 2_592_000_000, _>")]
     pub no_success_after: Duration,
     /// Below how much free space a disk counts as nearly full, in bytes.
     #[serde(rename = "disk_free_below", deserialize_with = "values::size::<0, { 1 << 50 }, _>")]

@@ -1,8 +1,11 @@
 //! `jellyjar serve`: what was accepted is archived, once, whatever happens to the process; and what it says to whom.
 
+mod care;
+mod notifications;
 mod outages;
 mod settings;
 mod strangers;
+mod systemd;
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;
