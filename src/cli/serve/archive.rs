@@ -33,6 +33,8 @@ const COPY_EVERY: Duration = Duration::from_secs(5);
 const TURN_WITHIN: Duration = Duration::from_mins(5);
 /// What goes to an archive may take long: many files, a slow network, and a bucket that is asked again and again.
 const TIDY_WITHIN: Duration = Duration::from_hours(1);
+/// A step of a compaction reads up to thousands of objects.
+const COMPACT_WITHIN: Duration = Duration::from_hours(6);
 /// How often what is old is removed.
 const TIDY_EVERY: Duration = Duration::from_hours(1);
 
@@ -87,7 +89,7 @@ impl Service {
         let run = Run::with(Arc::clone(&session), Arc::clone(&access), signals);
         let _open = shared.samples.open(&self.place, &session, &access, &run.signals.in_flight);
         let lock = tokio::sync::Mutex::new(None);
-        let beat = shared.pulse.expect(format!("compaction of {}", self.place), TIDY_WITHIN);
+        let beat = shared.pulse.expect(format!("compaction of {}", self.place), COMPACT_WITHIN);
         let compaction = Compaction { place: &self.place, shared, session: &session, run: &run, beat, lock: &lock };
         let working = async {
             tokio::select! {
@@ -96,7 +98,7 @@ impl Service {
                 failed = self.follow_all(&session, &run) => Err(failed),
                 failed = self.copy(&session, &copies) => Err(failed),
                 failed = self.look_after(&session, &access, &copies) => Err(failed),
-                failed = compaction.run() => Err(failed),
+                never = compaction.run() => match never {},
             }
         };
         let worked = working.await;
@@ -152,7 +154,7 @@ impl Service {
                 clock: self.shared.clock.clone(),
                 metrics: self.shared.metrics.clone(),
             };
-            let beat = self.shared.pulse.expect(format!("inbox of team {name}"), TURN_WITHIN);
+            let beat = self.shared.pulse.expect(format!("inbox of team {name}"), TIDY_WITHIN);
             async move {
                 loop {
                     let told = |followed| self.followed(&follower.name, followed, run);

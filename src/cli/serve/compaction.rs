@@ -4,6 +4,7 @@
 //! It works in small steps, each begun when nothing is being fetched, if that moment comes soon: a step holds the
 //! journal for a fraction of a second. What was begun is harmless wherever it is dropped.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use tokio::sync::Mutex;
@@ -38,8 +39,9 @@ pub(super) struct Compaction<'a> {
 }
 
 impl Compaction<'_> {
-    /// Compacts again and again; ends only with an error after which the archive must be opened anew.
-    pub(super) async fn run(&self) -> anyhow::Error {
+    /// Compacts again and again. What fails is tried again the next time: a bucket may forbid to remove anything, and
+    /// work goes on without. A journal that cannot be written any more is noticed by who writes it.
+    pub(super) async fn run(&self) -> Infallible {
         let every = self.session.config.worker.compact_every;
         if every.is_zero() {
             return std::future::pending().await;
@@ -70,7 +72,7 @@ impl Compaction<'_> {
                 }
                 Err(error) => {
                     counts.of(Success::Failed).add(1);
-                    return error.context("the journal cannot be compacted");
+                    tracing::warn!(archive = self.place, "the journal cannot be compacted now: {error:#}");
                 }
             }
         }

@@ -50,12 +50,12 @@ impl People {
         Self { address, got }
     }
 
-    /// The settings that lead here; people are told at once.
-    fn settings(&self, more: &str) -> String {
+    /// The settings that lead here; people are told after `delay`.
+    fn settings(&self, delay: &str, more: &str) -> String {
         let address = self.address;
         format!(
             "[notify]\nwebhook_url = \"http://{address}/json\"\nslack_url = \"http://{address}/slack\"\n\
-             ping_url = \"http://{address}/ping\"\nping_every = \"10s\"\ndelay = \"0s\"\n{more}"
+             ping_url = \"http://{address}/ping\"\nping_every = \"10s\"\ndelay = \"{delay}\"\n{more}"
         )
     }
 
@@ -87,17 +87,17 @@ impl People {
     }
 }
 
-/// A world whose service tells these people.
-fn told_world(people: &People, more_notify: &str, more: &str) -> World {
+/// A world whose service tells these people after `delay`.
+fn told_world(people: &People, delay: &str, more: &str) -> World {
     let world = World::new();
-    world.settings(&format!("{SERVE}{}{more}", people.settings(more_notify)));
+    world.settings(&format!("{SERVE}{}", people.settings(delay, more)));
     world
 }
 
 #[test]
 fn a_refused_token_is_told_of_once_over_restarts_and_so_is_its_end() {
     let people = People::listen();
-    let world = told_world(&people, "name = \"Berlin\"\n", "");
+    let world = told_world(&people, "5s", "name = \"Berlin\"\n");
     let mail = events(3, 1, (10, 1000));
     let serve = Serve::start(&world);
     until("all is well", || people.asked_for("/ping") > 0);
@@ -134,7 +134,7 @@ fn a_refused_token_is_told_of_once_over_restarts_and_so_is_its_end() {
 #[test]
 fn failures_contradictions_and_what_cannot_be_taken_or_read_are_told_of() {
     let people = People::listen();
-    let world = told_world(&people, "", "");
+    let world = told_world(&people, "0s", "");
     let text = std::fs::read_to_string(world.path("jellyjar.toml")).unwrap();
     std::fs::write(world.path("jellyjar.toml"), text.replace("[serve]\n", "[serve]\nmax_body_size = \"64 KiB\"\n"))
         .unwrap();
@@ -158,7 +158,7 @@ fn failures_contradictions_and_what_cannot_be_taken_or_read_are_told_of() {
 #[test]
 fn silence_while_work_waits_and_its_end_are_told_of() {
     let people = People::listen();
-    let world = told_world(&people, "no_success_after = \"1s\"\n", "");
+    let world = told_world(&people, "0s", "no_success_after = \"1s\"\n");
     let text = std::fs::read_to_string(world.path("jellyjar.toml")).unwrap();
     std::fs::write(world.path("jellyjar.toml"), text.replace("[retry]\n", "[retry]\nmax_attempts = 1000\n")).unwrap();
     world.jelly.set_faults("api-stall=1.0");
@@ -175,7 +175,7 @@ fn silence_while_work_waits_and_its_end_are_told_of() {
 #[test]
 fn a_full_disk_an_archive_that_is_away_and_settings_that_are_wrong_are_told_of_with_their_ends() {
     let people = People::listen();
-    let world = told_world(&people, "disk_free_below = \"1 PiB\"\n", "");
+    let world = told_world(&people, "0s", "disk_free_below = \"1 PiB\"\n");
     std::fs::write(world.path("disk"), "not mounted").unwrap();
     let mut command = world.command(&["serve", "--archive", "disk/archive"]);
     command.env("JELLY_WEBHOOK_SECRET", SECRET);
@@ -210,7 +210,7 @@ fn a_certificate_that_expires_is_told_of_until_there_is_a_new_one() {
     };
     install("expired");
     let serve = SERVE.replace("[serve]\n", "[serve]\ntls_certificate = \"certificate\"\ntls_key = \"key\"\n");
-    world.settings(&format!("{serve}{}", people.settings("")));
+    world.settings(&format!("{serve}{}", people.settings("0s", "")));
     let serve = Serve::start(&world);
     people.until_told("certificate_expires", "trouble", "public listener");
     assert_eq!(people.detail("certificate_expires"), "It expired at 2026-01-01T12:34:56Z.");
