@@ -294,9 +294,11 @@ pub(super) async fn run(args: ServeArgs, global: &Global) -> anyhow::Result<Exit
         stopped = tokio::time::timeout(STOP_WITHIN, stopping) => {
             if stopped.is_err() {
                 tracing::warn!("not everything could be ended in time; the next start goes on with it");
+                std::process::exit(i32::from(DONE));
             }
         }
-        () = super::run::interrupted() => return Ok(ExitCode::from(super::INTERRUPTED)),
+        // At once: what is not recorded is done again. The threads of archives would fall over without their runtime.
+        () = super::run::interrupted() => std::process::exit(i32::from(super::INTERRUPTED)),
     }
     watching.abort();
     Ok(ExitCode::from(DONE))

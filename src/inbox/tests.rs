@@ -390,6 +390,31 @@ async fn a_team_that_is_not_configured_is_refused_and_what_it_left_is_told() {
 }
 
 #[tokio::test]
+async fn a_team_that_goes_and_comes_back_loses_nothing_and_its_names_ascend() {
+    let folder = tempfile::tempdir().unwrap();
+    let inboxes = open(folder.path());
+    append_all(&inboxes, "b", 0..5).await;
+    assert!(inboxes.is_behind("b").unwrap());
+    let with_both = inboxes.status().bytes;
+    inboxes.keep(&["a".into()]).await;
+    assert_eq!(append(&inboxes, "b", "x").await, Err(AppendError::UnknownTeam("b".into())));
+    inboxes.look_for_strangers().unwrap();
+    let status = inboxes.status();
+    assert_eq!((status.bytes, status.teams.len()), (0, 1));
+    assert_eq!(status.strangers.iter().map(|one| (&*one.team, one.bytes)).collect::<Vec<_>>(), [("b", with_both)]);
+
+    inboxes.add(&["a".into(), "b".into(), "c".into()]).unwrap();
+    inboxes.look_for_strangers().unwrap();
+    assert_eq!((inboxes.status().bytes, inboxes.status().strangers), (with_both, Vec::new()));
+    append_all(&inboxes, "b", 5..8).await;
+    append(&inboxes, "c", "new").await.unwrap();
+    let mut reader = inboxes.reader("b", None).unwrap();
+    assert_eq!(read(&mut reader, 8).await, numbers(0..8));
+    inboxes.consumed("b", reader.position().unwrap()).unwrap();
+    assert!(!inboxes.is_behind("b").unwrap());
+}
+
+#[tokio::test]
 async fn nobody_else_can_read_it() {
     let folder = tempfile::tempdir().unwrap();
     let place = folder.path().join("made/inbox");

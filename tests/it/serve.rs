@@ -1,6 +1,7 @@
 //! `jellyjar serve`: what was accepted is archived, once, whatever happens to the process; and what it says to whom.
 
 mod care;
+mod examples;
 mod notifications;
 mod outages;
 mod settings;
@@ -16,7 +17,7 @@ use jellyjar::sim::SimConfig;
 use serde_json::Value;
 
 use crate::support::{
-    Ledger, SECRET, SERVE, Sender, Serve, TOKEN, World, archived, events, events_from, files, ids, until,
+    Ledger, SECRET, SERVE, Sender, Serve, TOKEN, World, archived, attachments, events, events_from, files, ids, until,
     until_archived,
 };
 

@@ -18,6 +18,7 @@ use crate::metrics::{Outcome, Payload, Stage, Success};
 use crate::model::TeamKey;
 use crate::notify::{Condition, Kind};
 use crate::source::inbox_line_bound;
+use crate::store::StoreError;
 use crate::worker::{Signal, Signals};
 
 /// How long to wait before an archive that failed is opened again, at first and at most.
@@ -114,7 +115,11 @@ impl Service {
         let create = !shared.board.was_there(&self.place);
         let earlier = shared.writers().get(&self.place).map(Arc::clone);
         let (config, team, clock) = (self.config.clone(), self.team.clone(), shared.clock.clone());
-        let session = Arc::new(Session::open_again(config, team, create, clock, earlier.as_deref()).await?);
+        let opened = Session::open_again(config, team, create, clock, earlier.as_deref()).await;
+        let session = Arc::new(opened.map_err(|error| match error.downcast_ref() {
+            Some(StoreError::Absent { .. }) => error.context("the archive was there before; is its disk mounted?"),
+            _ => error,
+        })?);
         shared.writers().insert(self.place.clone(), Arc::clone(&session.journal));
         let access = Arc::new(Access::open_in(&session, &shared.windows, &shared.metrics).await?);
         session.reload().await?;

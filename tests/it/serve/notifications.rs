@@ -97,7 +97,7 @@ fn told_world(people: &People, delay: &str, more: &str) -> World {
 #[test]
 fn a_refused_token_is_told_of_once_over_restarts_and_so_is_its_end() {
     let people = People::listen();
-    let world = told_world(&people, "5s", "name = \"Berlin\"\n");
+    let world = told_world(&people, "10s", "name = \"Berlin\"\n");
     let mail = events(3, 1, (10, 1000));
     let serve = Serve::start(&world);
     until("all is well", || people.asked_for("/ping") > 0);

@@ -199,7 +199,7 @@ fn mount(world: &World, version: &str, token: &str) {
 #[test]
 fn files_that_change_are_noticed_without_a_word() {
     let world = world();
-    mount(&world, "1", "not the token");
+    mount(&world, "1", "not-the-token");
     let text = std::fs::read_to_string(world.path("jellyjar.toml")).unwrap();
     // Found by its variable, and replaced by a rename.
     std::fs::create_dir(world.path("etc")).unwrap();

@@ -42,5 +42,7 @@ fn a_service_manager_hears_when_it_is_ready_alive_reloading_and_stopping() {
     serve.process.terminate();
     assert_eq!(next(&socket, &mut alive), "STOPPING=1");
     assert!(alive >= before);
-    serve.stop(&world);
+    let ended = serve.process.wait();
+    assert_eq!(ended.code(), Some(0), "{}", ended.stderr);
+    world.check(&ended);
 }
