@@ -18,6 +18,7 @@ mod look;
 mod man;
 mod output;
 mod pause;
+mod places;
 mod progress;
 mod quarantined;
 mod rebuild;

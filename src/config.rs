@@ -13,6 +13,7 @@ mod notify;
 mod origin;
 mod token;
 pub mod values;
+mod watched;
 mod web;
 
 use std::collections::BTreeMap;
@@ -254,6 +255,9 @@ pub struct WorkerConfig {
     /// The longest pause a foreground run sits out before it ends with work pending.
     #[serde(deserialize_with = "values::duration::<0, 604_800_000, _>")]
     pub max_wait: Duration,
+    /// How often a service merges the journal's small segments; zero never does.
+    #[serde(deserialize_with = "values::duration::<0, 31_536_000_000, _>")]
+    pub compact_every: Duration,
 }
 
 impl Default for WorkerConfig {
@@ -265,6 +269,7 @@ impl Default for WorkerConfig {
             lease_duration: Duration::from_mins(5),
             shutdown_timeout: Duration::from_secs(8),
             max_wait: Duration::from_mins(10),
+            compact_every: Duration::from_hours(24),
         }
     }
 }

@@ -140,9 +140,11 @@ fn list(folder: &Path) -> io::Result<(Vec<SegmentId>, Vec<SegmentId>)> {
     Ok((segments, removed))
 }
 
-/// Whether a folder has segments in it.
-pub(super) fn has_segments(folder: &Path) -> bool {
-    list(folder).is_ok_and(|(segments, _)| !segments.is_empty())
+/// How large the segments in a folder are together, in bytes; `None` where there are none.
+pub(super) fn bytes_in(folder: &Path) -> Option<u64> {
+    let (segments, _) = list(folder).ok()?;
+    let size = |id: &SegmentId| std::fs::metadata(id.path(folder)).map_or(0, |found| found.len());
+    (!segments.is_empty()).then(|| segments.iter().map(size).sum())
 }
 
 /// Looks what is in a team's folder, and makes what counts of it durable: what was written by a process that died may be

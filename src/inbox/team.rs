@@ -37,7 +37,7 @@ pub(super) struct Common {
 #[derive(Debug)]
 pub(super) struct Team {
     pub(super) name: String,
-    pub(super) index: usize,
+    pub(super) index: u64,
     pub(super) folder: PathBuf,
     pub(super) identity: InboxId,
     pub(super) common: Arc<Common>,
@@ -96,7 +96,7 @@ pub(super) struct Segment {
 
 impl Team {
     /// Opens one team's folder, with what earlier lives left in it.
-    pub(super) fn open(name: &str, index: usize, common: &Arc<Common>) -> Result<Self, OpenError> {
+    pub(super) fn open(name: &str, common: &Arc<Common>) -> Result<Self, OpenError> {
         let folder = common.folder.join(name);
         segment::make_folder(&folder).map_err(OpenError::io("make the folder", &folder))?;
         let identity =
@@ -104,6 +104,7 @@ impl Team {
         let found = segment::find(&folder).map_err(OpenError::io("look into the folder", &folder))?;
         let mut state = State { floor: found.floor, torn_bytes: found.torn_bytes, ..State::default() };
         state.last = found.floor.max(found.segments.last().map(|(id, _)| *id));
+        let index = common.space.join();
         for (id, bytes) in found.segments {
             let ages = Ages::since(id.began_at_ms());
             state.segments.insert(id, Segment { bytes, closed: true, ages });
@@ -279,6 +280,12 @@ fn identity_of(folder: &Path, now_ms: i64) -> io::Result<InboxId> {
         tracing::warn!(error = %error, "the inbox {place} cannot be named now; the next start reads it from its beginning");
         InboxId::random(now_ms)
     })
+}
+
+impl Drop for Team {
+    fn drop(&mut self) {
+        self.common.space.leave(self.index);
+    }
 }
 
 impl State {

@@ -68,16 +68,18 @@ pub struct Copies {
     pub source: SourceConfig,
     /// The time.
     pub clock: Clock,
+    /// For how long copies are kept; zero keeps none.
+    pub keep: SignedDuration,
 }
 
 impl Copies {
     /// Copies the segments of a team's inbox that have been taken in to their end, and removes each once its copy is
-    /// durable. Gives how many.
+    /// durable; where none are kept, at once, for what was taken in is in the journal. Gives how many were copied.
     pub async fn copy_finished(&self, inboxes: &Inboxes, name: &str, team: &TeamKey) -> Result<u64, CopyError> {
         let mut copied = 0;
         for segment in inboxes.finished(name)? {
             let id = segment.id;
-            if segment.bytes > 0 {
+            if segment.bytes > 0 && !self.keep.is_zero() {
                 let path = segment.path.display().to_string();
                 let packed = tokio::task::spawn_blocking(move || pack(&segment));
                 let packed = packed.await.map_err(|_| CopyError::Interrupted)?;
@@ -127,14 +129,14 @@ impl Copies {
         Ok(taken)
     }
 
-    /// Removes copies that are older than `keep`, by the day in their key, and that this catalog knows: then everything in
-    /// them is in the journal. Gives how many.
-    pub async fn remove_old(&self, keep: SignedDuration) -> Result<u64, CopyError> {
-        let Ok(limit) = self.clock.now().checked_sub(keep) else { return Ok(0) };
+    /// Removes copies whose time is over, by the day in their key, and that this catalog knows: then everything in them is in
+    /// the journal. Gives how many.
+    pub async fn remove_old(&self) -> Result<u64, CopyError> {
+        let Ok(limit) = self.clock.now().checked_sub(self.keep) else { return Ok(0) };
         let limit = limit.to_zoned(jiff::tz::TimeZone::UTC).date();
         let known: HashSet<String> = self.catalog.known_payloads(self.archive_row).await?.into_iter().collect();
         let mut old = self.archive.payloads().await?;
-        old.retain(|key| known.contains(key) && segment_day(key).is_some_and(|day| day < limit));
+        old.retain(|key| known.contains(key) && segment_day(key).is_some_and(|day| day < limit || self.keep.is_zero()));
         let count = old.len() as u64;
         for keys in old.chunks(REMOVE_AT_ONCE) {
             self.archive.remove_payloads(keys.to_vec()).await?;

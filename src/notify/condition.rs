@@ -17,6 +17,10 @@ pub enum Kind {
     ReloadFailed,
     /// A part of the service shows no sign of life. The subject is its name.
     Hanging,
+    /// The inbox holds webhooks of a team that is not configured any more. The subject is the team.
+    InboxOfNoTeam,
+    /// A certificate is about to expire, or has. The subject is what shows it.
+    CertificateExpires,
     /// Attachments failed for good. The subject is the team.
     Failed,
     /// Attachments went to quarantine. The subject is the team.
@@ -39,7 +43,7 @@ struct Words {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::TeamPaused,
         Self::NoSuccess,
         Self::DiskNearlyFull,
@@ -47,6 +51,8 @@ impl Kind {
         Self::NotReady,
         Self::ReloadFailed,
         Self::Hanging,
+        Self::InboxOfNoTeam,
+        Self::CertificateExpires,
         Self::Failed,
         Self::Quarantined,
         Self::BodyTooLarge,
@@ -117,6 +123,19 @@ impl Kind {
                 "the {} shows no sign of life",
                 "the {} is alive again",
                 "If it lasts, restart the service, and report it with the log.",
+            ),
+            Self::InboxOfNoTeam => lasts(
+                "inbox_of_no_team",
+                "webhooks of team {} wait, and no such team is configured",
+                "no webhooks of team {} wait unconfigured any more",
+                "They are not archived. Put the team back into the configuration, or move its folder out of the inbox.",
+            ),
+            Self::CertificateExpires => lasts(
+                "certificate_expires",
+                "the certificate of the {} expires soon",
+                "the certificate of the {} was renewed",
+                "Once it has expired, Jelly delivers no more webhooks, and after ten failures in a row switches them off. Put a \
+                 new one in its place; it is read again by itself.",
             ),
             Self::Failed => happens(
                 "failed",

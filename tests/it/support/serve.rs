@@ -56,7 +56,8 @@ impl Serve {
             process.stderr().contains("operations on http://")
         });
         let said = process.stderr();
-        let (_, rest) = said.split_once("Taking webhooks on http://").unwrap();
+        let (_, rest) = said.split_once("Taking webhooks on http").unwrap();
+        let (_, rest) = rest.split_once("://").unwrap();
         let (public, rest) = rest.split_once('/').unwrap();
         let (_, rest) = rest.split_once("operations on http://").unwrap();
         let operations = rest.lines().next().unwrap().trim_end_matches('.');
