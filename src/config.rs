@@ -13,6 +13,7 @@ mod notify;
 mod origin;
 mod token;
 pub mod values;
+mod walk;
 mod watched;
 mod web;
 
@@ -31,6 +32,7 @@ pub use inbox::InboxConfig;
 pub use load::{DEFAULT_TEAM, Loaded, Overrides, load};
 pub use notify::NotifyConfig;
 pub use origin::{Origin, Sources};
+pub use walk::{BackfillConfig, SweepConfig};
 pub use web::{SMALL_BODY_BYTES, ServeConfig, WebhookConfig};
 
 use crate::model::{InvalidId, Location, TeamKey};
@@ -59,6 +61,10 @@ pub struct Config {
     pub spool: SpoolConfig,
     /// The inbox of accepted webhooks.
     pub inbox: InboxConfig,
+    /// The gap sweep.
+    pub sweep: SweepConfig,
+    /// Backfills.
+    pub backfill: BackfillConfig,
     /// How buckets are reached.
     pub buckets: BucketSettings,
     /// How payloads are read.

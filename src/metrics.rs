@@ -110,6 +110,10 @@ pub struct TeamMetrics {
     pub stored_bytes: Counter,
     /// When an attachment was last archived.
     pub last_success: Moment,
+    /// Attachments that a sweep found and no webhook had brought.
+    pub gap_recovered: Counter,
+    /// When a sweep was last completed.
+    pub last_sweep: Moment,
     /// Requests to Jelly by answer.
     pub api_requests: Counts<ApiAnswer>,
     /// What is left of the UTC day's quota; unset where there is no limit.

@@ -15,7 +15,7 @@ use super::session::{Access, Session};
 use crate::archive::{CommitError, Committer, Finished, Tally, Writing};
 use crate::catalog::WorkerLock;
 use crate::model::Lane;
-use crate::worker::{DriveError, Driver, Ended, Signals};
+use crate::worker::{DriveError, Driver, Ended, Signal, Signals};
 
 /// How often a run that follows another process looks.
 const FOLLOW_EVERY: Duration = Duration::from_millis(300);
@@ -33,6 +33,8 @@ pub(super) struct Run {
     pub(super) signals: Signals,
     pub(super) tally: Arc<Tally>,
     pub(super) expected: Arc<Expected>,
+    /// Set once this process has the worker lock: then it may walk, too.
+    pub(super) leading: Signal,
     /// Whether this process has held leases.
     drove: AtomicBool,
     started: Instant,
@@ -58,7 +60,16 @@ impl Run {
     /// Prepares a run that others stop.
     pub(super) fn with(session: Arc<Session>, access: Arc<Access>, signals: Signals) -> Self {
         let (tally, expected) = (Arc::default(), Arc::default());
-        Self { session, access, signals, tally, expected, drove: AtomicBool::new(false), started: Instant::now() }
+        Self {
+            session,
+            access,
+            signals,
+            tally,
+            expected,
+            leading: Signal::default(),
+            drove: AtomicBool::new(false),
+            started: Instant::now(),
+        }
     }
 
     /// Works until everything that this run has seen has its place, or cannot get it now.
@@ -119,6 +130,7 @@ impl Run {
         // Another process may have sent requests since this one looked.
         access.load_quotas(session).await?;
         self.drove.store(true, Ordering::Relaxed);
+        self.leading.set();
         let held = |row, lane| {
             let pause = access.teams.get(&row)?.held(&access.holds, lane, session.clock.now_ms());
             pause.map(|pause| pause.until_ms)

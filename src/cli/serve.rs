@@ -11,6 +11,7 @@ mod disks;
 mod reload;
 mod rush;
 mod sample;
+mod walks;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;

@@ -188,6 +188,14 @@ impl Day {
 }
 
 impl Quota {
+    /// How long so many requests of bulk work take at least, where nothing else is asked: zero without limits.
+    pub fn bulk_time(&self, requests: u64) -> Duration {
+        let (of_window, of_day) = self.limits.of(Lane::Bulk);
+        let whole = |limit: Option<u64>| limit.map_or(0, |limit| requests.saturating_sub(1) / limit.max(1));
+        let windows = Duration::from_millis(WINDOW_MS.unsigned_abs().saturating_mul(whole(of_window)));
+        windows.max(Duration::from_millis(DAY_MS.unsigned_abs().saturating_mul(whole(of_day))))
+    }
+
     /// A quota with nothing used, on the shared window.
     pub fn new(limits: QuotaLimits, window: EgressWindow) -> Self {
         Self { limits, window, day: Arc::default() }

@@ -70,6 +70,8 @@ families! {
 
     ATTACHMENTS = Gauge "jellyjar_attachments" ["team", "state"] "The catalog's attachments by state; pending is the queue's depth.";
     PENDING_AGE = Gauge "jellyjar_pending_oldest_age_seconds" ["team"] "How long the pending attachment whose turn it is has waited since it was seen or last tried; 0 where none waits.";
+    GAP_RECOVERED = Counter "jellyjar_gap_recovered_attachments_total" ["team"] "Attachments that a sweep found and no webhook had brought.";
+    LAST_SWEEP = Gauge "jellyjar_last_sweep_timestamp_seconds" ["team"] "When a gap sweep was last completed, in seconds since the Unix epoch.";
     IN_FLIGHT = Gauge "jellyjar_in_flight_attachments" [] "Attachments that are being fetched.";
     ATTEMPTS = Counter "jellyjar_attempts_total" ["team", "result"] "Attempts at attachments by how they ended.";
     OUTCOMES = Counter "jellyjar_outcomes_total" ["team", "outcome", "reason"] "Attachments that came to an end, by outcome and reason.";

@@ -47,6 +47,8 @@ pub(super) fn render(service: &Service, now: Timestamp) -> String {
         }
     }
     page.team_age(families::PENDING_AGE, now_ms, |team| &team.oldest_pending);
+    page.team_counter(families::GAP_RECOVERED, |team| &team.gap_recovered);
+    page.team_time(families::LAST_SWEEP, |team| &team.last_sweep);
     page.begin(families::IN_FLIGHT).value(&[], service.in_flight.value());
     page.team_counts(families::ATTEMPTS, |team| &team.attempts);
     page.team_counts(families::OUTCOMES, |team| &team.outcomes);

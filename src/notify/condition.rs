@@ -21,6 +21,8 @@ pub enum Kind {
     InboxOfNoTeam,
     /// A certificate is about to expire, or has. The subject is what shows it.
     CertificateExpires,
+    /// Mail is found that no webhook brought, and no webhook comes. The subject is the team.
+    WebhooksSilent,
     /// Attachments failed for good. The subject is the team.
     Failed,
     /// Attachments went to quarantine. The subject is the team.
@@ -43,7 +45,7 @@ struct Words {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::TeamPaused,
         Self::NoSuccess,
         Self::DiskNearlyFull,
@@ -53,6 +55,7 @@ impl Kind {
         Self::Hanging,
         Self::InboxOfNoTeam,
         Self::CertificateExpires,
+        Self::WebhooksSilent,
         Self::Failed,
         Self::Quarantined,
         Self::BodyTooLarge,
@@ -136,6 +139,13 @@ impl Kind {
                 "the certificate of the {} was renewed",
                 "Once it has expired, Jelly delivers no more webhooks, and after ten failures in a row switches them off. Put a \
                  new one in its place; it is read again by itself.",
+            ),
+            Self::WebhooksSilent => lasts(
+                "webhooks_silent",
+                "team {}: mail comes, and no webhook",
+                "team {}: webhooks come again",
+                "Jelly switches a webhook off after 10 failures in a row: see its settings there. Meanwhile sweeps find what \
+                 comes.",
             ),
             Self::Failed => happens(
                 "failed",

@@ -31,6 +31,8 @@ fn settings(config: &Config) -> Vec<(String, Value)> {
         retry,
         spool,
         inbox,
+        sweep,
+        backfill,
         source,
         serve,
         notify,
@@ -70,6 +72,9 @@ fn settings(config: &Config) -> Vec<(String, Value)> {
         ("spool.folder".into(), path(&spool.folder)),
         ("spool.allow_tmpfs".into(), json!(spool.allow_tmpfs)),
         ("source.max_payload_bytes".into(), size(source.max_payload_bytes as u64)),
+        ("sweep.every".into(), duration(sweep.every)),
+        ("sweep.grace".into(), duration(sweep.grace)),
+        ("backfill.max_pending".into(), json!(backfill.max_pending)),
     ];
     push_inbox(&mut all, inbox);
     push_serve(&mut all, serve);

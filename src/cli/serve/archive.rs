@@ -103,6 +103,7 @@ impl Service {
                 failed = self.follow_all(&session, &run) => Err(failed),
                 failed = self.copy(&session, &copies) => Err(failed),
                 failed = self.look_after(&session, &access, &copies) => Err(failed),
+                failed = self.walk(&session, &access, &run) => Err(failed),
                 never = compaction.run() => match never {},
                 never = disks.guard(&self.place, &shared.board, &shared.clock, &run) => match never {},
             }
