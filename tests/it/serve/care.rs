@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::*;
-use crate::support::TOKEN;
+use crate::support::{Disk, TOKEN};
 
 /// Moves all files below a folder of days into a day long past.
 fn age(folder: &Path) {
@@ -23,47 +23,47 @@ fn marker(archive: &Path) -> String {
 #[test]
 fn a_disk_that_is_not_mounted_is_not_taken_for_a_new_place() {
     let world = world();
-    let (place, away) = (world.path("disk/archive"), world.path("away"));
+    let Some(disk) = Disk::mount(&world.path("disk"), 64) else { return };
+    let (mounted, empty) = (disk.path().join("archive"), world.path("disk"));
     let command = || {
         let mut command = world.command(&["serve", "--archive", "disk/archive"]);
         command.env("JELLY_WEBHOOK_SECRET", SECRET);
         command
     };
     let mail = events(6, 1, (10, 1000));
-    let serve = Serve::start_with(&world, command());
+    let serve = Serve::start_with(&world, disk.enter(&command()));
     serve.post(&mail[0]);
-    until_archived(&place, &ids(&mail[..1]));
+    until_archived(&mounted, &ids(&mail[..1]));
     serve.stop(&world);
-    let before = marker(&place);
+    let before = marker(&mounted);
 
-    // The disk goes, and leaves its empty mount point behind.
-    std::fs::rename(&place, &away).unwrap();
-    std::fs::create_dir(&place).unwrap();
+    // Out here the disk is not mounted: there is its empty mount point.
     let serve = Serve::start_with(&world, command());
     for event in &mail[1..] {
         serve.post(event);
     }
     until("it says what is wrong", || serve.ask("/readyz").1.contains("bring it back: mount its disk"));
     world.dump(&mail);
-    let ended = world.run(&["replay", "dump", "--archive", "disk/archive"]);
-    assert!(ended.stderr.contains("bring it back: mount its disk"), "{}", ended.stderr);
-    assert_eq!((ended.code(), std::fs::read_dir(&place).unwrap().count()), (Some(2), 0), "{}", ended.stderr);
-
-    // It comes back, and all goes on by itself.
-    std::fs::remove_dir(&place).unwrap();
-    std::fs::rename(&away, &place).unwrap();
-    until_archived(&place, &ids(&mail));
+    let refused = world.run(&["replay", "dump", "--archive", "disk/archive"]);
+    assert!(refused.stderr.contains("bring it back: mount its disk"), "{}", refused.stderr);
+    assert_eq!((refused.code(), std::fs::read_dir(&empty).unwrap().count()), (Some(2), 0), "{}", refused.stderr);
     serve.stop(&world);
-    assert_eq!(marker(&place), before);
-    assert_eq!((Ledger::sound(&place).ids("archived"), world.jelly.exchanges_max()), (ids(&mail), 1));
+
+    // It comes back, and nothing is lost.
+    let serve = Serve::start_with(&world, disk.enter(&command()));
+    until_archived(&mounted, &ids(&mail));
+    serve.stop(&world);
+    assert_eq!(marker(&mounted), before);
+    assert_eq!((Ledger::sound(&mounted).ids("archived"), world.jelly.exchanges_max()), (ids(&mail), 1));
 
     // The way out that is told: a new archive there after all.
-    std::fs::rename(&place, &away).unwrap();
     let refused = world.run(&["replay", "dump", "--archive", "disk/archive"]);
     let (_, file) = refused.stderr.trim_end().rsplit_once("remove ").unwrap();
     std::fs::remove_file(file).unwrap();
     assert_eq!(world.run(&["replay", "dump", "--archive", "disk/archive", "--json"]).receipt().archived, 6);
-    assert_ne!(marker(&place), before);
+    // Removed, with its disk there: a new one is made.
+    std::fs::remove_dir_all(empty.join("archive")).unwrap();
+    assert_eq!(world.run(&["replay", "dump", "--archive", "disk/archive", "--json"]).receipt().archived, 6);
 }
 
 #[test]
