@@ -15,6 +15,7 @@ mod ingest;
 mod inspect;
 mod jobs;
 mod journal;
+mod lanes;
 mod load;
 mod lookup;
 mod pauses;
@@ -26,6 +27,7 @@ mod report;
 mod rows;
 mod state;
 mod texts;
+mod walks;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -55,6 +57,9 @@ pub use refilter::Judged;
 pub use report::{AttachmentRow, RejectRow, SeenTotals, StateTotals, TeamTotals};
 pub use state::{BlobState, Pause, State};
 pub use texts::{RulesId, TakenTexts};
+pub use walks::{
+    KeptPage, Met, ToRead, Walk, WalkEntry, WalkKind, WalkNotes, WalkPhase, WalkRow, WalkTotals, WalkWish,
+};
 
 /// What can go wrong with the catalog.
 #[derive(Debug, thiserror::Error)]

@@ -2,6 +2,7 @@
 
 mod accept;
 mod api;
+mod backfill;
 mod catalog;
 mod compact;
 mod completions;
@@ -18,6 +19,7 @@ mod look;
 mod man;
 mod output;
 mod pause;
+mod places;
 mod progress;
 mod quarantined;
 mod rebuild;
@@ -137,6 +139,8 @@ impl Global {
 enum Command {
     /// Archive every attachment of saved payloads
     Replay(replay::ReplayArgs),
+    /// Archive what came before: every attachment of the mail that Jelly has
+    Backfill(backfill::BackfillArgs),
     /// Take webhooks and archive what comes with them, for as long as it runs
     Serve(serve::ServeArgs),
     /// Keep a team from sending requests, for a while or until `resume`
@@ -207,6 +211,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
     let global = cli.global;
     match cli.command {
         Command::Replay(args) => Box::pin(replay::run(args, &global)).await,
+        Command::Backfill(args) => Box::pin(backfill::run(args, &global)).await,
         Command::Serve(args) => Box::pin(serve::run(args, &global)).await,
         Command::Pause(args) => Box::pin(pause::pause(args, &global)).await,
         Command::Resume(args) => Box::pin(pause::resume(args, &global)).await,

@@ -13,6 +13,8 @@ mod notify;
 mod origin;
 mod token;
 pub mod values;
+mod walk;
+mod watched;
 mod web;
 
 use std::collections::BTreeMap;
@@ -30,6 +32,7 @@ pub use inbox::InboxConfig;
 pub use load::{DEFAULT_TEAM, Loaded, Overrides, load};
 pub use notify::NotifyConfig;
 pub use origin::{Origin, Sources};
+pub use walk::{BackfillConfig, SweepConfig};
 pub use web::{SMALL_BODY_BYTES, ServeConfig, WebhookConfig};
 
 use crate::model::{InvalidId, Location, TeamKey};
@@ -58,6 +61,10 @@ pub struct Config {
     pub spool: SpoolConfig,
     /// The inbox of accepted webhooks.
     pub inbox: InboxConfig,
+    /// The gap sweep.
+    pub sweep: SweepConfig,
+    /// Backfills.
+    pub backfill: BackfillConfig,
     /// How buckets are reached.
     pub buckets: BucketSettings,
     /// How payloads are read.
@@ -101,6 +108,11 @@ impl Config {
     /// The name of a team in keys and journal lines: its `archive_key`, else its name.
     pub fn team_key(&self, team: &str) -> Result<TeamKey, InvalidId> {
         self.teams.get(team).and_then(|team| team.archive_key.as_deref()).unwrap_or(team).parse()
+    }
+
+    /// Whether webhooks of a team can be accepted: there is live traffic, in this process or in another.
+    pub fn takes_webhooks(&self, team: &str) -> bool {
+        self.teams.get(team).is_some_and(|team| team.webhook.accepts_any())
     }
 
     /// The group of teams with which a team shares its address and so its 5-minute window; `default` unless set.
@@ -207,7 +219,7 @@ impl Default for HttpConfig {
 
 /// The service's request limits. Where `None`, the live service's limits hold against it, and none against a
 /// loopback base.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct QuotaConfig {
     /// Requests in each 5 minutes and egress group (the live service: 5,000).
@@ -216,6 +228,15 @@ pub struct QuotaConfig {
     /// Requests in each UTC day and team (the live service: 100,000).
     #[serde(deserialize_with = "values::optional_count::<1, 1_000_000_000, _>")]
     pub requests_per_day: Option<u64>,
+    /// The share of both that replays and other bulk work leave to what comes by webhook.
+    #[serde(deserialize_with = "values::share")]
+    pub live_share: f64,
+}
+
+impl Default for QuotaConfig {
+    fn default() -> Self {
+        Self { requests_per_window: None, requests_per_day: None, live_share: 0.2 }
+    }
 }
 
 /// How work is driven.
@@ -240,6 +261,9 @@ pub struct WorkerConfig {
     /// The longest pause a foreground run sits out before it ends with work pending.
     #[serde(deserialize_with = "values::duration::<0, 604_800_000, _>")]
     pub max_wait: Duration,
+    /// How often a service merges the journal's small segments; zero never does.
+    #[serde(deserialize_with = "values::duration::<0, 31_536_000_000, _>")]
+    pub compact_every: Duration,
 }
 
 impl Default for WorkerConfig {
@@ -251,6 +275,7 @@ impl Default for WorkerConfig {
             lease_duration: Duration::from_mins(5),
             shutdown_timeout: Duration::from_secs(8),
             max_wait: Duration::from_mins(10),
+            compact_every: Duration::from_hours(24),
         }
     }
 }

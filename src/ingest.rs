@@ -13,12 +13,12 @@ use std::sync::Arc;
 use serde_json::Map;
 
 use crate::catalog::{ArchiveRow, Catalog, CatalogError, IngestMessage, IngestReference, State, TakenTexts, TeamRow};
-use crate::catalog::{InboxPosition, Journaled};
+use crate::catalog::{InboxPosition, Ingested, Journaled};
 use crate::clock::Clock;
 use crate::digest::Digest;
 use crate::filter::{Filter, Verdict};
 use crate::model::{
-    Attachment, AttachmentId, AttachmentKey, Conversation, FORMAT_VERSION, Message, MessageLine, OutcomeKind,
+    Attachment, AttachmentId, AttachmentKey, Conversation, FORMAT_VERSION, Lane, Message, MessageLine, OutcomeKind,
     OutcomeLine, Payload, Reject, Stream, TeamKey,
 };
 use crate::store::{Archive, JournalWriter, StoreError};
@@ -161,6 +161,8 @@ impl Prepared {
 pub struct Taken {
     /// Attachments that became pending.
     pub enqueued: u64,
+    /// Pending attachments that waited as bulk work, and are live now.
+    pub promoted: u64,
     /// Attachments that nobody knew and that the rules skip.
     pub skipped: u64,
     /// Payloads that brought messages that nobody knew.
@@ -204,29 +206,49 @@ impl Intake {
 
     /// Takes in messages of `team`. When this returns, new messages and the skips that they bring are durable in the
     /// journal, in this order, and every attachment of them has its place. Taking a message in again changes nothing.
+    /// Whatever becomes pending is bulk work.
     pub async fn take(&self, team: &Team, prepared: Prepared) -> Result<Taken, IngestError> {
         self.take_upto(team, prepared, None).await
     }
 
-    /// Like [`Intake::take`], of what stands in the team's inbox up to `position`, which is kept with it.
-    pub async fn take_upto(
+    /// Like [`Intake::take`], of what stands in the team's inbox up to `position`, which is kept with it. It is live: what
+    /// becomes pending by it goes first, and so does what waits already.
+    pub async fn take_live(
+        &self,
+        team: &Team,
+        prepared: Prepared,
+        position: &InboxPosition,
+    ) -> Result<Taken, IngestError> {
+        self.take_upto(team, prepared, Some(position)).await
+    }
+
+    async fn take_upto(
         &self,
         team: &Team,
         mut prepared: Prepared,
         position: Option<&InboxPosition>,
     ) -> Result<Taken, IngestError> {
         let writer_id = self.journal.writer_id().to_string();
-        let nothing =
-            Journaled { archive: self.archive_row, segments: &[], generation: 0, writer_id: &writer_id, position };
+        let lane = if position.is_some() { Lane::Live } else { Lane::Bulk };
+        let nothing = Journaled {
+            archive: self.archive_row,
+            segments: &[],
+            generation: 0,
+            writer_id: &writer_id,
+            position,
+            lane,
+            promoted: &[],
+        };
         let texts = std::mem::take(&mut prepared.texts);
         if prepared.digests.is_empty() {
             self.catalog.ingest(team.row, &[], &nothing).await?;
             return Ok(Taken { texts, ..Taken::default() });
         }
         let met = self.catalog.meet_lines(team.row, &prepared.digests).await?;
+        let nothing = Journaled { promoted: if lane == Lane::Live { &met.bulk } else { &[] }, ..nothing };
         if met.new.is_empty() && met.skipped.is_empty() {
-            self.catalog.ingest(team.row, &[], &nothing).await?;
-            return Ok(Taken { texts, ..Taken::default() });
+            let Ingested { promoted, .. } = self.catalog.ingest(team.row, &[], &nothing).await?;
+            return Ok(Taken { promoted, texts, ..Taken::default() });
         }
         let new_payloads = prepared.payloads_with(&met.new);
         let mut messages = prepared.unpack(team);
@@ -239,8 +261,8 @@ impl Intake {
         let revived: HashSet<usize> =
             met.skipped.iter().filter(|(line, place)| revives(*line, *place)).map(|(line, _)| *line).collect();
         if met.new.is_empty() && revived.is_empty() {
-            self.catalog.ingest(team.row, &[], &nothing).await?;
-            return Ok(Taken { texts, ..Taken::default() });
+            let Ingested { promoted, .. } = self.catalog.ingest(team.row, &[], &nothing).await?;
+            return Ok(Taken { promoted, texts, ..Taken::default() });
         }
         let new_lines: Vec<&MessageLine> = messages
             .iter()
@@ -272,7 +294,8 @@ impl Intake {
         messages.retain(|_| line.next().is_some_and(|line| met.new.contains(&line) || revived.contains(&line)));
         let journaled = Journaled { segments: &segments, generation, ..nothing };
         let ingested = self.catalog.ingest(team.row, &messages, &journaled).await?;
-        Ok(Taken { enqueued: ingested.enqueued, skipped: skips, new_payloads, texts })
+        let Ingested { enqueued, promoted } = ingested;
+        Ok(Taken { enqueued, promoted, skipped: skips, new_payloads, texts })
     }
 
     /// Attachments that nobody knew and that every message of the batch skips, each with the rule of the first. Lines

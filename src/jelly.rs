@@ -49,7 +49,7 @@ pub use request::ApiRequest;
 use crate::clock::Clock;
 use crate::http::{BaseUrl, HttpClients, HttpError, read_body, served_at};
 use crate::metrics::{ApiAnswer, TeamMetrics};
-use crate::model::{AttachmentId, TeamKey};
+use crate::model::{AttachmentId, Lane, TeamKey};
 use crate::secret::Secret;
 use refusal::Refusal;
 
@@ -62,6 +62,7 @@ pub struct JellyClient {
     inner: Arc<Inner>,
     cells: Arc<TeamMetrics>,
     bounds: Bounds,
+    lane: Lane,
 }
 
 #[derive(Debug)]
@@ -104,7 +105,7 @@ impl JellyClient {
         authorization.set_sensitive(true);
         let requests = AtomicU64::new(0);
         let inner = Arc::new(Inner { clients, base, authorization, team, quota, clock, requests });
-        Ok(Self { inner, cells: Arc::default(), bounds: Bounds::default() })
+        Ok(Self { inner, cells: Arc::default(), bounds: Bounds::default(), lane: Lane::Live })
     }
 
     /// The same client, which counts its requests in these cells.
@@ -117,6 +118,12 @@ impl JellyClient {
     #[must_use]
     pub fn bounded_by(self, bounds: Bounds) -> Self {
         Self { bounds, ..self }
+    }
+
+    /// The same client, whose calls leave to live work what is kept for it.
+    #[must_use]
+    pub fn in_bulk(self) -> Self {
+        Self { lane: Lane::Bulk, ..self }
     }
 
     /// The team.
@@ -136,7 +143,7 @@ impl JellyClient {
 
     /// Takes one request from the quota. Every call asks here before it sends anything; nothing else takes for them.
     fn admit(&self) -> Result<(), ApiError> {
-        let taken = self.inner.quota.try_take(self.inner.clock.now());
+        let taken = self.inner.quota.try_take(self.inner.clock.now(), self.lane);
         taken.map_err(|retry_after| ApiError::QuotaUsedUp { retry_after })
     }
 

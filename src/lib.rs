@@ -2,7 +2,7 @@
 //!
 //! The modules have one order, and a file imports only what stands to the left:
 //! `model digest secret clock < config filter metrics < catalog < http < jelly < spool < fetch < store < source < inbox
-//! < ingest < archive < audit < notify < worker < web < cli`. `sim`, the simulated Jelly, imports `digest` and `clock`
+//! < ingest < archive < walk < audit < notify < worker < web < cli`. `sim`, the simulated Jelly, imports `digest` and `clock`
 //! alone.
 
 // The store suite of tests/it runs in here, too, and names things as it does there.
@@ -30,5 +30,6 @@ pub mod sim;
 pub mod source;
 pub mod spool;
 pub mod store;
+pub mod walk;
 pub mod web;
 pub mod worker;

@@ -2,6 +2,7 @@
 
 mod ids;
 mod journal;
+mod lane;
 mod location;
 mod message;
 
@@ -10,5 +11,6 @@ pub use journal::{
     FORMAT_VERSION, MessageLine, OutcomeKind, OutcomeLine, SegmentHeader, SegmentRef, Stream, UnsupportedVersion,
     Versioned,
 };
+pub use lane::Lane;
 pub use location::{BucketLocation, InvalidLocation, Location, Provider};
 pub use message::{Attachment, Conversation, Direction, Message, Payload, Position, Reject};

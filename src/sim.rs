@@ -1,9 +1,9 @@
-//! The simulated Jelly: an API server, a storage server, and dumps that fit them. For rehearsals, for `demo`, and for
+//! The simulated Jelly: an API server, a storage server, a team with mail, and dumps of it. For rehearsals, for `demo`, and for
 //! tests.
 //!
 //! It imports nothing of ours but `digest` and `clock`, so that it cannot share the client's mistakes: it has its own
 //! ids, its own JSON and its own HTTP server. Nothing is kept per file: an attachment's id says, signed, what its bytes
-//! are, and they are made when they are asked for.
+//! are, and they are made when they are asked for. Plain mail is made when it is read; only what changes is held.
 
 use std::collections::HashMap;
 use std::io;
@@ -14,6 +14,8 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+
+use corpus::CorpusConfig;
 
 use crate::clock::Clock;
 
@@ -28,13 +30,18 @@ mod limits;
 mod link;
 mod random;
 mod state;
+mod stats;
 mod storage;
+mod team;
 #[cfg(test)]
 mod tests;
+mod webhook;
 
 pub use faults::{Fault, FaultError, Faults, Rule};
 pub use limits::LimitConfig;
-pub use state::Stats;
+pub use stats::Stats;
+pub use team::{Delivery, Known, Schedule};
+pub use webhook::Webhook;
 
 /// How to start a simulator.
 #[derive(Debug, Clone)]
@@ -47,6 +54,12 @@ pub struct SimConfig {
     pub seed: u64,
     /// The team whose ids are served; dumps must be of the same team.
     pub team: String,
+    /// The team's mail. Its seed and team are those of the simulator.
+    pub mail: CorpusConfig,
+    /// Mail that arrives while the API is used.
+    pub schedule: Option<Schedule>,
+    /// Who is told of mail that arrives.
+    pub webhook: Option<Webhook>,
     /// The token that is accepted.
     pub token: String,
     /// How long a link lives.
@@ -71,6 +84,9 @@ impl Default for SimConfig {
             storage_listen: any,
             seed: 1,
             team: String::new(),
+            mail: CorpusConfig::default(),
+            schedule: None,
+            webhook: None,
             token: "sim-token".into(),
             link_ttl: Duration::from_mins(5),
             latency: Duration::ZERO,
@@ -109,6 +125,7 @@ impl Sim {
     pub async fn start(config: SimConfig) -> Result<Self, SimError> {
         let (api, api_address) = bind(config.listen).await?;
         let (storage, storage_address) = bind(config.storage_listen).await?;
+        let mail = CorpusConfig { seed: config.seed, team: config.team.clone(), ..config.mail };
         let state = Arc::new(state::State {
             seed: config.seed,
             clock: config.clock,
@@ -122,9 +139,11 @@ impl Sim {
             faults: RwLock::new(config.faults),
             limits: Mutex::new(limits::Limits::new(config.limits)),
             asked: Mutex::new(HashMap::new()),
-            members_asked: AtomicU64::new(0),
+            team: team::Team::new(mail),
+            hook: webhook::Hook::new(config.webhook, config.schedule),
+            called: Mutex::new(HashMap::new()),
             nonce: AtomicU64::new(0),
-            counters: state::Counters::default(),
+            counters: Arc::default(),
         });
         api::set_token(&state, &config.token);
         let servers = [
@@ -139,7 +158,8 @@ impl Sim {
         format!("http://{}/api", self.api_address)
     }
 
-    /// The URL of the control pages: `stats`, `exchanges`, `faults`, `token`, `reset`.
+    /// The URL of the control pages: `stats`, `exchanges`, `truth`, `faults`, `token`, `mail`, `schedule`,
+    /// `webhook`, `reset`.
     pub fn control_url(&self) -> String {
         format!("http://{}/_sim", self.api_address)
     }
@@ -172,6 +192,27 @@ impl Sim {
     /// Replaces what goes wrong, from now on.
     pub fn set_faults(&self, faults: Faults) {
         *self.state.faults.write().unwrap_or_else(PoisonError::into_inner) = faults;
+    }
+
+    /// Lets a message arrive, and tells the webhook. Gives the message as the API shows it; `None` if there is no such
+    /// conversation.
+    pub fn deliver(&self, delivery: &Delivery) -> Option<serde_json::Value> {
+        webhook::deliver(&self.state, delivery)
+    }
+
+    /// Lets mail arrive while the API is used, from now on, or no more.
+    pub fn set_schedule(&self, schedule: Option<Schedule>) {
+        self.state.hook.set_schedule(schedule);
+    }
+
+    /// Tells someone of mail that arrives, from now on, or no one. It is switched on again if it had failed too often.
+    pub fn set_webhook(&self, webhook: Option<Webhook>) {
+        self.state.hook.set_webhook(webhook);
+    }
+
+    /// Every attachment that is not inline wherever it occurs: what an archive of all mail holds.
+    pub fn truth(&self) -> Vec<Known> {
+        self.state.team.truth()
     }
 
     /// Replaces the token, from now on.

@@ -1,7 +1,9 @@
 //! The driver: claims leases, keeps a bounded number of them at work, gathers what is finished into batches, and stops
 //! cleanly. It knows nothing of HTTP or buckets; the work and the commit are closures.
 
-use std::collections::{HashMap, VecDeque};
+mod turns;
+
+use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -14,7 +16,9 @@ use tokio::time::{Instant, sleep_until};
 use crate::catalog::{Catalog, CatalogError, Job, Lease, LeaseTicket, TeamRow};
 use crate::clock::Clock;
 use crate::config::WorkerConfig;
+use crate::model::Lane;
 use crate::notify::Beat;
+use turns::{Line, Slots, Turns};
 
 /// A one-way switch that many can watch.
 #[derive(Debug, Clone, Default)]
@@ -52,8 +56,12 @@ pub struct Signals {
     pub stop: Signal,
     /// Something became due.
     pub work: Arc<Notify>,
+    /// Bulk work that may be leased already came into the live lane. With it goes `work`.
+    pub promoted: Arc<AtomicBool>,
     /// Attachments that are being worked on now, for display.
     pub in_flight: Arc<AtomicU64>,
+    /// Others need this machine more: while it is set, one attachment is worked on at a time.
+    pub sparing: Arc<AtomicBool>,
     /// Where each turn of the driver shows a sign of life.
     pub beat: Option<Arc<Beat>>,
 }
@@ -101,6 +109,8 @@ pub struct Driver {
     pub batch_weight: u64,
     /// So many batches are committed at once.
     pub commits_at_once: usize,
+    /// Whether a quarter of the slots stays free of bulk work, for live work that may come at any time.
+    pub keep_for_live: bool,
 }
 
 /// A finished item waits at most this long for its batch to fill.
@@ -110,9 +120,9 @@ const LINGER: Duration = Duration::from_millis(200);
 const POLL: Duration = Duration::from_millis(500);
 
 struct Progress<F, E> {
-    queue: VecDeque<Lease<Job>>,
+    turns: Turns<Lease<Job>>,
     running: JoinSet<F>,
-    tickets: HashMap<Id, LeaseTicket>,
+    tickets: HashMap<Id, (TeamRow, Lane, LeaseTicket)>,
     finished: Vec<F>,
     finished_weight: u64,
     finished_tickets: Vec<LeaseTicket>,
@@ -124,12 +134,12 @@ struct Progress<F, E> {
 impl<F, E> Progress<F, E> {
     fn leases(&self) -> usize {
         let committing: usize = self.committing_tickets.values().map(Vec::len).sum();
-        self.queue.len() + self.running.len() + self.finished.len() + committing
+        self.turns.waiting() + self.running.len() + self.finished.len() + committing
     }
 
     fn all_tickets(&self) -> Vec<LeaseTicket> {
-        let queued = self.queue.iter().map(Lease::ticket);
-        let running = self.tickets.values().copied();
+        let queued = self.turns.iter().map(Lease::ticket);
+        let running = self.tickets.values().map(|(.., ticket)| *ticket);
         let finished = self.finished_tickets.iter().chain(self.committing_tickets.values().flatten()).copied();
         queued.chain(running).chain(finished).collect()
     }
@@ -137,12 +147,12 @@ impl<F, E> Progress<F, E> {
 
 impl Driver {
     /// Works until the input has ended and nothing is left, or until it is told to stop. `held_until` tells until when
-    /// a team may not send (milliseconds since the Unix epoch). `work` is run for up to `concurrency` leases at once;
+    /// a team may not send work of a lane (milliseconds since the Unix epoch). `work` is run for up to `concurrency` leases at once;
     /// `commit` is given batches, one at a time; `weigh` tells what a finished item takes up while it waits.
     pub async fn drive<F, E, W, WF, C, CF>(
         &self,
         signals: &Signals,
-        held_until: impl Fn(TeamRow) -> Option<i64> + Sync,
+        held_until: impl Fn(TeamRow, Lane) -> Option<i64> + Sync,
         work: W,
         commit: C,
         weigh: fn(&F) -> u64,
@@ -156,7 +166,7 @@ impl Driver {
         CF: Future<Output = Result<(), E>> + Send + 'static,
     {
         let mut progress = Progress {
-            queue: VecDeque::new(),
+            turns: Turns::new(&self.teams, Slots::new(self.config.concurrency, self.teams.len(), self.keep_for_live)),
             running: JoinSet::new(),
             tickets: HashMap::new(),
             finished: Vec::new(),
@@ -184,7 +194,7 @@ impl Driver {
     async fn steps<F, E, W, WF, C, CF>(
         &self,
         signals: &Signals,
-        held_until: &(impl Fn(TeamRow) -> Option<i64> + Sync),
+        held_until: &(impl Fn(TeamRow, Lane) -> Option<i64> + Sync),
         work: &W,
         commit: &C,
         weigh: fn(&F) -> u64,
@@ -200,9 +210,6 @@ impl Driver {
     {
         let mut stop_by: Option<Instant> = None;
         let mut renew_at = Instant::now() + self.config.lease_duration / 3;
-        let mut next_team = 0;
-        // Whether there may be something to claim; `false` once nothing was due, until something changes.
-        let mut ask = true;
         loop {
             if let Some(beat) = &signals.beat {
                 beat.beat();
@@ -215,45 +222,48 @@ impl Driver {
             }
 
             // Give back what may not be started now.
-            let held = |team: TeamRow| held_until(team).filter(|until| *until > now_ms);
-            if stopping || self.teams.iter().any(|team| held(*team).is_some()) {
-                let idle = remove_if(&mut progress.queue, |lease| stopping || held(lease.job().team()).is_some());
-                if !idle.is_empty() {
-                    self.catalog.release(&idle).await?;
+            let held: Vec<Option<i64>> = progress
+                .turns
+                .lines()
+                .iter()
+                .map(|line| held_until(line.team, line.lane).filter(|until| *until > now_ms))
+                .collect();
+            let mut idle = Vec::new();
+            for (place, _) in held.iter().enumerate().filter(|(_, held)| stopping || held.is_some()) {
+                idle.extend(progress.turns.line(place).queue.drain(..).map(|lease| lease.ticket()));
+            }
+            if !idle.is_empty() {
+                self.catalog.release(&idle).await?;
+            }
+
+            // What goes first now need not wait for its claim to be over.
+            if signals.promoted.swap(false, Ordering::Relaxed) {
+                for place in progress.turns.places() {
+                    let Line { team, lane: Lane::Bulk, queue, .. } = progress.turns.line(place) else { continue };
+                    let (team, promoted) = (*team, self.catalog.take_promoted(queue).await?);
+                    progress.turns.promote(team, promoted);
                 }
             }
 
-            // Claim, team by team in turn, when the queue runs low.
-            if !stopping && ask && progress.queue.len() < self.config.concurrency {
-                let open: Vec<TeamRow> = self.teams.iter().copied().filter(|team| held(*team).is_none()).collect();
-                let mut found = false;
-                for turn in 0..open.len() {
-                    let room = self.config.max_leases.saturating_sub(progress.leases());
-                    if room == 0 {
-                        found = true;
-                        break;
-                    }
-                    let team = open[(next_team + turn) % open.len()];
-                    let share = room.min((self.config.batch_size / open.len()).max(self.config.concurrency));
-                    let leases = self.catalog.claim(team, share, self.config.lease_duration).await?;
-                    found |= !leases.is_empty();
-                    progress.queue.extend(leases);
-                }
-                next_team = next_team.wrapping_add(1);
-                ask = found;
+            // Claim, live work first and team by team in turn, where a queue runs low.
+            if !stopping {
+                self.claim(&held, progress).await?;
             }
 
             // Start.
-            while !stopping && progress.running.len() < self.config.concurrency {
-                let Some(lease) = progress.queue.pop_front() else { break };
+            let at_once = if signals.sparing.load(Ordering::Relaxed) { 1 } else { self.config.concurrency };
+            while !stopping
+                && progress.running.len() < at_once
+                && let Some((team, lane, lease)) = progress.turns.start()
+            {
                 let ticket = lease.ticket();
                 let task = progress.running.spawn(work(lease));
-                progress.tickets.insert(task.id(), ticket);
+                progress.tickets.insert(task.id(), (team, lane, ticket));
             }
             signals.in_flight.store(u64::try_from(progress.running.len()).unwrap_or(0), Ordering::Relaxed);
 
             // Commit.
-            let drained = progress.running.is_empty() && progress.queue.is_empty();
+            let drained = progress.running.is_empty() && progress.turns.waiting() == 0;
             let lingered = progress.oldest_finished.is_some_and(|oldest| oldest.elapsed() >= LINGER);
             let full =
                 progress.finished.len() >= self.config.batch_size || progress.finished_weight >= self.batch_weight;
@@ -277,11 +287,12 @@ impl Driver {
                 return Ok(Ended::Stopped);
             }
             let mut wake = Instant::now() + POLL;
-            if idle && !ask && !stopping && input_ended {
+            let asks = progress.turns.lines().iter().zip(&held).any(|(line, held)| line.ask && held.is_none());
+            if idle && !asks && !stopping && input_ended {
                 if !self.catalog.any_seen_pending().await? {
                     return Ok(Ended::Done);
                 }
-                let due_ms = self.next_due_ms(&held).await?;
+                let due_ms = self.next_due_ms(&held, progress.turns.lines()).await?;
                 let wait_ms = due_ms.saturating_sub(now_ms).max(0);
                 if Duration::from_millis(wait_ms.cast_unsigned()) > self.config.max_wait {
                     return Ok(Ended::Waiting { due_ms });
@@ -304,7 +315,7 @@ impl Driver {
                     }
                 }
                 Some(joined) = progress.committing.join_next_with_id(), if !progress.committing.is_empty() => {
-                    ask = true;
+                    progress.turns.ask_all();
                     match joined {
                         Ok((id, Ok(()))) => {
                             progress.committing_tickets.remove(&id);
@@ -313,10 +324,10 @@ impl Driver {
                         Err(error) => return Err(DriveError::Task(error.to_string())),
                     }
                 }
-                () = signals.work.notified() => ask = true,
-                () = signals.input_ended.wait(), if !input_ended => ask = true,
+                () = signals.work.notified() => progress.turns.ask_all(),
+                () = signals.input_ended.wait(), if !input_ended => progress.turns.ask_all(),
                 () = signals.stop.wait(), if !stopping => {}
-                () = sleep_until(wake) => ask = true,
+                () = sleep_until(wake) => progress.turns.ask_all(),
             }
 
             if Instant::now() >= renew_at {
@@ -330,6 +341,29 @@ impl Driver {
         }
     }
 
+    /// Claims for the lines whose queue runs low. No line may have so many leases that there is no room for others.
+    async fn claim<F, E>(&self, held: &[Option<i64>], progress: &mut Progress<F, E>) -> Result<(), CatalogError> {
+        let WorkerConfig { concurrency, max_leases, batch_size, .. } = self.config;
+        let teams = self.teams.len().max(1);
+        let most = (batch_size / teams).max(concurrency).min(max_leases / 2 / teams).max(1);
+        let kept_for_live = if self.keep_for_live { max_leases / 4 } else { 0 };
+        for place in progress.turns.places() {
+            let leases = progress.leases();
+            let Line { team, lane, ask, queue, .. } = progress.turns.line(place);
+            if !*ask || held[place].is_some() || queue.len() >= concurrency.min(most) {
+                continue;
+            }
+            let kept = if *lane == Lane::Bulk { kept_for_live } else { 0 };
+            let wanted = max_leases.saturating_sub(leases + kept).min(most - queue.len());
+            if wanted > 0 {
+                let claimed = self.catalog.claim(*team, *lane, wanted, self.config.lease_duration).await?;
+                *ask = claimed.len() == wanted;
+                queue.extend(claimed);
+            }
+        }
+        Ok(())
+    }
+
     fn take_finished<F, E: std::error::Error + 'static>(
         joined: Result<(Id, F), tokio::task::JoinError>,
         weigh: fn(&F) -> u64,
@@ -338,32 +372,22 @@ impl Driver {
         let (id, finished) = joined.map_err(|error| DriveError::Task(error.to_string()))?;
         progress.finished_weight += weigh(&finished);
         progress.finished.push(finished);
-        progress.finished_tickets.extend(progress.tickets.remove(&id));
+        if let Some((team, lane, ticket)) = progress.tickets.remove(&id) {
+            progress.turns.ended(team, lane);
+            progress.finished_tickets.push(ticket);
+        }
         progress.oldest_finished.get_or_insert_with(Instant::now);
         Ok(())
     }
 
-    /// When the next pending attachment of any team may be worked on.
-    async fn next_due_ms(&self, held: &(impl Fn(TeamRow) -> Option<i64> + Sync)) -> Result<i64, CatalogError> {
+    /// When the next pending attachment of any line may be worked on.
+    async fn next_due_ms(&self, held: &[Option<i64>], lines: &[Line<Lease<Job>>]) -> Result<i64, CatalogError> {
         let mut earliest = i64::MAX;
-        for team in &self.teams {
-            if let Some(due) = self.catalog.next_due_ms(*team).await? {
-                earliest = earliest.min(due.max(held(*team).unwrap_or(i64::MIN)));
+        for (line, held) in lines.iter().zip(held) {
+            if let Some(due) = self.catalog.next_due_ms(line.team, line.lane).await? {
+                earliest = earliest.min(due.max(held.unwrap_or(i64::MIN)));
             }
         }
         Ok(earliest)
     }
-}
-
-/// Removes from a queue what fits a condition, keeping the order of the rest.
-fn remove_if(queue: &mut VecDeque<Lease<Job>>, condition: impl Fn(&Lease<Job>) -> bool) -> Vec<LeaseTicket> {
-    let mut removed = Vec::new();
-    queue.retain(|lease| {
-        let out = condition(lease);
-        if out {
-            removed.push(lease.ticket());
-        }
-        !out
-    });
-    removed
 }

@@ -16,7 +16,7 @@ use crate::fetch::{Declared, FetchError, fetch};
 use crate::http::{Decision, HttpClients};
 use crate::jelly::{ApiError, JellyClient};
 use crate::metrics::{Metrics, Outcome, Stage};
-use crate::model::TeamKey;
+use crate::model::{Lane, TeamKey};
 use crate::spool::{Spool, Spooled};
 
 /// How to ask for one team's attachments.
@@ -28,15 +28,21 @@ pub struct TeamAccess {
     pub client: JellyClient,
     /// The scopes of the pauses that hold it: its own, then its egress group's, then a person's.
     pub scopes: [String; 3],
+    /// The scope of pauses that hold its bulk work alone.
+    pub bulk_scope: String,
     /// When the members were last asked for, with success, in milliseconds since the Unix epoch.
     pub probed_at_ms: Arc<Mutex<Option<i64>>>,
 }
 
 impl TeamAccess {
-    /// The pause that keeps the team from sending now.
-    pub fn held(&self, holds: &Holds, now_ms: i64) -> Option<Pause> {
+    /// The pause that keeps the team from sending work of a lane now. What holds live work holds bulk work, too.
+    pub fn held(&self, holds: &Holds, lane: Lane, now_ms: i64) -> Option<Pause> {
         let [own, group, person] = &self.scopes;
-        holds.held(&[own, group, person, LOCAL_SCOPE], now_ms)
+        let live = [own, group, person, LOCAL_SCOPE];
+        match lane {
+            Lane::Live => holds.held(&live, now_ms),
+            Lane::Bulk => holds.held(&[&live[..], &[&self.bulk_scope]].concat(), now_ms),
+        }
     }
 }
 
@@ -155,8 +161,12 @@ impl Fetcher {
                 Ok(reservation) => reservation,
                 Err(error) => return self.decide(lease, team, error.decision(), error.to_string()).await,
             };
-            if let Err(wait) = team.client.quota().try_take(self.clock.now()) {
-                self.holds.hold(self.pause(&team.scopes[0], wait, "the request quota is used up"));
+            if let Err(wait) = team.client.quota().try_take(self.clock.now(), job.lane()) {
+                let (scope, reason) = match job.lane() {
+                    Lane::Live => (&team.scopes[0], "the request quota is used up"),
+                    Lane::Bulk => (&team.bulk_scope, "what bulk work may use of the request quota is used up"),
+                };
+                self.holds.hold(self.pause(scope, wait, reason));
                 return Step::Ended(released(None), None);
             }
             let began = Instant::now();
@@ -225,7 +235,7 @@ impl Fetcher {
             }
             Decision::PauseTeam => {
                 let pause = Pause { scope: team.scopes[0].clone(), until_ms: i64::MAX, reason: reason.clone() };
-                if team.held(&self.holds, self.clock.now_ms()).is_none() {
+                if team.held(&self.holds, job.lane(), self.clock.now_ms()).is_none() {
                     warn!(team = %team.key, error = %reason, "the token is refused: the team is paused");
                 }
                 Step::Ended(released(Some(reason)), Some(pause))
@@ -280,7 +290,7 @@ impl Fetcher {
         if probed_at_ms.is_some_and(|at| (0..PROBE_HOLDS_MS).contains(&(now - at))) {
             return Ok(true);
         }
-        if team.held(&self.holds, now).is_some_and(|pause| pause.until_ms == i64::MAX) {
+        if team.held(&self.holds, Lane::Live, now).is_some_and(|pause| pause.until_ms == i64::MAX) {
             return Ok(false);
         }
         let works = team.client.probe_members().await?;

@@ -15,7 +15,7 @@ use crate::catalog::{AttachmentRow, BlobState, State};
 use crate::digest::Digest;
 use crate::fetch::{Declared, FetchError, fetch};
 use crate::http::Decision;
-use crate::model::AttachmentId;
+use crate::model::{AttachmentId, Lane};
 use crate::spool::Spooled;
 use crate::store::{Put, StoreError, Stored, blob_key};
 
@@ -179,13 +179,13 @@ async fn await_permission(access: &RepairAccess<'_>, team: &TeamAccess) -> Resul
     let fetcher = access.fetcher;
     loop {
         let now = fetcher.clock.now();
-        let wait = if let Some(pause) = team.held(&fetcher.holds, now.as_millisecond()) {
+        let wait = if let Some(pause) = team.held(&fetcher.holds, Lane::Bulk, now.as_millisecond()) {
             if pause.until_ms == i64::MAX {
                 return Err(Missed::TokenRefused(pause.reason));
             }
             Duration::from_millis(pause.until_ms.saturating_sub(now.as_millisecond()).max(1).unsigned_abs())
         } else {
-            match team.client.quota().try_take(now) {
+            match team.client.quota().try_take(now, Lane::Bulk) {
                 Ok(()) => return Ok(()),
                 Err(wait) => wait,
             }

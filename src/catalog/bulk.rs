@@ -14,7 +14,7 @@ use super::{CatalogError, Result, at};
 const DEFERRED: [(&str, &str); 4] = [
     (
         "attachments_due",
-        "CREATE INDEX IF NOT EXISTS attachments_due ON attachments (team_id, not_before, id)
+        "CREATE INDEX IF NOT EXISTS attachments_due ON attachments (team_id, lane, not_before, id)
             WHERE state = 'pending' AND lease_token IS NULL",
     ),
     (

@@ -8,10 +8,11 @@ use sqlx::{AssertSqlSafe, Connection as _};
 use tokio::sync::MutexGuard;
 
 use self::links::Link;
+use super::lanes::{self, lane_column};
 use super::rows::{PACKED_KEYS, chunks, values};
 use super::{ArchiveRow, Catalog, InboxPosition, People, Result, State, TeamRow, at, json};
 use crate::digest::Digest;
-use crate::model::{AttachmentId, AttachmentKey, MessageLine, Reject};
+use crate::model::{AttachmentId, AttachmentKey, Lane, MessageLine, Reject};
 
 mod links;
 
@@ -67,6 +68,8 @@ struct Reference<'a> {
 pub struct Ingested {
     /// Attachments that became pending, for display: one that another process took in meanwhile may be missing.
     pub enqueued: u64,
+    /// Pending attachments that waited as bulk work, and are live now.
+    pub promoted: u64,
 }
 
 /// What is known of messages when they are taken in.
@@ -82,13 +85,17 @@ pub struct Journaled<'a> {
     pub writer_id: &'a str,
     /// Up to where the team's inbox has been taken in with them, where they came from it.
     pub position: Option<&'a InboxPosition>,
+    /// The lane of what becomes pending. Live messages bring what they refer to, and waits as bulk work, with them.
+    pub lane: Lane,
+    /// Rows that wait as bulk work, and that known messages refer to: see [`MetLines::bulk`].
+    pub promoted: &'a [i64],
 }
 
 #[cfg(test)]
 impl<'a> Journaled<'a> {
     /// In no segment that matters.
     pub fn of(archive: ArchiveRow, generation: u64, writer_id: &'a str) -> Self {
-        Self { archive, segments: &[], generation, writer_id, position: None }
+        Self { archive, segments: &[], generation, writer_id, position: None, lane: Lane::Bulk, promoted: &[] }
     }
 }
 
@@ -99,6 +106,8 @@ pub struct MetLines {
     pub new: HashSet<usize>,
     /// Attachments of lines that it holds which are skipped now: the line's place and the attachment's in it.
     pub skipped: Vec<(usize, usize)>,
+    /// The rows of attachments of lines that it holds which wait as bulk work.
+    pub bulk: Vec<i64>,
 }
 
 /// So many attachments of known lines wait to be put into `temp.seen`.
@@ -159,11 +168,12 @@ impl Catalog {
         for (number, digests) in digests.chunks(PACKED_KEYS).enumerate() {
             let offset = number * PACKED_KEYS;
             // One row for all, and two numbers for each attachment: the first holds its place, the line (below 4096) and
-            // whether it is archived (1) or skipped (2).
+            // whether it is archived (1), skipped (2) or waits as bulk work (3).
             let found: Option<String> = sqlx::query_scalar(
                 "-- name: meet_lines
                 SELECT group_concat(
-                    ((l.place << 14) | (n.i << 2) | CASE a.state WHEN 'archived' THEN 1 WHEN 'skipped' THEN 2 ELSE 0 END)
+                    ((l.place << 14) | (n.i << 2) | CASE a.state
+                        WHEN 'archived' THEN 1 WHEN 'skipped' THEN 2 WHEN 'pending' THEN 3 * a.lane ELSE 0 END)
                     || ' ' || l.attachment_row, ' ')
                 FROM temp.ordinals n
                 CROSS JOIN messages m ON m.team_id = $1 AND m.line_digest = substr($2, n.i * 16 + 1, 16)
@@ -182,8 +192,10 @@ impl Catalog {
             for [packed, row] in found.as_chunks::<2>().0 {
                 let (place, line, state) = (packed >> 14, packed >> 2 & 0xfff, packed & 3);
                 is_new[line] = false;
-                if state == 2 {
-                    met.skipped.push((offset + line, place));
+                match state {
+                    2 => met.skipped.push((offset + line, place)),
+                    3 => met.bulk.push(count_column(*row)),
+                    _ => {}
                 }
                 seen.push((count_column(*row), state == 1));
             }
@@ -269,13 +281,13 @@ impl Catalog {
         messages: &[IngestMessage],
         journaled: &Journaled<'_>,
     ) -> Result<Ingested> {
-        if messages.is_empty() && journaled.position.is_none() {
+        if messages.is_empty() && journaled.position.is_none() && journaled.promoted.is_empty() {
             return Ok(Ingested::default());
         }
         let now = self.clock.now_ms();
         let mut connection = self.seen_connection().await?;
         let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(at("begin_ingest"))?;
-        let Journaled { archive, segments, generation, writer_id, position } = *journaled;
+        let Journaled { archive, segments, generation, writer_id, position, lane, promoted } = *journaled;
         for (key, digest) in segments {
             super::journal::remember_segment(&mut transaction, archive, key, *digest).await?;
         }
@@ -287,7 +299,8 @@ impl Catalog {
         let keys: Vec<AttachmentKey> = keys.into_iter().collect();
         // Before and after: what is archived before the run meets it is `known`; everything else it decides.
         see(&mut transaction, team, &keys).await?;
-        let ingested = insert(&mut transaction, team, messages, generation, writer_id, now).await?;
+        let mut ingested = insert(&mut transaction, team, messages, (generation, lane), writer_id, now).await?;
+        ingested.promoted += lanes::promote_rows(&mut transaction, promoted).await?;
         see(&mut transaction, team, &keys).await?;
         transaction.commit().await.map_err(at("commit_ingest"))?;
         Ok(ingested)
@@ -345,25 +358,26 @@ pub(super) async fn insert(
     connection: &mut SqliteConnection,
     team: TeamRow,
     messages: &[IngestMessage],
-    generation: u64,
+    (generation, lane): (u64, Lane),
     writer_id: &str,
     now: i64,
 ) -> Result<Ingested> {
     let attachments = distinct(messages);
     let generation = i64::try_from(generation).unwrap_or(i64::MAX);
     let skips = attachments.iter().filter(|attachment| attachment.skip_rule.is_some()).count();
-    let mut changed = 0;
+    let (mut changed, mut promoted) = (0, 0);
     let mut attachment_rows: HashMap<AttachmentKey, i64> = HashMap::new();
     for chunk in chunks(&attachments) {
         let sql = format!(
             "-- name: ingest_attachments
             INSERT OR FAIL INTO attachments
-                (team_id, writer_id, updated_at, key, attachment_id, state, declared_size, reason, generation)
-            SELECT shared.*, rows.* FROM (SELECT ?, ?, ?) shared CROSS JOIN (VALUES {}) rows WHERE true
+                (team_id, writer_id, updated_at, lane, key, attachment_id, state, declared_size, reason, generation)
+            SELECT shared.*, rows.* FROM (SELECT ?, ?, ?, ?) shared CROSS JOIN (VALUES {}) rows WHERE true
             ON CONFLICT (team_id, key) DO NOTHING",
             values(chunk.len(), 6)
         );
-        let mut query = sqlx::query(AssertSqlSafe(sql)).bind(team.0).bind(writer_id).bind(now);
+        let query = sqlx::query(AssertSqlSafe(sql)).bind(team.0).bind(writer_id).bind(now);
+        let mut query = query.bind(lane_column(lane));
         for attachment in chunk {
             let state = if attachment.skip_rule.is_some() { State::Skipped } else { State::Pending };
             query = query
@@ -378,7 +392,13 @@ pub(super) async fn insert(
         changed += done.rows_affected();
         match rows_of_new(&done, chunk.len()) {
             Some(rows) => attachment_rows.extend(chunk.iter().map(|attachment| attachment.key).zip(rows)),
-            None => changed += accept_skipped(connection, team, chunk, now).await?,
+            None => {
+                changed += accept_skipped(connection, (team, lane), chunk, now).await?;
+                if lane == Lane::Live {
+                    let keys: Vec<AttachmentKey> = chunk.iter().map(|attachment| attachment.key).collect();
+                    promoted += lanes::promote(connection, team, &keys).await?;
+                }
+            }
         }
     }
     let mut links = Vec::new();
@@ -416,13 +436,13 @@ pub(super) async fn insert(
         }
     }
     links::insert(connection, team, links).await?;
-    Ok(Ingested { enqueued: changed.saturating_sub(u64::try_from(skips).unwrap_or(u64::MAX)) })
+    Ok(Ingested { enqueued: changed.saturating_sub(u64::try_from(skips).unwrap_or(u64::MAX)), promoted })
 }
 
 /// Makes those pending again that are skipped and accepted now; gives how many.
 async fn accept_skipped(
     connection: &mut SqliteConnection,
-    team: TeamRow,
+    (team, lane): (TeamRow, Lane),
     attachments: &[Reference<'_>],
     now: i64,
 ) -> Result<u64> {
@@ -433,10 +453,10 @@ async fn accept_skipped(
             "-- name: accept_skipped
             UPDATE OR FAIL attachments SET
                 state = 'pending', reason = NULL, declared_size = new.declared_size, not_before = 0,
-                updated_at = new.updated_at
+                updated_at = new.updated_at, lane = new.lane
             FROM (
-                SELECT old.id, v.column2 AS declared_size, shared.updated_at
-                FROM (SELECT ? AS team_id, ? AS updated_at) shared CROSS JOIN (VALUES {}) v
+                SELECT old.id, v.column2 AS declared_size, shared.updated_at, shared.lane
+                FROM (SELECT ? AS team_id, ? AS updated_at, ? AS lane) shared CROSS JOIN (VALUES {}) v
                 CROSS JOIN attachments old ON old.team_id = shared.team_id AND old.key = v.column1
                 WHERE old.state = 'skipped'
                 -- Without it SQLite joins in another order, and walks the whole table.
@@ -444,7 +464,7 @@ async fn accept_skipped(
             ) new WHERE attachments.id = new.id",
             values(chunk.len(), 2)
         );
-        let mut query = sqlx::query(AssertSqlSafe(sql)).bind(team.0).bind(now);
+        let mut query = sqlx::query(AssertSqlSafe(sql)).bind(team.0).bind(now).bind(lane_column(lane));
         for attachment in chunk {
             query = query.bind(&attachment.key.as_bytes()[..]).bind(attachment.declared_size);
         }

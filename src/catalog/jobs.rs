@@ -6,14 +6,16 @@ use serde::Serialize;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Connection as _, Row as _};
 
+use super::lanes::lane_column;
 use super::{Catalog, CatalogError, Result, TeamRow, at, json};
-use crate::model::{AttachmentId, AttachmentKey};
+use crate::model::{AttachmentId, AttachmentKey, Lane};
 
 /// What is to be done: ids only. Made by [`Catalog::claim`] alone.
 #[derive(Debug, Clone)]
 pub struct Job {
     row: i64,
     team: TeamRow,
+    lane: Lane,
     key: AttachmentKey,
     attachment_id: AttachmentId,
     declared_size: Option<u64>,
@@ -25,6 +27,11 @@ impl Job {
     /// Whose attachment it is.
     pub fn team(&self) -> TeamRow {
         self.team
+    }
+
+    /// Whether it goes first.
+    pub fn lane(&self) -> Lane {
+        self.lane
     }
 
     /// Its compact key, whose short form names it to people.
@@ -86,13 +93,31 @@ impl LeaseJson {
     }
 }
 
-/// By the first entry of one index, and the leased ones, of which there are few.
-const WAITING_SINCE: &str = "-- name: waiting_since
+/// By the first entry of each lane in one index, and the leased ones, of which there are few.
+pub(super) const WAITING_SINCE: &str = "-- name: waiting_since
     SELECT min(since) FROM (
         SELECT since FROM (SELECT updated_at AS since FROM attachments
-            WHERE team_id = ? AND state = 'pending' AND lease_token IS NULL ORDER BY not_before, id LIMIT 1)
+            WHERE team_id = ? AND lane = 0 AND state = 'pending' AND lease_token IS NULL ORDER BY not_before, id LIMIT 1)
+        UNION ALL
+        SELECT since FROM (SELECT updated_at AS since FROM attachments
+            WHERE team_id = ? AND lane = 1 AND state = 'pending' AND lease_token IS NULL ORDER BY not_before, id LIMIT 1)
         UNION ALL
         SELECT min(updated_at) FROM attachments WHERE lease_token IS NOT NULL AND +team_id = ?)";
+
+pub(super) const DUE: &str = "-- name: due
+    SELECT EXISTS (SELECT 1 FROM attachments
+        WHERE team_id = ? AND lane = ? AND state = 'pending' AND lease_token IS NULL AND not_before <= ?)";
+
+pub(super) const CLAIM: &str = "-- name: claim
+    UPDATE attachments SET lease_token = randomblob(16), lease_expires_at = ?, generation = ?
+    WHERE id IN (SELECT id FROM attachments
+        WHERE team_id = ? AND lane = ? AND state = 'pending' AND lease_token IS NULL AND not_before <= ?
+        ORDER BY not_before, id LIMIT ?)
+    RETURNING id, key, attachment_id, declared_size, attempts, not_found_count, lease_token";
+
+pub(super) const NEXT_DUE: &str = "-- name: next_due
+    SELECT min(not_before) FROM attachments
+    WHERE team_id = ? AND lane = ? AND state = 'pending' AND lease_token IS NULL";
 
 impl Catalog {
     /// Issues the next generation, above all that were issued or loaded.
@@ -103,45 +128,31 @@ impl Catalog {
         Ok(generation.cast_unsigned())
     }
 
-    /// Leases up to `limit` attachments of `team` that are due, the longest due first, for `duration`.
-    pub async fn claim(&self, team: TeamRow, limit: usize, duration: Duration) -> Result<Vec<Lease<Job>>> {
+    /// Leases up to `limit` attachments of a lane of `team` that are due, the longest due first, for `duration`.
+    pub async fn claim(&self, team: TeamRow, lane: Lane, limit: usize, duration: Duration) -> Result<Vec<Lease<Job>>> {
         let now = self.clock.now_ms();
         let expires_at = now.saturating_add(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX));
         let mut connection = self.connection().await;
-        let due: bool = sqlx::query_scalar(
-            "-- name: due
-            SELECT EXISTS (SELECT 1 FROM attachments
-                WHERE team_id = $1 AND state = 'pending' AND lease_token IS NULL AND not_before <= $2)",
-        )
-        .bind(team.0)
-        .bind(now)
-        .fetch_one(&mut *connection)
-        .await
-        .map_err(at("due"))?;
+        let due = sqlx::query_scalar(DUE).bind(team.0).bind(lane_column(lane)).bind(now);
+        let due: bool = due.fetch_one(&mut *connection).await.map_err(at("due"))?;
         if !due {
             return Ok(Vec::new());
         }
         let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(at("begin_claim"))?;
         let generation: i64 =
             sqlx::query_scalar(NEXT_GENERATION).fetch_one(&mut *transaction).await.map_err(at("next_generation"))?;
-        let rows = sqlx::query(
-            "-- name: claim
-            UPDATE attachments SET lease_token = randomblob(16), lease_expires_at = $3, generation = $4
-            WHERE id IN (SELECT id FROM attachments
-                WHERE team_id = $1 AND state = 'pending' AND lease_token IS NULL AND not_before <= $2
-                ORDER BY not_before, id LIMIT $5)
-            RETURNING id, key, attachment_id, declared_size, attempts, not_found_count, lease_token",
-        )
-        .bind(team.0)
-        .bind(now)
-        .bind(expires_at)
-        .bind(generation)
-        .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-        .fetch_all(&mut *transaction)
-        .await
-        .map_err(at("claim"))?;
+        let rows = sqlx::query(CLAIM)
+            .bind(expires_at)
+            .bind(generation)
+            .bind(team.0)
+            .bind(lane_column(lane))
+            .bind(now)
+            .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+            .fetch_all(&mut *transaction)
+            .await
+            .map_err(at("claim"))?;
         transaction.commit().await.map_err(at("commit_claim"))?;
-        rows.iter().map(|row| lease(row, team, generation.cast_unsigned())).collect()
+        rows.iter().map(|row| lease(row, (team, lane), generation.cast_unsigned())).collect()
     }
 
     /// Since when the attachment of `team` waits whose turn it is next, or now: since it was first seen, or last tried. In
@@ -149,6 +160,7 @@ impl Catalog {
     pub async fn waiting_since_ms(&self, team: TeamRow) -> Result<Option<i64>> {
         let mut connection = self.connection().await;
         sqlx::query_scalar(WAITING_SINCE)
+            .bind(team.0)
             .bind(team.0)
             .bind(team.0)
             .fetch_one(&mut *connection)
@@ -221,18 +233,11 @@ impl Catalog {
         Ok(done.rows_affected())
     }
 
-    /// When the next pending attachment of `team` that nobody has leased is due; `None` when there is none.
-    pub async fn next_due_ms(&self, team: TeamRow) -> Result<Option<i64>> {
+    /// When the next pending attachment of a lane of `team` that nobody has leased is due; `None` when there is none.
+    pub async fn next_due_ms(&self, team: TeamRow, lane: Lane) -> Result<Option<i64>> {
         let mut connection = self.connection().await;
-        sqlx::query_scalar(
-            "-- name: next_due
-            SELECT min(not_before) FROM attachments
-            WHERE team_id = $1 AND state = 'pending' AND lease_token IS NULL",
-        )
-        .bind(team.0)
-        .fetch_one(&mut *connection)
-        .await
-        .map_err(at("next_due"))
+        let next_due = sqlx::query_scalar(NEXT_DUE).bind(team.0).bind(lane_column(lane));
+        next_due.fetch_one(&mut *connection).await.map_err(at("next_due"))
     }
 }
 
@@ -255,18 +260,25 @@ impl Lease<Job> {
     pub fn ticket(&self) -> LeaseTicket {
         LeaseTicket { row: self.job.row, token: self.token }
     }
+
+    /// The same lease, of a job that goes first now.
+    pub(super) fn into_live(mut self) -> Self {
+        self.job.lane = Lane::Live;
+        self
+    }
 }
 
 const NEXT_GENERATION: &str = "-- name: next_generation
     UPDATE generations SET latest = latest + 1 WHERE singleton = 1 RETURNING latest";
 
-fn lease(row: &SqliteRow, team: TeamRow, generation: u64) -> Result<Lease<Job>> {
+fn lease(row: &SqliteRow, (team, lane): (TeamRow, Lane), generation: u64) -> Result<Lease<Job>> {
     let impossible = |what: &str| CatalogError::Impossible(format!("attachments.{what}"));
     let key: &[u8] = row.get(1);
     let token: &[u8] = row.get(6);
     let job = Job {
         row: row.get(0),
         team,
+        lane,
         key: AttachmentKey::from_slice(key).ok_or_else(|| impossible("key"))?,
         attachment_id: row.get::<String, _>(2).try_into().map_err(|_| impossible("attachment_id"))?,
         declared_size: row.get::<Option<i64>, _>(3).and_then(|size| u64::try_from(size).ok()),

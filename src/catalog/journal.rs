@@ -10,7 +10,7 @@ use crate::digest::Digest;
 use crate::model::{AttachmentId, SegmentRef};
 
 /// Empties the tables of what one archive's journal tells: for a catalog of that archive alone, and beside others.
-const FORGET: [(&str, &str); 6] = [
+const FORGET: [(&str, &str); 8] = [
     (
         "-- name: forget_all_links\nDELETE FROM links",
         "-- name: forget_links
@@ -32,6 +32,18 @@ const FORGET: [(&str, &str); 6] = [
     (
         "-- name: forget_all_segments\nDELETE FROM segments",
         "-- name: forget_segments\nDELETE FROM segments WHERE archive_id = $1",
+    ),
+    // What was read of Jelly is known by the journal alone: the next backfill looks whether it is there.
+    (
+        "-- name: forget_all_conversations\nDELETE FROM conversations",
+        "-- name: forget_conversations
+        DELETE FROM conversations WHERE team_id IN (SELECT id FROM teams WHERE archive_id = $1)",
+    ),
+    (
+        "-- name: forget_all_met\nDELETE FROM walk_attachments",
+        "-- name: forget_met
+        DELETE FROM walk_attachments WHERE walk_id IN
+            (SELECT w.id FROM walks w JOIN teams t ON t.id = w.team_id WHERE t.archive_id = $1)",
     ),
 ];
 

@@ -9,7 +9,7 @@ use super::bulk::{self, BulkLock};
 use super::rows::{chunks, values};
 use super::{ArchiveRow, Catalog, IngestMessage, Result, TeamRow, at};
 use crate::digest::Digest;
-use crate::model::{AttachmentKey, OutcomeKind, OutcomeLine, SegmentRef, TeamKey};
+use crate::model::{AttachmentKey, Lane, OutcomeKind, OutcomeLine, SegmentRef, TeamKey};
 
 /// Lines of one transaction. Others wait meanwhile, and a crash loses as many: they are loaded again.
 const LINES: usize = 20_000;
@@ -116,7 +116,7 @@ impl Load<'_> {
     pub async fn messages(&mut self, archive: ArchiveRow, key: &TeamKey, messages: &[IngestMessage]) -> Result<()> {
         let now = self.catalog.clock.now_ms();
         let team = self.bind_team(archive, key).await?;
-        super::ingest::insert(self.transaction().await?, team, messages, 0, "", now).await?;
+        super::ingest::insert(self.transaction().await?, team, messages, (0, Lane::Bulk), "", now).await?;
         self.count(messages.len()).await
     }
 

@@ -68,7 +68,7 @@ impl Catalog {
         let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(at("begin_lose_content"))?;
         let row: Option<i64> = sqlx::query_scalar(
             "-- name: requeue_lost
-            UPDATE attachments SET state = 'pending', attempts = 0, not_found_count = 0, not_before = 0,
+            UPDATE attachments SET state = 'pending', attempts = 0, not_found_count = 0, not_before = 0, lane = 1,
                 updated_at = $3, sha256 = NULL, size_bytes = NULL, sniffed_type = NULL,
                 reason = 'its bytes were missing from the archive'
             WHERE id = (SELECT a.id FROM attachments a JOIN teams t ON t.id = a.team_id

@@ -116,7 +116,7 @@ impl Catalog {
             let done = sqlx::query(
                 "-- name: enqueue_accepted
                 UPDATE attachments SET state = 'pending', reason = NULL, attempts = 0, not_found_count = 0,
-                    not_before = 0, updated_at = $2
+                    not_before = 0, lane = 1, updated_at = $2
                 WHERE state = 'skipped' AND id IN (SELECT value FROM json_each($1))",
             )
             .bind(&rows)

@@ -270,6 +270,7 @@ mod tests {
             "http.read_timeout = \"30s\"  # default",
             "http.proxy = \"http://[set]@proxy.example:3128\"  # file, line 3",
             "quota.requests_per_window = 5000  # default",
+            "quota.live_share = 0.2  # default",
             "filter.skip_names = [\"*.ics\"]  # file, line 5",
             "teams.default.token = \"[set]\"  # environment JELLY_API_TOKEN",
             "# teams.sales.token is not set",
@@ -286,6 +287,7 @@ mod tests {
         let variables = [("JELLY_WEBHOOK_SECRET", "hush-hush-hush-hush")];
         let text = execute_to_text(&ConfigCommand::Check, file, &variables, false).unwrap();
         for line in [
+            "Replays and other bulk work leave 20 % of them to what comes by webhook (default).",
             "  Its webhooks are known by their signature.",
             "  Its webhooks are known by their signature with one of 2 secrets, where they have one, and by the user name `jelly` and \
              its password.",

@@ -1,7 +1,7 @@
 //! Progress: a bar on a terminal, a plain log line every few seconds elsewhere.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -19,6 +19,8 @@ pub(super) struct Expected {
     pub(super) attachments: AtomicU64,
     /// Payloads that were read.
     pub(super) payloads: AtomicU64,
+    /// How far the input is, in words, where there is more to say.
+    pub(super) stage: Mutex<String>,
 }
 
 /// Shows progress until it is dropped.
@@ -106,6 +108,10 @@ fn describe(tally: &Tally, expected: &Expected, elapsed: Duration) -> String {
             ", {} left",
             crate::config::values::format_duration(Duration::from_secs(left.ceil() as u64))
         ));
+    }
+    let stage = expected.stage.lock().unwrap_or_else(PoisonError::into_inner);
+    if !stage.is_empty() {
+        text = format!("{stage}; {text}");
     } else if wanted == 0 {
         text.push_str(&format!(", {} payloads read", number(of(&expected.payloads))));
     }

@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::output;
 use crate::audit::Rechecked;
 use crate::catalog::SeenTotals;
+use crate::walk::Counts;
 
 /// What was read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -49,6 +50,9 @@ pub(super) struct Receipt {
     pub(super) interrupted: bool,
     /// Whether a token was refused.
     pub(super) token_refused: bool,
+    /// Of a backfill: what its walk has counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) walk: Option<Counts>,
     /// Whether everything that was asked for is done.
     pub(super) ok: bool,
     /// What kept the run from ending well, each a sentence.
@@ -137,12 +141,33 @@ impl Receipt {
             ];
             rows.splice(elapsed..elapsed, more);
         }
+        if let Some(walk) = &self.walk {
+            let more = [
+                ("listed", number(walk.listed), "entries of Jelly's list of conversations"),
+                ("  to look at", number(walk.conversations), "conversations with attachments"),
+                ("  read", number(walk.read), "those of them that were new or changed"),
+                ("  gone", number(walk.gone), "vanished before they were read"),
+                ("  unread", number(walk.failed), "could not be read: run the same command again"),
+                ("list requests", number(walk.list_requests), "pages of conversations, in all parts of this backfill"),
+                ("page requests", number(walk.message_requests), "pages of messages"),
+                ("", String::new(), ""),
+            ];
+            rows.splice(0..0, more);
+        }
         // Places that are empty and usually are need no line, but every number that counts is shown.
         rows.retain(|(label, value, _)| {
             value != "0"
                 || !matches!(
                     *label,
-                    "ignored" | "rejected" | "earlier" | "  erased" | "  failed" | "  quarantined" | "  pending"
+                    "ignored"
+                        | "rejected"
+                        | "earlier"
+                        | "  gone"
+                        | "  unread"
+                        | "  erased"
+                        | "  failed"
+                        | "  quarantined"
+                        | "  pending"
                 )
         });
         let width = rows.iter().map(|(_, value, _)| value.len()).max().unwrap_or(0);

@@ -14,7 +14,8 @@ use super::receipt::{Input, Receipt};
 use super::session::{Access, Session};
 use crate::archive::{CommitError, Committer, Finished, Tally, Writing};
 use crate::catalog::WorkerLock;
-use crate::worker::{DriveError, Driver, Ended, Signals};
+use crate::model::Lane;
+use crate::worker::{DriveError, Driver, Ended, Signal, Signals};
 
 /// How often a run that follows another process looks.
 const FOLLOW_EVERY: Duration = Duration::from_millis(300);
@@ -32,6 +33,8 @@ pub(super) struct Run {
     pub(super) signals: Signals,
     pub(super) tally: Arc<Tally>,
     pub(super) expected: Arc<Expected>,
+    /// Set once this process has the worker lock: then it may walk, too.
+    pub(super) leading: Signal,
     /// Whether this process has held leases.
     drove: AtomicBool,
     started: Instant,
@@ -57,7 +60,16 @@ impl Run {
     /// Prepares a run that others stop.
     pub(super) fn with(session: Arc<Session>, access: Arc<Access>, signals: Signals) -> Self {
         let (tally, expected) = (Arc::default(), Arc::default());
-        Self { session, access, signals, tally, expected, drove: AtomicBool::new(false), started: Instant::now() }
+        Self {
+            session,
+            access,
+            signals,
+            tally,
+            expected,
+            leading: Signal::default(),
+            drove: AtomicBool::new(false),
+            started: Instant::now(),
+        }
     }
 
     /// Works until everything that this run has seen has its place, or cannot get it now.
@@ -95,6 +107,8 @@ impl Run {
             teams: access.teams.keys().copied().collect(),
             batch_weight: session.spool_memory().max_bytes / (session.commits_at_once() as u64 + 1),
             commits_at_once: session.commits_at_once(),
+            // Webhooks may come while a replay drives, too: a service that starts beside it only takes them in.
+            keep_for_live: session.teams.keys().any(|name| session.config.takes_webhooks(name)),
         };
         let committer = Arc::new(Committer {
             catalog: Arc::clone(&session.catalog),
@@ -116,8 +130,11 @@ impl Run {
         // Another process may have sent requests since this one looked.
         access.load_quotas(session).await?;
         self.drove.store(true, Ordering::Relaxed);
-        let held =
-            |row| access.teams.get(&row)?.held(&access.holds, session.clock.now_ms()).map(|pause| pause.until_ms);
+        self.leading.set();
+        let held = |row, lane| {
+            let pause = access.teams.get(&row)?.held(&access.holds, lane, session.clock.now_ms());
+            pause.map(|pause| pause.until_ms)
+        };
         let work = |lease: crate::catalog::Lease<crate::catalog::Job>| {
             let access = Arc::clone(access);
             async move {
@@ -191,8 +208,12 @@ impl Run {
             Ok(Ended::Stopped) => receipt.interrupted = true,
             Ok(Ended::Waiting { due_ms }) => {
                 let now = self.session.clock.now_ms();
-                let paused: Vec<_> =
-                    self.access.teams.values().filter_map(|team| team.held(&self.access.holds, now)).collect();
+                let paused: Vec<_> = self
+                    .access
+                    .teams
+                    .values()
+                    .filter_map(|team| team.held(&self.access.holds, Lane::Bulk, now))
+                    .collect();
                 receipt.token_refused = paused.iter().any(|pause| pause.until_ms == i64::MAX);
                 if paused.is_empty() && due_ms == i64::MAX {
                     receipt.notes.push("what is pending belongs to teams that have no API token here".into());

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
+use super::places::KnownPlace;
 use super::{Global, UsageError};
 use crate::archive::{Fetcher, Holds, TeamAccess};
 use crate::catalog::{ArchiveRow, Catalog, TeamRow, person_scope, team_scope};
@@ -63,10 +64,24 @@ impl Session {
         create: bool,
         clock: Clock,
     ) -> anyhow::Result<Self> {
+        Box::pin(Self::open_again(config, team_name, create, clock, None)).await
+    }
+
+    /// Opens the archive of a team, going on as the writer of an earlier life of this process.
+    pub(super) async fn open_again(
+        config: Config,
+        team_name: String,
+        create: bool,
+        clock: Clock,
+        earlier: Option<&JournalWriter>,
+    ) -> anyhow::Result<Self> {
         let location = location_of(&config, &team_name)?.clone();
         let place = Place::of(&location, &config.buckets, &config.http, &clock)?;
-        let archive =
-            if create { Archive::open_or_create(&place, &clock).await? } else { Archive::open(&place).await? };
+        let archive = if create {
+            open_or_create(&place, KnownPlace::of(&config, &location), &clock).await?
+        } else {
+            Archive::open(&place).await?
+        };
         let archive = Arc::new(archive);
         let folder = catalog_folder_of(&config, &location, archive.uuid())?;
         let catalog = Arc::new(Catalog::open(&folder, clock.clone()).await?);
@@ -80,7 +95,10 @@ impl Session {
         }
         catalog.refuse_teams_of_others(archive.uuid(), &keys).await?;
         let archive_row = catalog.bind_archive(archive.uuid(), &name).await?;
-        let journal = Arc::new(JournalWriter::new(Arc::clone(&archive), clock.clone())?);
+        let journal = Arc::new(match earlier {
+            Some(earlier) => JournalWriter::after(earlier, Arc::clone(&archive), clock.clone()).await?,
+            None => JournalWriter::new(Arc::clone(&archive), clock.clone())?,
+        });
         let intake = Arc::new(Intake::new(
             Arc::clone(&catalog),
             Arc::clone(&archive),
@@ -148,6 +166,21 @@ impl Session {
             })
         })
     }
+}
+
+/// Opens the archive at a place, or makes one where none ever was.
+async fn open_or_create(place: &Place, known: Option<KnownPlace>, clock: &Clock) -> anyhow::Result<Archive> {
+    let archive = match Archive::find(place).await? {
+        Some(archive) => archive,
+        None => {
+            known.as_ref().map_or(Ok(()), KnownPlace::refuse_new)?;
+            Archive::open_or_create(place, clock).await?
+        }
+    };
+    if let Some(known) = known {
+        known.note(archive.uuid(), clock.now());
+    }
+    Ok(archive)
 }
 
 fn location_of<'a>(config: &'a Config, team_name: &str) -> anyhow::Result<&'a Location> {
@@ -306,6 +339,11 @@ impl Access {
         let base = BaseUrl::parse(&config.api.base_url)?;
         let clients = HttpClients::new(&config.http, &base)?;
         let limits = QuotaLimits::resolve(&config.quota, base.is_loopback());
+        // By what is configured, not by what runs: webhooks that come after a replay want their part of the day, too.
+        let share = |takes_webhooks: bool| if takes_webhooks { config.quota.live_share } else { 0.0 };
+        let group_takes_webhooks = |group: &str| {
+            config.teams.keys().any(|name| config.egress_group(name) == group && config.takes_webhooks(name))
+        };
         let holds = Arc::new(Holds::default());
         let (mut teams, mut windows) = (BTreeMap::new(), BTreeMap::new());
         for (name, team) in &session.teams {
@@ -316,7 +354,10 @@ impl Access {
                 continue;
             };
             let group = config.egress_group(name).to_owned();
-            let quota = Quota::new(limits, groups.of(&group));
+            let quota = Quota::new(
+                limits.keep_for_live(share(group_takes_webhooks(&group)), share(config.takes_webhooks(name))),
+                groups.of(&group),
+            );
             let window = format!("team:{}", team.key);
             let client =
                 JellyClient::new(clients.clone(), base.clone(), token, team.key.clone(), quota, session.clock.clone())
@@ -328,12 +369,14 @@ impl Access {
             // stays in force.
             session.catalog.resume_refused(&scopes[0]).await?;
             windows.insert(team.row, window);
-            teams.insert(team.row, TeamAccess { key: team.key.clone(), client, scopes, probed_at_ms: Arc::default() });
+            let bulk_scope = format!("bulk:{}", scopes[0]);
+            let access = TeamAccess { key: team.key.clone(), client, scopes, bulk_scope, probed_at_ms: Arc::default() };
+            teams.insert(team.row, access);
         }
         for pause in session.catalog.pauses().await? {
             holds.hold(pause);
         }
-        let scratch = Scratch::open(&spool_home(session)?, session.journal.writer_id())?;
+        let scratch = Scratch::open(&spool_home(session)?, &session.journal.scratch_name())?;
         // Before any request is spent: whether this archive can be written at all.
         session.journal.announce().await?;
         let aborted = session.archive.abort_uploads(&scratch).await?;

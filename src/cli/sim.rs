@@ -5,28 +5,37 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use bytesize::ByteSize;
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::clock::Clock;
 use crate::sim::corpus::{CorpusConfig, Profile, Summary, write_dump};
-use crate::sim::{Fault, Faults, LimitConfig, Sim, SimConfig};
+use crate::sim::{Delivery, Fault, Faults, LimitConfig, Schedule, Sim, SimConfig, Webhook};
 
 const EXAMPLES: &str = "\
 Examples:
   jellyjar sim --dump ./rehearsal-dump
   jellyjar sim --fault truncate=first:1 --fault api-429=0.05
   jellyjar sim --dump ./load --profile plain --messages 10000 --contents 2000
+  jellyjar sim --profile plain --messages 300000 --with-files 20 --mail-every 50
 
-The simulator keeps no files: an attachment's id says, signed, what its bytes
-are. A dump fits every simulator of the same --seed and --team. While it runs,
-its control pages answer without a token:
+The API lists the team's mail; a dump is the same mail. The simulator keeps no
+files: an attachment's id says, signed, what its bytes are. A dump fits every
+simulator of the same --seed and --team. While it runs, its control pages
+answer without a token:
   GET  /_sim/stats      the counters, as JSON
   GET  /_sim/exchanges  how often each id was exchanged, as JSON Lines
+  GET  /_sim/truth      every attachment that is not inline, as JSON Lines
   PUT  /_sim/faults     {\"api-500\": 0.1, \"truncate\": \"first:1\"}
   PUT  /_sim/token      the new token, as text
+  POST /_sim/mail       lets a message arrive: {\"conversation\": \"c00007\",
+                        \"attachments\": 2, \"inline\": 1, \"webhook\": false},
+                        or {\"new\": true} for a new conversation
+  PUT  /_sim/schedule   mail that arrives by itself: {\"every\": 10 requests,
+                        \"count\": 5 at most, \"mail\": {as above}}; or DELETE
+  PUT  /_sim/webhook    {\"url\": \"http://…\", \"secret\": \"…\"}; or DELETE
   POST /_sim/reset      all counters back to nothing
 --fault also takes retry-after=SECONDS, slow-bytes-per-second=N and
 short-link-ms=N. It all speaks plain HTTP and is meant for this machine only.";
@@ -56,8 +65,8 @@ pub struct SimArgs {
     /// How long every request waits for its answer.
     #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration)]
     latency: Duration,
-    /// What goes wrong: a fault and its rate (0 to 1) or `first:K`, the first K requests for each attachment. Repeat
-    /// for several; `--fault list` lists them.
+    /// What goes wrong: a fault and its rate (0 to 1), or `first:K`, the first K requests for each attachment or list, or
+    /// `at:K`, the K-th alone. Repeat for several; `--fault list` lists them.
     #[arg(long, value_name = "NAME=RATE")]
     fault: Vec<String>,
     /// Requests allowed in a window of so many seconds, such as 5000/300.
@@ -75,21 +84,36 @@ pub struct SimArgs {
     /// Stop once the dump is written.
     #[arg(long, requires = "dump")]
     dump_only: bool,
-    /// Messages in the dump.
+    /// Messages of the team: those that the API lists, and a dump holds.
     #[arg(long, value_name = "N", default_value_t = 300)]
     messages: u64,
-    /// What the dump is like: `realistic` (real files, several formats) or `plain` (noise, any number).
+    /// What they are like: `realistic` (real files, dumps of several formats) or `plain` (noise, any number).
     #[arg(long, default_value = "realistic")]
     profile: Profile,
-    /// Attachments in each message of a plain dump.
+    /// Messages in each conversation of plain mail.
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
+    conversation_messages: u64,
+    /// Of 100 conversations of plain mail, how many have attachments.
+    #[arg(long, value_name = "PERCENT", default_value_t = 100, value_parser = clap::value_parser!(u64).range(..=100))]
+    with_files: u64,
+    /// Attachments in each message of those conversations.
     #[arg(long, value_name = "N", default_value_t = 1)]
     attachments: u64,
-    /// Different contents in a plain dump; 0 gives each attachment its own.
+    /// Different contents in plain mail; 0 gives each attachment its own.
     #[arg(long, value_name = "N", default_value_t = 0)]
     contents: u64,
-    /// Smallest and largest attachment of a plain dump.
+    /// Smallest and largest attachment of plain mail.
     #[arg(long, value_name = "MIN..MAX", default_value = "4KiB..64KiB", value_parser = sizes)]
     sizes: (u64, u64),
+    /// Let a new message arrive at every N-th request to the API.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    mail_every: Option<u64>,
+    /// Post a webhook to this http:// URL for each message that arrives.
+    #[arg(long, value_name = "URL")]
+    webhook: Option<String>,
+    /// What webhooks are signed with. It guards nothing but made-up mail.
+    #[arg(long, value_name = "SECRET", default_value = "sim-secret")]
+    webhook_secret: String,
     /// Print one line of JSON when ready, and nothing else.
     #[arg(long)]
     json: bool,
@@ -111,18 +135,23 @@ pub async fn run(args: SimArgs) -> anyhow::Result<ExitCode> {
         };
         faults.set(name, value).with_context(|| format!("--fault {setting}"))?;
     }
+    let mail = CorpusConfig {
+        seed: args.seed,
+        team: args.team.clone(),
+        profile: args.profile,
+        messages: args.messages,
+        messages_per_conversation: args.conversation_messages,
+        with_files_percent: args.with_files,
+        attachments_per_message: args.attachments,
+        contents: args.contents,
+        sizes: args.sizes,
+        ..CorpusConfig::default()
+    };
+    let webhook = args.webhook.as_deref().map(|url| Webhook::new(url, &args.webhook_secret));
+    let webhook = webhook.transpose().map_err(|error| anyhow!("--webhook: {error}"))?;
+    let schedule = args.mail_every.map(|every| Schedule { every, count: u64::MAX, mail: Delivery::default() });
     if let Some(folder) = &args.dump {
-        let config = CorpusConfig {
-            seed: args.seed,
-            team: args.team.clone(),
-            profile: args.profile,
-            messages: args.messages,
-            attachments_per_message: args.attachments,
-            contents: args.contents,
-            sizes: args.sizes,
-            ..CorpusConfig::default()
-        };
-        let target = folder.clone();
+        let (config, target) = (mail.clone(), folder.clone());
         let summary = tokio::task::spawn_blocking(move || write_dump(&config, &target))
             .await?
             .with_context(|| format!("writing the dump into {}", folder.display()))?;
@@ -138,6 +167,9 @@ pub async fn run(args: SimArgs) -> anyhow::Result<ExitCode> {
         storage_listen: args.storage_listen,
         seed: args.seed,
         team: args.team.clone(),
+        mail,
+        schedule,
+        webhook,
         token: args.token.clone(),
         link_ttl: args.link_ttl,
         latency: args.latency,

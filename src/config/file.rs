@@ -10,8 +10,9 @@ use serde::Deserialize;
 use toml::de::{DeTable, DeValue};
 
 use super::{
-    ApiConfig, AzureConfig, BucketConfig, ConfigError, FilterConfig, GcsConfig, HttpConfig, InboxConfig, NotifyConfig,
-    QuotaConfig, RetryConfig, S3Config, ServeConfig, SourceConfig, SpoolConfig, WorkerConfig, token, values, web,
+    ApiConfig, AzureConfig, BackfillConfig, BucketConfig, ConfigError, FilterConfig, GcsConfig, HttpConfig,
+    InboxConfig, NotifyConfig, QuotaConfig, RetryConfig, S3Config, ServeConfig, SourceConfig, SpoolConfig, SweepConfig,
+    WorkerConfig, token, values, web,
 };
 use crate::model::Location;
 use crate::secret::Secret;
@@ -34,6 +35,8 @@ pub(super) struct ConfigFile {
     pub(super) retry: RetryConfig,
     pub(super) spool: SpoolConfig,
     pub(super) inbox: InboxConfig,
+    pub(super) sweep: SweepConfig,
+    pub(super) backfill: BackfillConfig,
     pub(super) bucket: BucketConfig,
     pub(super) s3: S3Config,
     pub(super) gcs: GcsConfig,

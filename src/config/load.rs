@@ -136,6 +136,8 @@ impl Loaded {
         resolve("http.ca_file", config.http.ca_file.as_mut())?;
         config.spool = file.spool;
         resolve("spool.folder", config.spool.folder.as_mut())?;
+        config.sweep = file.sweep;
+        config.backfill = file.backfill;
         config.inbox = file.inbox;
         resolve("inbox.folder", config.inbox.folder.as_mut())?;
         config.serve = file.serve;

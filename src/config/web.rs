@@ -100,6 +100,13 @@ pub struct WebhookConfig {
     pub allow_unsigned: bool,
 }
 
+impl WebhookConfig {
+    /// Whether any webhook could be accepted.
+    pub fn accepts_any(&self) -> bool {
+        !self.secrets.is_empty() || self.secret_file.is_some() || self.allow_unsigned
+    }
+}
+
 /// Reads an inline secret, whose errors must not repeat the value.
 pub(super) fn inline<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Secret>, D::Error> {
     let toml::Value::String(text) = toml::Value::deserialize(deserializer)? else {

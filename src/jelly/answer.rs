@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use http::StatusCode;
+use jiff::Timestamp;
 use reqwest::Response;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
@@ -12,6 +13,7 @@ use tokio::time::{Instant, timeout_at};
 use super::refusal::not_json;
 use super::{ApiError, ApiRequest, JellyClient, Written};
 use crate::config::HttpConfig;
+use crate::http::served_at;
 
 /// How much is read of one answer, and for how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +44,8 @@ pub(super) struct Answer {
     pub(super) status: StatusCode,
     /// `None` where there is no body.
     pub(super) json: Option<Box<RawValue>>,
+    /// The service's clock, to the second, where the answer shows it.
+    pub(super) served_at: Option<Timestamp>,
 }
 
 impl JellyClient {
@@ -58,12 +62,13 @@ impl JellyClient {
                 let refusal = self.refusal(response, &[]).await;
                 return Err(ApiError::of_refusal(refusal, request.what, "JSON"));
             }
+            let served_at = served_at(response.headers());
             let body = self.read(response).await?;
             if status.is_success() && body.trim_ascii().is_empty() {
-                return Ok(Answer { status, json: None });
+                return Ok(Answer { status, json: None, served_at });
             }
             match serde_json::from_slice(&body) {
-                Ok(json) => Ok(Answer { status, json: Some(json) }),
+                Ok(json) => Ok(Answer { status, json: Some(json), served_at }),
                 Err(_) => {
                     let found = not_json(&body).unwrap_or("JSON that cannot be read");
                     Err(ApiError::NotJson { status: status.as_u16(), found })
@@ -100,7 +105,7 @@ impl JellyClient {
 
     /// An answer of JSON, be it of what is there already.
     pub(super) async fn json_or_conflict(&self, request: &ApiRequest) -> Result<(StatusCode, Box<RawValue>), ApiError> {
-        let Answer { status, json } = self.call(request).await?;
+        let Answer { status, json, .. } = self.call(request).await?;
         let json = json.ok_or(ApiError::NotJson { status: status.as_u16(), found: "an empty body" })?;
         Ok((status, json))
     }

@@ -120,7 +120,7 @@ impl JellyClient {
     pub async fn remove_label(&self, conversation: &Id, label: &Id) -> Result<Option<Vec<Received<Label>>>, ApiError> {
         let request = ApiRequest::remove_label(conversation, label);
         match self.call(&request).await? {
-            Answer { status: StatusCode::CONFLICT, json: Some(json) } => Err(self.conflict(&json, &request)),
+            Answer { status: StatusCode::CONFLICT, json: Some(json), .. } => Err(self.conflict(&json, &request)),
             // It is done; an answer of another shape takes nothing of that back.
             Answer { json, .. } => Ok(json.and_then(|json| self.list_of(&json, "labels", "a list of labels").ok())),
         }

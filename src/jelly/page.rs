@@ -6,11 +6,13 @@ use std::fmt;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use futures::Stream;
+use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use super::answer::Answer;
 use super::{ApiError, ApiRequest, JellyClient, Received};
 use crate::model::InvalidId;
 
@@ -75,6 +77,8 @@ pub struct Page<T> {
     pub unreadable: Vec<Unreadable>,
     /// Where the next page begins; `None` at the end. To go on later, keep this once the entries are dealt with.
     pub next_cursor: Option<Cursor>,
+    /// The service's clock, to the second, where the answer shows it.
+    pub served_at: Option<Timestamp>,
 }
 
 /// An entry of a list that could not be read.
@@ -101,7 +105,8 @@ impl JellyClient {
         cursor: Option<&Cursor>,
         asked: u8,
     ) -> Result<Page<T>, ApiError> {
-        let json = self.json(request).await?;
+        let Answer { status, json, served_at } = self.call(request).await?;
+        let json = json.ok_or(ApiError::NotJson { status: status.as_u16(), found: "an empty body" })?;
         let unexpected = |found: String| ApiError::UnexpectedAnswer { expected: "a page of a list", found };
         let fields: BTreeMap<String, &RawValue> =
             serde_json::from_str(json.get()).map_err(|error| self.misread(&error, "a page of a list"))?;
@@ -122,7 +127,8 @@ impl JellyClient {
         if next_cursor.is_some() && next_cursor.as_ref() == cursor {
             return Err(ApiError::CursorLoop { pages: 1 });
         }
-        let mut page = Page { cursor: cursor.cloned(), entries: Vec::new(), unreadable: Vec::new(), next_cursor };
+        let cursor = cursor.cloned();
+        let mut page = Page { cursor, entries: Vec::new(), unreadable: Vec::new(), next_cursor, served_at };
         for raw in entries {
             match Received::read(raw) {
                 Ok(entry) => page.entries.push(entry),

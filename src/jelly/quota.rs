@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::config::QuotaConfig;
+use crate::model::Lane;
 
 /// The length of a slot.
 const SLOT_MS: i64 = 5_000;
@@ -26,17 +27,54 @@ pub struct QuotaLimits {
     pub per_window: Option<u64>,
     /// Requests in each UTC day and team.
     pub per_day: Option<u64>,
+    /// So many requests of [`Self::per_window`] bulk work leaves to live work.
+    pub live_of_window: u64,
+    /// So many requests of [`Self::per_day`] bulk work leaves to live work.
+    pub live_of_day: u64,
 }
 
 impl QuotaLimits {
-    /// The configured limits; where none are, the live service's own, or none against a loopback base.
+    /// No limit at all.
+    pub const NONE: Self = Self { per_window: None, per_day: None, live_of_window: 0, live_of_day: 0 };
+
+    /// The configured limits; where none are, the live service's own, or none against a loopback base. Both lanes may use
+    /// all of them: see [`Self::keep_for_live`].
     pub fn resolve(config: &QuotaConfig, loopback: bool) -> Self {
         let live = |limit: u64| (!loopback).then_some(limit);
         Self {
             per_window: config.requests_per_window.or(live(5_000)),
             per_day: config.requests_per_day.or(live(100_000)),
+            ..Self::NONE
         }
     }
+
+    /// The same limits, of which bulk work leaves these shares to live work, rounded up; at least one request is not left,
+    /// so that bulk work never stands still for ever.
+    #[must_use]
+    pub fn keep_for_live(self, of_window: f64, of_day: f64) -> Self {
+        let kept = |limit: Option<u64>, share| limit.map_or(0, |limit| part(limit, share).min(limit.saturating_sub(1)));
+        Self { live_of_window: kept(self.per_window, of_window), live_of_day: kept(self.per_day, of_day), ..self }
+    }
+
+    /// What a lane may have used of the window and of the day, at most.
+    fn of(&self, lane: Lane) -> (Option<u64>, Option<u64>) {
+        let less = |limit: Option<u64>, kept: u64| match lane {
+            Lane::Live => limit,
+            Lane::Bulk => limit.map(|limit| limit.saturating_sub(kept)),
+        };
+        (less(self.per_window, self.live_of_window), less(self.per_day, self.live_of_day))
+    }
+}
+
+/// A share of a number, rounded up.
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "limits are configured up to 1e9, and shares from 0 to 1"
+)]
+fn part(whole: u64, share: f64) -> u64 {
+    (whole as f64 * share).ceil() as u64
 }
 
 /// What is left, and of how much; `None` is no limit.
@@ -150,36 +188,45 @@ impl Day {
 }
 
 impl Quota {
+    /// How long so many requests of bulk work take at least, where nothing else is asked: zero without limits.
+    pub fn bulk_time(&self, requests: u64) -> Duration {
+        let (of_window, of_day) = self.limits.of(Lane::Bulk);
+        let whole = |limit: Option<u64>| limit.map_or(0, |limit| requests.saturating_sub(1) / limit.max(1));
+        let windows = Duration::from_millis(WINDOW_MS.unsigned_abs().saturating_mul(whole(of_window)));
+        windows.max(Duration::from_millis(DAY_MS.unsigned_abs().saturating_mul(whole(of_day))))
+    }
+
     /// A quota with nothing used, on the shared window.
     pub fn new(limits: QuotaLimits, window: EgressWindow) -> Self {
         Self { limits, window, day: Arc::default() }
     }
 
-    /// Takes one request, or tells how long until one fits. Nothing is taken then.
-    pub fn try_take(&self, now: Timestamp) -> Result<(), Duration> {
-        self.take(now, false)
+    /// Takes one request, or tells how long until one fits. Nothing is taken then. Live work may use all of the limits;
+    /// bulk work is refused as soon as less is left than is kept for live work, whoever has used the rest.
+    pub fn try_take(&self, now: Timestamp, lane: Lane) -> Result<(), Duration> {
+        self.take(now, self.limits.of(lane))
     }
 
     /// Counts a request that is made whatever the quota says.
     pub(super) fn take_anyway(&self, now: Timestamp) {
-        // Forced: it cannot be refused.
-        let _ = self.take(now, true);
+        // Without limits it cannot be refused.
+        let _ = self.take(now, (None, None));
     }
 
-    fn take(&self, now: Timestamp, anyway: bool) -> Result<(), Duration> {
+    fn take(&self, now: Timestamp, (per_window, per_day): (Option<u64>, Option<u64>)) -> Result<(), Duration> {
         let now_ms = now.as_millisecond();
         let mut day = locked(&self.day);
         let mut window = locked(&self.window.0);
         day.settle(now_ms);
         window.settle(now_ms);
         let mut wait_ms = 0;
-        if self.limits.per_day.is_some_and(|limit| day.used >= limit) {
+        if per_day.is_some_and(|limit| day.used >= limit) {
             wait_ms = (day.number + 1) * DAY_MS - now_ms;
         }
-        if let Some(limit) = self.limits.per_window.filter(|limit| window.used >= *limit) {
+        if let Some(limit) = per_window.filter(|limit| window.used >= *limit) {
             wait_ms = wait_ms.max(window.wait_ms(limit, now_ms));
         }
-        if wait_ms > 0 && !anyway {
+        if wait_ms > 0 {
             return Err(Duration::from_millis(wait_ms.unsigned_abs()));
         }
         day.used = day.used.saturating_add(1);
@@ -233,132 +280,4 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn at(ms: i64) -> Timestamp {
-        Timestamp::from_millisecond(ms).unwrap()
-    }
-
-    fn quota(per_window: u64, per_day: u64) -> Quota {
-        Quota::new(QuotaLimits { per_window: Some(per_window), per_day: Some(per_day) }, EgressWindow::default())
-    }
-
-    #[test]
-    fn the_live_limits_hold_unless_the_base_is_loopback_or_limits_are_set() {
-        let none = QuotaConfig::default();
-        assert_eq!(QuotaLimits::resolve(&none, false).per_window, Some(5_000));
-        assert_eq!(QuotaLimits::resolve(&none, false).per_day, Some(100_000));
-        assert_eq!(QuotaLimits::resolve(&none, true), QuotaLimits { per_window: None, per_day: None });
-        let set = QuotaConfig { requests_per_window: Some(7), requests_per_day: None };
-        assert_eq!(QuotaLimits::resolve(&set, true).per_window, Some(7));
-    }
-
-    #[test]
-    fn a_full_window_opens_after_the_time_that_was_told() {
-        let quota = quota(3, 100);
-        for ms in [0, 1_000, 200_000] {
-            quota.try_take(at(ms)).unwrap();
-        }
-        let wait = quota.try_take(at(210_000)).unwrap_err();
-        assert_eq!(wait, Duration::from_secs(100));
-        assert!(quota.try_take(at(309_999)).is_err());
-        quota.try_take(at(310_000)).unwrap();
-    }
-
-    #[test]
-    fn what_a_kept_state_has_used_ends_with_the_day_and_the_window() {
-        let state = QuotaState { slots: vec![(DAY_MS, 3), (DAY_MS + 200_000, 4)], day: 1, day_used: 9 };
-        assert_eq!(state.used(at(DAY_MS + 200_001)), (9, 7));
-        assert_eq!(state.used(at(DAY_MS + 300_001)), (9, 4));
-        assert_eq!(state.used(at(2 * DAY_MS)), (0, 0));
-    }
-
-    #[test]
-    fn what_is_left_comes_back_with_time_and_is_never_below_nothing() {
-        let quota = quota(2, 100);
-        for _ in 0..3 {
-            quota.take_anyway(at(0));
-        }
-        assert_eq!(quota.left(at(1)), QuotaLeft { of_window: Some((0, 2)), of_day: Some((97, 100)) });
-        assert_eq!(quota.left(at(310_000)), QuotaLeft { of_window: Some((2, 2)), of_day: Some((97, 100)) });
-        assert_eq!(quota.left(at(DAY_MS)).of_day, Some((100, 100)));
-        let none = QuotaLimits { per_window: None, per_day: None };
-        let free = Quota::new(none, EgressWindow::default());
-        assert_eq!(free.left(at(0)), QuotaLeft { of_window: None, of_day: None });
-    }
-
-    #[test]
-    fn a_full_day_opens_at_midnight_utc() {
-        let quota = quota(100, 2);
-        quota.try_take(at(DAY_MS - 10)).unwrap();
-        quota.try_take(at(DAY_MS - 9)).unwrap();
-        assert_eq!(quota.try_take(at(DAY_MS - 8)), Err(Duration::from_millis(8)));
-        quota.try_take(at(DAY_MS)).unwrap();
-    }
-
-    #[test]
-    fn a_refused_request_takes_nothing_and_the_probe_always_counts() {
-        let quota = quota(1, 100);
-        quota.try_take(at(0)).unwrap();
-        assert!(quota.try_take(at(0)).is_err());
-        assert_eq!(quota.state().day_used, 1);
-        quota.take_anyway(at(0));
-        assert_eq!(quota.state().day_used, 2);
-        assert_eq!(quota.state().slots, [(0, 2)]);
-    }
-
-    #[test]
-    fn teams_of_one_egress_group_share_the_window_and_not_the_day() {
-        let window = EgressWindow::default();
-        let limits = QuotaLimits { per_window: Some(3), per_day: Some(2) };
-        let (one, two) = (Quota::new(limits, window.clone()), Quota::new(limits, window));
-        one.try_take(at(0)).unwrap();
-        one.try_take(at(0)).unwrap();
-        two.try_take(at(0)).unwrap();
-        assert!(two.try_take(at(0)).is_err());
-        assert_eq!(two.state().day_used, 1);
-    }
-
-    #[test]
-    fn a_kept_state_counts_on_after_a_restart_and_twice_changes_nothing() {
-        let before = quota(2, 100);
-        before.try_take(at(0)).unwrap();
-        before.try_take(at(1)).unwrap();
-        let after = quota(2, 100);
-        after.restore(&before.state());
-        after.restore(&before.state());
-        assert!(after.try_take(at(2)).is_err());
-        assert_eq!(after.state(), before.state());
-    }
-
-    #[test]
-    fn a_clock_that_was_set_back_blocks_for_one_window_at_most() {
-        let quota = quota(1, 100);
-        quota.try_take(at(50 * DAY_MS)).unwrap();
-        let wait = quota.try_take(at(40 * DAY_MS)).unwrap_err();
-        assert!(wait <= Duration::from_secs(310), "{wait:?}");
-        quota.try_take(at(40 * DAY_MS + 310_000)).unwrap();
-    }
-
-    proptest! {
-        #[test]
-        fn no_five_minutes_hold_more_than_the_limit(steps in proptest::collection::vec(0i64..40_000, 1..400)) {
-            let quota = quota(5, u64::MAX);
-            let mut now = 0;
-            let mut taken = Vec::new();
-            for step in steps {
-                now += step;
-                match quota.try_take(at(now)) {
-                    Ok(()) => taken.push(now),
-                    Err(wait) => prop_assert!(wait > Duration::ZERO && wait <= Duration::from_secs(310)),
-                }
-            }
-            for pair in taken.windows(6) {
-                prop_assert!(pair[5] - pair[0] > 300_000);
-            }
-        }
-    }
-}
+mod tests;

@@ -12,7 +12,6 @@ use crate::http::scripted::{Answer, Scripted, Then, answer};
 
 const TOKEN: &str = "t0ken-canary";
 const ID: &str = "eyJfcmFpbHMi==--canary/é ?#%2F.~";
-const LIMITS: QuotaLimits = QuotaLimits { per_window: None, per_day: None };
 
 fn client_at(base: &str) -> JellyClient {
     let base = BaseUrl::parse(base).unwrap();
@@ -20,7 +19,7 @@ fn client_at(base: &str) -> JellyClient {
     let config = HttpConfig { connect_timeout: patience, read_timeout: patience, ..HttpConfig::default() };
     let clients = HttpClients::new(&config, &base).unwrap();
     let clock = Clock::fixed("2026-11-22T00:00:00Z".parse().unwrap());
-    let quota = Quota::new(LIMITS, EgressWindow::default());
+    let quota = Quota::new(QuotaLimits::NONE, EgressWindow::default());
     JellyClient::new(clients, base, &Secret::new(TOKEN), "acme".parse().unwrap(), quota, clock).unwrap()
 }
 
@@ -143,7 +142,7 @@ fn a_token_that_no_header_can_carry_is_refused_without_showing_it() {
     let base = BaseUrl::parse("http://127.0.0.1:1").unwrap();
     let clients = HttpClients::new(&HttpConfig::default(), &base).unwrap();
     for token in ["", " ", "t0k en", "t0k\u{e9}n", "t0k\nen"] {
-        let quota = Quota::new(LIMITS, EgressWindow::default());
+        let quota = Quota::new(QuotaLimits::NONE, EgressWindow::default());
         let clock = Clock::system();
         let made =
             JellyClient::new(clients.clone(), base.clone(), &Secret::new(token), "acme".parse().unwrap(), quota, clock);

@@ -17,6 +17,12 @@ pub enum Kind {
     ReloadFailed,
     /// A part of the service shows no sign of life. The subject is its name.
     Hanging,
+    /// The inbox holds webhooks of a team that is not configured any more. The subject is the team.
+    InboxOfNoTeam,
+    /// A certificate is about to expire, or has. The subject is what shows it.
+    CertificateExpires,
+    /// Mail is found that no webhook brought, and no webhook comes. The subject is the team.
+    WebhooksSilent,
     /// Attachments failed for good. The subject is the team.
     Failed,
     /// Attachments went to quarantine. The subject is the team.
@@ -39,7 +45,7 @@ struct Words {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 14] = [
         Self::TeamPaused,
         Self::NoSuccess,
         Self::DiskNearlyFull,
@@ -47,6 +53,9 @@ impl Kind {
         Self::NotReady,
         Self::ReloadFailed,
         Self::Hanging,
+        Self::InboxOfNoTeam,
+        Self::CertificateExpires,
+        Self::WebhooksSilent,
         Self::Failed,
         Self::Quarantined,
         Self::BodyTooLarge,
@@ -117,6 +126,26 @@ impl Kind {
                 "the {} shows no sign of life",
                 "the {} is alive again",
                 "If it lasts, restart the service, and report it with the log.",
+            ),
+            Self::InboxOfNoTeam => lasts(
+                "inbox_of_no_team",
+                "webhooks of team {} wait, and no such team is configured",
+                "no webhooks of team {} wait unconfigured any more",
+                "They are not archived. Put the team back into the configuration, or move its folder out of the inbox.",
+            ),
+            Self::CertificateExpires => lasts(
+                "certificate_expires",
+                "the certificate of the {} expires soon",
+                "the certificate of the {} was renewed",
+                "Once it has expired, Jelly delivers no more webhooks, and after ten failures in a row switches them off. Put a \
+                 new one in its place; it is read again by itself.",
+            ),
+            Self::WebhooksSilent => lasts(
+                "webhooks_silent",
+                "team {}: mail comes, and no webhook",
+                "team {}: webhooks come again",
+                "Jelly switches a webhook off after 10 failures in a row: see its settings there. Meanwhile sweeps find what \
+                 comes.",
             ),
             Self::Failed => happens(
                 "failed",

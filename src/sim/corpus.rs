@@ -1,19 +1,18 @@
-//! Dumps: what a team would have saved of its mail, deterministic by seed, with ids that a simulator of that seed and
-//! team serves with exactly the bytes that are declared.
+//! A team's mail, deterministic by seed: as dumps, and as the API lists it. Its ids are such that a simulator of that
+//! seed and team serves them with exactly the bytes that are declared.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use super::content::Kind;
-use super::ids::{Blob, IdKey};
-use super::random::mix2;
+pub(super) mod mail;
+pub(super) mod plain;
+pub(super) mod realistic;
 
-mod mail;
-mod realistic;
+pub use plain::write as write_plain;
 
-/// What a dump is like.
+/// What the mail is like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Profile {
     /// A few hundred messages of a small company: several formats of dump, real files, awkward names.
@@ -35,18 +34,22 @@ impl FromStr for Profile {
     }
 }
 
-/// Which dump to write.
+/// Which mail a team has.
 #[derive(Debug, Clone)]
 pub struct CorpusConfig {
     /// The simulator's seed.
     pub seed: u64,
     /// The simulator's team.
     pub team: String,
-    /// What the dump is like.
+    /// What the mail is like.
     pub profile: Profile,
-    /// How many messages it has.
+    /// How many messages there are.
     pub messages: u64,
-    /// `Plain`: how many attachments each message has.
+    /// `Plain`: how many messages each conversation has; at least one.
+    pub messages_per_conversation: u64,
+    /// `Plain`: of 100 conversations, how many have attachments.
+    pub with_files_percent: u64,
+    /// `Plain`: how many attachments each message of those conversations has.
     pub attachments_per_message: u64,
     /// `Plain`: how many different contents there are; 0 gives each attachment its own.
     pub contents: u64,
@@ -65,6 +68,8 @@ impl Default for CorpusConfig {
             team: String::new(),
             profile: Profile::Realistic,
             messages: 300,
+            messages_per_conversation: 3,
+            with_files_percent: 100,
             attachments_per_message: 1,
             contents: 0,
             sizes: (4 << 10, 64 << 10),
@@ -99,7 +104,7 @@ pub fn write_dump(config: &CorpusConfig, folder: &Path) -> io::Result<Summary> {
         Profile::Plain => {
             let path = folder.join("webhooks.jsonl");
             let mut out = BufWriter::with_capacity(1 << 20, File::create(&path)?);
-            let mut summary = write_plain(config, &mut out)?;
+            let mut summary = plain::write(config, &mut out)?;
             out.flush()?;
             summary.files.push(path);
             Ok(summary)
@@ -107,75 +112,9 @@ pub fn write_dump(config: &CorpusConfig, folder: &Path) -> io::Result<Summary> {
     }
 }
 
-/// Writes the plain dump as JSON Lines: one webhook event for each message.
-pub fn write_plain(config: &CorpusConfig, out: &mut impl Write) -> io::Result<Summary> {
-    let ids = IdKey::new(config.seed, &config.team);
-    let mut summary = Summary { messages: config.messages, ..Summary::default() };
-    let mut seen = vec![false; usize::try_from(config.contents).map_err(io::Error::other)?];
-    let mut line = Vec::with_capacity(4 << 10);
-    let numbers = config.first_message..config.first_message.saturating_add(config.messages);
-    for number in numbers {
-        line.clear();
-        let (day, hour, minute) = (1 + number / 1440 % 28, number / 60 % 24, number % 60);
-        let count = config.attachments_per_message;
-        let inbound = number % 4 != 0;
-        let time = format!("2026-10-{day:02}T{hour:02}:{minute:02}:00Z");
-        write!(
-            line,
-            "{{\"event\":\"new_message\",\"created_at\":\"{time}\",\"data\":{{\"message\":{{\"id\":\"m{number}\",\
-             \"conversation_id\":\"c{conversation}\",\"subject\":\"Message {number}\",\"inbound\":{inbound},\
-             \"sent_at\":\"{time}\",\"from\":[\"person{person}@customers.example\"],\"to\":[\"team@harbour.example\"],\
-             \"cc\":[],\"text_body\":\"Please find the files attached.\",\"attachments_count\":{count},\"attachments\":[",
-            conversation = number / 3,
-            person = number % 97,
-        )?;
-        for index in 0..count {
-            let blob = plain_blob(config, number * count + index);
-            let fresh = match usize::try_from(blob.content).ok().and_then(|content| seen.get_mut(content)) {
-                Some(seen) => !std::mem::replace(seen, true),
-                None => true,
-            };
-            summary.contents += u64::from(fresh);
-            summary.bytes += blob.size_bytes;
-            let id = ids.mint(blob);
-            write!(
-                line,
-                "{comma}{{\"id\":\"{id}\",\"filename\":\"file-{file}.bin\",\"content_type\":\"application/octet-stream\",\
-                 \"byte_size\":{size},\"inline\":false,\"url\":\"{base}/attachments/{id}\"}}",
-                comma = if index == 0 { "" } else { "," },
-                file = blob.number,
-                size = blob.size_bytes,
-                base = config.url_base,
-            )?;
-        }
-        writeln!(
-            line,
-            "]}},\"conversation\":{{\"id\":\"c{conversation}\",\"subject\":\"Message {number}\",\"labels\":[],\
-             \"mailboxes\":[{{\"id\":1,\"name\":\"Support\"}}]}},\"is_new_conversation\":{is_new}}}}}",
-            conversation = number / 3,
-            is_new = number % 3 == 0,
-        )?;
-        out.write_all(&line)?;
-    }
-    summary.attachments = config.messages * config.attachments_per_message;
-    Ok(summary)
-}
-
-/// The file of plain attachment `number`: the first ones go through all contents, the others repeat them.
-fn plain_blob(config: &CorpusConfig, number: u64) -> Blob {
-    let content = match config.contents {
-        0 => number,
-        contents if number < contents => number,
-        contents => mix2(config.seed, number) % contents,
-    };
-    let (min, max) = config.sizes;
-    let span = max.saturating_sub(min).saturating_add(1);
-    let size_bytes = min + mix2(config.seed ^ 0x512e, content) % span;
-    Blob { number, kind: Kind::Plain, content, size_bytes }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::ids::IdKey;
     use super::*;
 
     #[test]

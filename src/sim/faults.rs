@@ -27,6 +27,28 @@ pub enum Fault {
     LinkPrivate,
     Members401,
     Members403,
+    Call401,
+    Call429,
+    Call500,
+    CallHtml,
+    Page422,
+    Page429,
+    Page500,
+    PageHtml,
+    PageCut,
+    PageReset,
+    PageLoop,
+    PageVanish,
+    PageRepeat,
+    CountMissing,
+    CountNull,
+    Messages404,
+    Messages422,
+    Messages429,
+    Messages500,
+    MessagesHtml,
+    MessagesLoop,
+    WebhookDrop,
     Lost,
     Storage403,
     Storage404,
@@ -56,7 +78,7 @@ pub enum Fault {
 use Fault as F;
 
 /// Every fault, in the order of the enum: its name and what it does.
-const TABLE: [(Fault, &str, &str); 41] = [
+const TABLE: [(Fault, &str, &str); 63] = [
     (F::Api401, "api-401", "exchange refused: invalid token"),
     (F::Api403, "api-403", "exchange forbidden"),
     (F::Api404, "api-404", "attachment is gone; a rate chooses attachments, for good"),
@@ -74,6 +96,28 @@ const TABLE: [(Fault, &str, &str); 41] = [
     (F::LinkPrivate, "link-private", "link to http://10.0.0.1/"),
     (F::Members401, "members-401", "GET /members refused: invalid token"),
     (F::Members403, "members-403", "GET /members forbidden"),
+    (F::Call401, "call-401", "any other call than an exchange or a list refused: invalid token"),
+    (F::Call429, "call-429", "any other call: too many requests, Retry-After in seconds"),
+    (F::Call500, "call-500", "any other call fails: internal server error"),
+    (F::CallHtml, "call-html", "any other call answered 200 with an HTML page"),
+    (F::Page422, "page-422", "conversations: the cursor is refused as malformed"),
+    (F::Page429, "page-429", "conversations: too many requests, Retry-After in seconds"),
+    (F::Page500, "page-500", "conversations: internal server error"),
+    (F::PageHtml, "page-html", "conversations: 200 with an HTML page"),
+    (F::PageCut, "page-cut", "conversations: JSON that ends half-way"),
+    (F::PageReset, "page-reset", "conversations: connection reset instead of an answer"),
+    (F::PageLoop, "page-loop", "conversations: the next cursor leads to the same page"),
+    (F::PageVanish, "page-vanish", "conversations: a page leaves out every third entry"),
+    (F::PageRepeat, "page-repeat", "conversations: a page begins with 3 entries of the one before"),
+    (F::CountMissing, "count-missing", "conversations without attachments_count; a rate chooses them, for good"),
+    (F::CountNull, "count-null", "conversations whose attachments_count is null; a rate chooses them, for good"),
+    (F::Messages404, "messages-404", "messages of a conversation: not found"),
+    (F::Messages422, "messages-422", "messages of a conversation: the cursor is refused as malformed"),
+    (F::Messages429, "messages-429", "messages of a conversation: too many requests, Retry-After in seconds"),
+    (F::Messages500, "messages-500", "messages of a conversation: internal server error"),
+    (F::MessagesHtml, "messages-html", "messages of a conversation: 200 with an HTML page"),
+    (F::MessagesLoop, "messages-loop", "messages of a conversation: the next cursor leads to the same page"),
+    (F::WebhookDrop, "webhook-drop", "no webhook is sent for a message that arrives"),
     (F::Lost, "lost", "storage has lost the object (404 NoSuchKey); a rate chooses attachments, for good"),
     (F::Storage403, "storage-403", "storage answers 403 AccessDenied"),
     (F::Storage404, "storage-404", "storage answers 404 with an empty body"),
@@ -121,7 +165,7 @@ impl Fault {
 
     /// Whether a rate chooses attachments (for good) and not single requests.
     fn is_lasting(self) -> bool {
-        matches!(self, Self::Api404 | Self::Lost | Self::WrongSize)
+        matches!(self, Self::Api404 | Self::Lost | Self::WrongSize | Self::CountMissing | Self::CountNull)
     }
 
     fn from_name(name: &str) -> Option<Self> {
@@ -137,17 +181,22 @@ pub enum Rule {
     Never,
     /// For this share (0 to 1) of the requests.
     Rate(f64),
-    /// For the first so many requests for each attachment.
+    /// For the first so many requests for each attachment or list.
     First(u32),
+    /// For one request for each attachment or list, counted from 1.
+    At(u32),
 }
 
 impl FromStr for Rule {
     type Err = FaultError;
 
     fn from_str(text: &str) -> Result<Self, FaultError> {
-        let wrong = || FaultError(format!("{text:?} is neither a rate from 0 to 1 nor \"first:K\""));
+        let wrong = || FaultError(format!("{text:?} is neither a rate from 0 to 1 nor \"first:K\" nor \"at:K\""));
         if let Some(count) = text.strip_prefix("first:") {
             return count.parse().map(Self::First).map_err(|_| wrong());
+        }
+        if let Some(number) = text.strip_prefix("at:") {
+            return number.parse().map(Self::At).map_err(|_| wrong());
         }
         let rate: f64 = text.parse().map_err(|_| wrong())?;
         if (0.0..=1.0).contains(&rate) { Ok(Self::Rate(rate)) } else { Err(wrong()) }
@@ -231,7 +280,7 @@ impl Faults {
         Ok(faults)
     }
 
-    /// The first of `candidates` that fires for request number `asked` (from 0) for the attachment known by
+    /// The first of `candidates` that fires for request number `asked` (from 0) for the attachment or list known by
     /// `subject`.
     pub(super) fn pick(&self, candidates: &[Fault], seed: u64, subject: u64, asked: u32) -> Option<Fault> {
         if !self.any {
@@ -240,6 +289,7 @@ impl Faults {
         candidates.iter().copied().find(|fault| match self.rules[*fault as usize] {
             Rule::Never => false,
             Rule::First(count) => asked < count,
+            Rule::At(number) => asked.checked_add(1) == Some(number),
             Rule::Rate(rate) => {
                 let turn = if fault.is_lasting() { 0 } else { u64::from(asked) + 1 };
                 let draw = mix2(mix2(seed ^ subject, *fault as u64), turn);
@@ -285,10 +335,11 @@ mod tests {
     }
 
     #[test]
-    fn the_first_k_requests_of_each_attachment_fail() {
-        let faults: Faults = "truncate=first:2".parse().unwrap();
-        let fires = |asked| faults.pick(&[Fault::Reset, Fault::Truncate], 1, 99, asked);
+    fn the_first_k_requests_fail_or_a_single_one() {
+        let faults: Faults = "truncate=first:2,slow=at:4".parse().unwrap();
+        let fires = |asked| faults.pick(&[Fault::Reset, Fault::Truncate, Fault::Slow], 1, 99, asked);
         assert_eq!([fires(0), fires(1), fires(2)], [Some(Fault::Truncate), Some(Fault::Truncate), None]);
+        assert_eq!([fires(3), fires(4)], [Some(Fault::Slow), None]);
     }
 
     #[test]
@@ -311,7 +362,8 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused_with_a_word() {
-        for text in ["nonsense=1", "reset=1.5", "reset=first:x", "reset", "retry-after=soon", "reset=NaN"] {
+        for text in ["nonsense=1", "reset=1.5", "reset=first:x", "reset=at:", "reset", "retry-after=soon", "reset=NaN"]
+        {
             assert!(text.parse::<Faults>().is_err(), "{text}");
         }
         assert!(Faults::from_json(b"[]").is_err());

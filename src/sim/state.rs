@@ -1,13 +1,12 @@
-//! What both servers share: keys, settings that change while they run, and the counters.
+//! What both servers share: keys, settings that change while they run, and how often what was asked for.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde::Serialize;
 
 use super::content::Contents;
 use super::faults::{Fault, Faults};
@@ -15,6 +14,9 @@ use super::ids::{Blob, IdKey};
 use super::limits::Limits;
 use super::link::LinkKey;
 use super::random::mix2;
+use super::stats::Counters;
+use super::team::Team;
+use super::webhook::Hook;
 use crate::clock::Clock;
 
 /// Locks, also after a panic elsewhere: what is guarded is never left half changed.
@@ -29,6 +31,25 @@ pub(super) struct Asked {
     pub(super) exchanges: u32,
     /// At the storage.
     pub(super) downloads: u32,
+}
+
+/// Which requests are counted together, for faults.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Call {
+    /// Pages of conversations.
+    Page,
+    /// Those of them with a cursor.
+    PageCursor,
+    /// Pages of the messages of one conversation.
+    Messages,
+    /// Those of them with a cursor.
+    MessagesCursor,
+    /// The members.
+    Members,
+    /// Any other endpoint.
+    Other,
+    /// Webhooks.
+    Webhook,
 }
 
 /// What both servers share.
@@ -58,12 +79,16 @@ pub(super) struct State {
     pub(super) limits: Mutex<Limits>,
     /// How often each attachment was asked for.
     pub(super) asked: Mutex<HashMap<Blob, Asked>>,
-    /// How often the members were asked for.
-    pub(super) members_asked: AtomicU64,
+    /// The team.
+    pub(super) team: Team,
+    /// Mail that arrives by itself, and the webhook that tells of it.
+    pub(super) hook: Hook,
+    /// How often each list and each other endpoint was asked for.
+    pub(super) called: Mutex<HashMap<(Call, u64), u32>>,
     /// The next link's number.
     pub(super) nonce: AtomicU64,
     /// What was counted.
-    pub(super) counters: Counters,
+    pub(super) counters: Arc<Counters>,
 }
 
 impl State {
@@ -89,6 +114,15 @@ impl State {
         };
         let subject = mix2(blob.number, mix2(blob.content, blob.kind as u64));
         self.pick(candidates, subject, asked)
+    }
+
+    /// Counts a request that is not for an attachment, and says how many of its kind came before it.
+    pub(super) fn count_call(&self, call: Call, subject: u64) -> u32 {
+        let mut all = lock(&self.called);
+        let asked = all.entry((call, subject)).or_default();
+        let before = *asked;
+        *asked = before.saturating_add(1);
+        before
     }
 
     /// Says which of `candidates` goes wrong, and counts it.
@@ -118,167 +152,7 @@ impl State {
     pub(super) fn reset(&self) {
         lock(&self.asked).clear();
         lock(&self.limits).reset();
-        self.members_asked.store(0, Relaxed);
+        lock(&self.called).clear();
         self.counters.reset();
     }
-}
-
-/// The counters; [`Stats`] says what each counts.
-#[derive(Debug)]
-pub(super) struct Counters {
-    pub(super) api_requests: AtomicU64,
-    pub(super) exchanges: AtomicU64,
-    pub(super) links: AtomicU64,
-    pub(super) unknown_ids: AtomicU64,
-    pub(super) members: AtomicU64,
-    pub(super) unauthorized: AtomicU64,
-    pub(super) rate_limited: AtomicU64,
-    pub(super) other: AtomicU64,
-    pub(super) storage_requests: AtomicU64,
-    pub(super) storage_ranges: AtomicU64,
-    pub(super) storage_refused: AtomicU64,
-    pub(super) storage_authorization_seen: AtomicU64,
-    pub(super) storage_referer_seen: AtomicU64,
-    pub(super) bytes_served: AtomicU64,
-    pub(super) in_flight: AtomicU64,
-    pub(super) in_flight_max: AtomicU64,
-    pub(super) connections: AtomicU64,
-    pub(super) faults: [AtomicU64; Fault::COUNT],
-}
-
-impl Default for Counters {
-    fn default() -> Self {
-        let zero = || AtomicU64::new(0);
-        Self {
-            api_requests: zero(),
-            exchanges: zero(),
-            links: zero(),
-            unknown_ids: zero(),
-            members: zero(),
-            unauthorized: zero(),
-            rate_limited: zero(),
-            other: zero(),
-            storage_requests: zero(),
-            storage_ranges: zero(),
-            storage_refused: zero(),
-            storage_authorization_seen: zero(),
-            storage_referer_seen: zero(),
-            bytes_served: zero(),
-            in_flight: zero(),
-            in_flight_max: zero(),
-            connections: zero(),
-            faults: std::array::from_fn(|_| zero()),
-        }
-    }
-}
-
-impl Counters {
-    fn reset(&self) {
-        let Self {
-            api_requests,
-            exchanges,
-            links,
-            unknown_ids,
-            members,
-            unauthorized,
-            rate_limited,
-            other,
-            storage_requests,
-            storage_ranges,
-            storage_refused,
-            storage_authorization_seen,
-            storage_referer_seen,
-            bytes_served,
-            in_flight: _,
-            in_flight_max,
-            connections,
-            faults,
-        } = self;
-        for counter in [
-            api_requests,
-            exchanges,
-            links,
-            unknown_ids,
-            members,
-            unauthorized,
-            rate_limited,
-            other,
-            storage_requests,
-            storage_ranges,
-            storage_refused,
-            storage_authorization_seen,
-            storage_referer_seen,
-            bytes_served,
-            in_flight_max,
-            connections,
-        ] {
-            counter.store(0, Relaxed);
-        }
-        for counter in faults {
-            counter.store(0, Relaxed);
-        }
-    }
-
-    /// The counters as they are now.
-    pub(super) fn snapshot(&self) -> Stats {
-        let fired = |fault: Fault| self.faults[fault as usize].load(Relaxed);
-        Stats {
-            api_requests: self.api_requests.load(Relaxed),
-            exchanges: self.exchanges.load(Relaxed),
-            links: self.links.load(Relaxed),
-            unknown_ids: self.unknown_ids.load(Relaxed),
-            members: self.members.load(Relaxed),
-            unauthorized: self.unauthorized.load(Relaxed),
-            rate_limited: self.rate_limited.load(Relaxed),
-            other: self.other.load(Relaxed),
-            storage_requests: self.storage_requests.load(Relaxed),
-            storage_ranges: self.storage_ranges.load(Relaxed),
-            storage_refused: self.storage_refused.load(Relaxed),
-            storage_authorization_seen: self.storage_authorization_seen.load(Relaxed),
-            storage_referer_seen: self.storage_referer_seen.load(Relaxed),
-            bytes_served: self.bytes_served.load(Relaxed),
-            in_flight_max: self.in_flight_max.load(Relaxed),
-            connections: self.connections.load(Relaxed),
-            faults: Fault::all().filter(|f| fired(*f) > 0).map(|f| (f.name().to_owned(), fired(f))).collect(),
-        }
-    }
-}
-
-/// What the simulator has counted since it started or was reset.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Stats {
-    /// Requests to the API, whatever the answer.
-    pub api_requests: u64,
-    /// Requests for an attachment that came with the right token and within the limits.
-    pub exchanges: u64,
-    /// Signed links that were given out.
-    pub links: u64,
-    /// Exchanges of ids that this simulator never signed.
-    pub unknown_ids: u64,
-    /// Requests for the members.
-    pub members: u64,
-    /// Requests with a wrong token or none.
-    pub unauthorized: u64,
-    /// Requests beyond the limits.
-    pub rate_limited: u64,
-    /// Requests for endpoints that do not exist.
-    pub other: u64,
-    /// Requests to the storage, whatever the answer.
-    pub storage_requests: u64,
-    /// Those with a usable range.
-    pub storage_ranges: u64,
-    /// Those with a wrong signature, a dead link or two authentications.
-    pub storage_refused: u64,
-    /// Those that carried an `Authorization` header: must stay 0.
-    pub storage_authorization_seen: u64,
-    /// Those that carried a `Referer` or a `Cookie`: must stay 0.
-    pub storage_referer_seen: u64,
-    /// Bytes of bodies that were sent by the storage.
-    pub bytes_served: u64,
-    /// The most requests that were being answered at once, both servers together.
-    pub in_flight_max: u64,
-    /// Connections that were accepted, both servers together.
-    pub connections: u64,
-    /// How often each fault fired, by name; those that never did are left out.
-    pub faults: std::collections::BTreeMap<String, u64>,
 }

@@ -11,6 +11,10 @@ use super::content::Kind;
 use super::ids::{Blob, IdKey};
 use super::*;
 
+mod calls;
+mod walk;
+mod webhooks;
+
 const SIZE_BYTES: u64 = 200_000;
 
 /// A simulator and a client that follows nothing.

@@ -30,6 +30,8 @@ mod refilter;
 mod replay;
 mod secrets;
 mod serve;
+mod simulator;
 mod store;
 mod support;
 mod toy_gate;
+mod vendor_page;

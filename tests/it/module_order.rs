@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// The modules from left to right. Those of the first group are one ground to stand on and may import each other; in
 /// other groups, too, a module imports what stands to its left.
-const ORDER: [&[&str]; 19] = [
+const ORDER: [&[&str]; 20] = [
     &["model", "digest", "secret", "clock"],
     &["config", "filter", "metrics"],
     &["catalog"],
@@ -18,6 +18,7 @@ const ORDER: [&[&str]; 19] = [
     &["inbox"],
     &["ingest"],
     &["archive"],
+    &["walk"],
     &["audit"],
     &["notify"],
     &["worker"],

@@ -2,6 +2,7 @@
 //! archives without the program's own code.
 
 mod bucket;
+mod disk;
 mod dump;
 mod gate;
 mod jelly;
@@ -12,6 +13,7 @@ mod serve;
 mod world;
 
 pub(crate) use bucket::{Bucket, Objects};
+pub(crate) use disk::Disk;
 pub(crate) use dump::{attachments, events, events_from, ids, lines, write_lines};
 pub(crate) use gate::{Mishap, Refusal};
 pub(crate) use jelly::Jelly;

@@ -163,7 +163,7 @@ fn bucket(loaded: &Loaded, provider: Provider) -> String {
     format!("{sentence}, with credentials of {}.", buckets.credentials(provider))
 }
 
-fn quota(loaded: &Loaded) -> [String; 2] {
+fn quota(loaded: &Loaded) -> Vec<String> {
     let Config { api, quota, .. } = &loaded.config;
     let (per_window, per_day) = loaded.config.quota_limits(api.is_loopback());
     let sentence = |limit: Option<u64>, set: Option<u64>, span: &str, key: &str| match (limit, set) {
@@ -175,10 +175,19 @@ fn quota(loaded: &Loaded) -> [String; 2] {
             format!("At most {} requests are made in each {span}, the limit of the live service.", grouped(limit))
         }
     };
-    [
+    let mut sentences = vec![
         sentence(per_window, quota.requests_per_window, "5 minutes and egress group", "quota.requests_per_window"),
         sentence(per_day, quota.requests_per_day, "UTC day and team", "quota.requests_per_day"),
-    ]
+    ];
+    let takes_webhooks = loaded.config.teams.keys().any(|name| loaded.config.takes_webhooks(name));
+    if takes_webhooks && per_window.or(per_day).is_some() && quota.live_share > 0.0 {
+        let percent = (quota.live_share * 1000.0).round() / 10.0;
+        let origin = loaded.sources.of("quota.live_share");
+        sentences.push(format!(
+            "Replays and other bulk work leave {percent} % of them to what comes by webhook ({origin})."
+        ));
+    }
+    sentences
 }
 
 fn token(loaded: &Loaded, name: &str, team: &TeamConfig) -> String {

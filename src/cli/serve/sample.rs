@@ -15,6 +15,7 @@ use crate::catalog::{Pause, StateTotals};
 use crate::cli::session::{Access, Session};
 use crate::jelly::Quota;
 use crate::metrics::{AttachmentState, Metrics, Outcome, TeamMetrics};
+use crate::model::Lane;
 use crate::notify::{Condition, Kind, Progress, nearly_full};
 use crate::spool::Spool;
 use crate::worker::Signal;
@@ -94,9 +95,15 @@ impl Samples {
         Self(Arc::new(Inner { started_ms: now.as_millisecond(), disk_free_below_bytes, readings }))
     }
 
-    /// Takes over settings.
-    pub(super) fn reconfigure(&self, disk_free_below_bytes: u64) {
+    /// Takes over settings: how much free space is too little, the teams, and the places of their archives.
+    pub(super) fn reconfigure(&self, disk_free_below_bytes: u64, teams: &[String], places: &[String]) {
         self.0.disk_free_below_bytes.store(disk_free_below_bytes, Ordering::Relaxed);
+        let mut readings = self.readings();
+        readings.disks.retain(|(_, place), _| place.is_empty() || places.contains(place));
+        readings.teams.retain(|name, _| teams.contains(name));
+        for name in teams {
+            readings.teams.entry(name.clone()).or_default();
+        }
     }
 
     fn readings(&self) -> MutexGuard<'_, Readings> {
@@ -147,6 +154,9 @@ impl Samples {
         while !stop.is_set() {
             self.tell_ended(&shared);
             self.look_at_disks(&shared).await;
+            let inboxes = shared.inboxes.clone();
+            // What cannot be looked into is told of by its writers.
+            let _ = tokio::task::spawn_blocking(move || inboxes.look_for_strangers()).await;
             tokio::select! {
                 () = tokio::time::sleep(EVERY) => {}
                 () = stop.wait() => {}
@@ -159,9 +169,8 @@ impl Samples {
         // A network file system that is gone can keep a thread; it must not keep this one.
         let Ok(free) = tokio::task::spawn_blocking(move || least_free(&disks)).await else { return };
         let below = self.0.disk_free_below_bytes.load(Ordering::Relaxed);
-        for (what, free_bytes) in &free {
-            shared.notifier.set(Condition::new(Kind::DiskNearlyFull, *what), nearly_full(*free_bytes, below));
-        }
+        let full = free.iter().filter_map(|(what, bytes)| Some(((*what).to_owned(), nearly_full(*bytes, below)?)));
+        shared.notifier.set_all(Kind::DiskNearlyFull, full.collect());
         shared.metrics.disk_free_bytes.replace(free.into_iter().map(|(what, bytes)| (what.to_owned(), bytes)));
     }
 
@@ -184,7 +193,7 @@ impl Samples {
         let now_ms = shared.clock.now_ms();
         for (name, team) in &session.teams {
             let Some(team) = access.teams.get(&team.row) else { continue };
-            let held = team.held(&access.holds, now_ms);
+            let held = team.held(&access.holds, Lane::Live, now_ms);
             shared.metrics.team(name).paused.set(u64::from(held.is_some()));
             // Not for this machine's own trouble: of that people are told by what it is.
             let own = access.holds.held(&[&team.scopes[0], &team.scopes[1]], now_ms);
@@ -205,16 +214,19 @@ impl Samples {
             cells.oldest_pending.set(since_ms.and_then(|ms| Timestamp::from_millisecond(ms).ok()));
 
             let now_ms = shared.clock.now_ms();
-            let held = access.teams.get(&team.row).and_then(|team| team.held(&access.holds, now_ms));
+            let held = |lane| access.teams.get(&team.row)?.held(&access.holds, lane, now_ms);
             let waiting_since_ms =
                 self.readings().teams.entry(name.clone()).or_default().waiting(states.pending > 0, now_ms);
             let last_success_ms = cells.last_success.value_ms();
             let progress = Progress { started_ms: self.0.started_ms, waiting_since_ms, last_success_ms };
-            // A pause is told of as one.
-            let stalled = match held {
-                None => progress.stalled(now_ms, session.config.notify.no_success_after),
-                Some(_) => None,
+            // A pause is told of as one; and that bulk work waits for its quota is as it should be.
+            let is_paused = match (held(Lane::Live), held(Lane::Bulk)) {
+                (None, None) => false,
+                (None, Some(_)) => session.catalog.next_due_ms(team.row, Lane::Live).await?.is_none(),
+                (Some(_), _) => true,
             };
+            let after = session.config.notify.no_success_after;
+            let stalled = if is_paused { None } else { progress.stalled(now_ms, after) };
             shared.notifier.set(Condition::new(Kind::NoSuccess, name), stalled);
         }
         Ok(())

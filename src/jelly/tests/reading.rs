@@ -231,7 +231,7 @@ async fn a_used_up_quota_sends_nothing_and_tells_how_long() {
     let base = BaseUrl::parse(&server.url("/api")).unwrap();
     let clients = HttpClients::new(&HttpConfig::default(), &base).unwrap();
     let clock = Clock::fixed("2026-11-22T23:59:00Z".parse().unwrap());
-    let quota = Quota::new(QuotaLimits { per_window: None, per_day: Some(1) }, EgressWindow::default());
+    let quota = Quota::new(QuotaLimits { per_day: Some(1), ..QuotaLimits::NONE }, EgressWindow::default());
     let client =
         JellyClient::new(clients, base, &Secret::new(TOKEN), "acme".parse().unwrap(), quota, clock.clone()).unwrap();
     client.labels().await.unwrap();

@@ -1,16 +1,19 @@
-//! The people, subjects and file names of the realistic dump.
+//! The people, subjects and file names of the realistic mail.
 
 use super::super::content::Kind;
 
+/// The id of the first member; the others follow it.
+pub(in crate::sim) const FIRST_MEMBER_ID: u64 = 41;
+
 /// Members of the team: name and address.
-pub(super) const MEMBERS: &[(&str, &str)] = &[
+pub(in crate::sim) const MEMBERS: &[(&str, &str)] = &[
     ("Ada Winter", "ada@harbour.example"),
     ("Jonas Okafor", "jonas@harbour.example"),
     ("Mirela Popescu", "mirela@harbour.example"),
 ];
 
 /// People who write to them.
-pub(super) const CONTACTS: &[(&str, &str)] = &[
+pub(in crate::sim) const CONTACTS: &[(&str, &str)] = &[
     ("North Pier Orders", "orders@northpier.example"),
     ("Zoë Brandt", "zoe.brandt@brandt-schiffe.example"),
     ("Luis Ferreira", "luis@ferreira-filhos.example"),
@@ -22,22 +25,22 @@ pub(super) const CONTACTS: &[(&str, &str)] = &[
 ];
 
 /// Labels: id, name, colour.
-pub(super) const LABELS: &[(u32, &str, &str)] =
+pub(in crate::sim) const LABELS: &[(u32, &str, &str)] =
     &[(1, "Invoices", "cherry"), (2, "Orders", "mint"), (3, "Photos", "blueberry-dark"), (4, "Später", "gray")];
 
 /// Mailboxes: id, name.
-pub(super) const MAILBOXES: &[(u32, &str)] = &[(1, "Support"), (2, "Invoices"), (3, "Yard")];
+pub(in crate::sim) const MAILBOXES: &[(u32, &str)] = &[(1, "Support"), (2, "Invoices"), (3, "Yard")];
 
 /// What a message may be about: subject, text, the files it brings.
-pub(super) struct Topic {
-    pub(super) subject: &'static str,
-    pub(super) text: &'static str,
-    pub(super) label: Option<usize>,
-    pub(super) files: &'static [(Kind, &'static str)],
+pub(in crate::sim) struct Topic {
+    pub(in crate::sim) subject: &'static str,
+    pub(in crate::sim) text: &'static str,
+    pub(in crate::sim) label: Option<usize>,
+    pub(in crate::sim) files: &'static [(Kind, &'static str)],
 }
 
 /// The usual mail. `#` in a name becomes the file's number.
-pub(super) const TOPICS: &[Topic] = &[
+pub(in crate::sim) const TOPICS: &[Topic] = &[
     Topic {
         subject: "Invoice for berth and crane, September",
         text: "Please find our invoice attached. Payment within 30 days.",
@@ -96,7 +99,7 @@ pub(super) const TOPICS: &[Topic] = &[
 ];
 
 /// Names that break careless programs.
-pub(super) const AWKWARD_NAMES: &[&str] = &[
+pub(in crate::sim) const AWKWARD_NAMES: &[&str] = &[
     "../../etc/passwd",
     "..\\..\\windows\\system32\\drivers\\etc\\hosts",
     "/etc/shadow",
@@ -136,6 +139,6 @@ pub(super) const AWKWARD_NAMES: &[&str] = &[
 ];
 
 /// The name that is too long for any file system.
-pub(super) fn long_name() -> String {
+pub(in crate::sim) fn long_name() -> String {
     format!("{}.pdf", "Sehr langer Name für eine Rechnung, ".repeat(12))
 }

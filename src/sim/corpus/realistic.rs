@@ -1,4 +1,4 @@
-//! The realistic dump: real little files in several dump formats, with duplicates, inline images, empty files and
+//! The realistic mail: real little files in several dump formats, with duplicates, inline images, empty files and
 //! awkward names.
 
 use std::collections::{HashMap, HashSet};
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::super::content::{Contents, Kind, Source};
 use super::super::ids::{Blob, IdKey};
 use super::super::random::Random;
-use super::mail::{AWKWARD_NAMES, CONTACTS, LABELS, MAILBOXES, MEMBERS, TOPICS, long_name};
+use super::mail::{AWKWARD_NAMES, CONTACTS, FIRST_MEMBER_ID, LABELS, MAILBOXES, MEMBERS, TOPICS, long_name};
 use super::{CorpusConfig, Summary};
 
 /// The content number of each member's signature image is below this.
@@ -103,6 +103,13 @@ fn conversations<'a>(letters: impl Iterator<Item = &'a Letter>) -> impl Iterator
         }
     }
     all.into_iter().map(|(_, conversation)| conversation)
+}
+
+/// All conversations, oldest first, each with its `messages`.
+pub(in crate::sim) fn all(config: &CorpusConfig) -> Vec<Value> {
+    let mut writer = Writer::new(config);
+    let letters: Vec<_> = (0..config.messages).map(|number| writer.letter(number)).collect();
+    conversations(letters.iter()).collect()
 }
 
 /// Makes letters, one after the other.
@@ -268,7 +275,7 @@ impl<'a> Writer<'a> {
         let sender = if inbound {
             json!({ "type": "contact", "email": contact.1 })
         } else {
-            json!({ "type": "member", "id": (41 + member_index).to_string(), "name": member.0, "email": member.1 })
+            json!({ "type": "member", "id": (FIRST_MEMBER_ID + member_index).to_string(), "name": member.0, "email": member.1 })
         };
         let subject = if is_new_conversation { topic.subject.to_owned() } else { format!("Re: {}", topic.subject) };
         let url = format!("https://app.letsjelly.com/conversations/c{conversation_number:05}");

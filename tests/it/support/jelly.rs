@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use jellyjar::sim::{Faults, Sim, SimConfig, Stats};
+use jellyjar::sim::{Delivery, Faults, Known, Sim, SimConfig, Stats, Webhook};
+use serde_json::Value;
 use tokio::runtime::{Builder, Runtime};
 
 /// A running simulator. Dropping it stops it.
@@ -49,6 +50,21 @@ impl Jelly {
     /// Sets what goes wrong from now on; an empty text is nothing.
     pub(crate) fn set_faults(&self, faults: &str) {
         self.sim.set_faults(faults.parse::<Faults>().unwrap());
+    }
+
+    /// Lets a message arrive, and gives it as the API shows it.
+    pub(crate) fn deliver(&self, delivery: &Delivery) -> Value {
+        self.sim.deliver(delivery).unwrap()
+    }
+
+    /// Posts a signed webhook to this URL for each message that arrives from now on.
+    pub(crate) fn set_webhook(&self, url: &str, secret: &str) {
+        self.sim.set_webhook(Some(Webhook::new(url, secret).unwrap()));
+    }
+
+    /// Every attachment that an archive of all mail holds.
+    pub(crate) fn truth(&self) -> Vec<Known> {
+        self.sim.truth()
     }
 
     /// Sets the token that is accepted.
