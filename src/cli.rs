@@ -19,6 +19,7 @@ mod look;
 mod man;
 mod output;
 mod pause;
+mod places;
 mod progress;
 mod quarantined;
 mod rebuild;

@@ -14,6 +14,7 @@ mod origin;
 mod token;
 pub mod values;
 mod walk;
+mod watched;
 mod web;
 
 use std::collections::BTreeMap;
@@ -196,6 +197,9 @@ pub struct HttpConfig {
     /// The largest attachment that is fetched, in bytes.
     #[serde(rename = "max_attachment_size", deserialize_with = "values::size::<1, { 1 << 50 }, _>")]
     pub max_attachment_bytes: u64,
+    /// The largest answer of the API that is read, in bytes.
+    #[serde(rename = "max_answer_size", deserialize_with = "values::size::<{ 1 << 20 }, { 1 << 32 }, _>")]
+    pub max_answer_bytes: u64,
 }
 
 impl Default for HttpConfig {
@@ -208,6 +212,7 @@ impl Default for HttpConfig {
             max_storage_redirects: 5,
             max_resumes: 3,
             max_attachment_bytes: 5 << 30,
+            max_answer_bytes: 64 << 20,
         }
     }
 }
@@ -256,6 +261,9 @@ pub struct WorkerConfig {
     /// The longest pause a foreground run sits out before it ends with work pending.
     #[serde(deserialize_with = "values::duration::<0, 604_800_000, _>")]
     pub max_wait: Duration,
+    /// How often a service merges the journal's small segments; zero never does.
+    #[serde(deserialize_with = "values::duration::<0, 31_536_000_000, _>")]
+    pub compact_every: Duration,
 }
 
 impl Default for WorkerConfig {
@@ -267,6 +275,7 @@ impl Default for WorkerConfig {
             lease_duration: Duration::from_mins(5),
             shutdown_timeout: Duration::from_secs(8),
             max_wait: Duration::from_mins(10),
+            compact_every: Duration::from_hours(24),
         }
     }
 }

@@ -5,6 +5,7 @@
 //! words), so that every series is a plain atomic number with a type of its own. Nothing is looked up by text, no label
 //! can grow without bound, every counter exists from the start at zero, and a test needs no global recorder.
 
+mod arrivals;
 mod cells;
 pub mod families;
 mod labels;
@@ -12,10 +13,11 @@ mod process;
 mod render;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use jiff::Timestamp;
 
+pub use arrivals::Arrivals;
 pub use cells::{Counter, Counts, Gauge, Histogram, Moment, Readings};
 pub use families::{FAMILIES, Family, Kind};
 pub use labels::{
@@ -36,9 +38,9 @@ pub struct Metrics(Arc<Service>);
 #[derive(Debug)]
 pub struct Service {
     started_at: Timestamp,
-    teams: BTreeMap<String, Arc<TeamMetrics>>,
+    teams: RwLock<BTreeMap<String, Arc<TeamMetrics>>>,
     no_team: Arc<TeamMetrics>,
-    groups: BTreeMap<String, Arc<GroupMetrics>>,
+    groups: RwLock<BTreeMap<String, Arc<GroupMetrics>>>,
     /// Connections to the public listener that are open.
     pub connections: Gauge,
     /// The bytes of webhook bodies that are in memory.
@@ -49,6 +51,8 @@ pub struct Service {
     pub stages: Counts<Stage, Histogram>,
     /// From a webhook's arrival to its attachment being archived.
     pub archive_delay: Histogram,
+    /// When attachments came that are not archived yet, for [`Service::archive_delay`].
+    pub arrivals: Arrivals,
     /// Attachments that are being fetched.
     pub in_flight: Gauge,
     /// What downloads take up in the spool folder.
@@ -67,6 +71,10 @@ pub struct Service {
     pub reloads: Counts<Success>,
     /// Segments of the inbox whose copy in the archive is durable, or could not be made.
     pub payload_copies: Counts<Success>,
+    /// Compactions of a journal.
+    pub compactions: Counts<Success>,
+    /// When the certificate of the public listener expires.
+    pub certificate_expiry: Moment,
 }
 
 /// The cells of one team.
@@ -134,16 +142,17 @@ impl Metrics {
         groups: impl IntoIterator<Item = &'a str>,
         started_at: Timestamp,
     ) -> Self {
-        Self(Arc::new(Service {
+        let metrics = Self(Arc::new(Service {
             started_at,
-            teams: teams.into_iter().map(|name| (name.to_owned(), Arc::default())).collect(),
+            teams: RwLock::default(),
             no_team: Arc::default(),
-            groups: groups.into_iter().map(|name| (name.to_owned(), Arc::default())).collect(),
+            groups: RwLock::default(),
             connections: Gauge::default(),
             body_bytes_in_flight: Gauge::default(),
             inbox_limit_bytes: Gauge::default(),
             stages: Counts::default(),
             archive_delay: Histogram::of_delays(),
+            arrivals: Arrivals::default(),
             in_flight: Gauge::default(),
             spool_bytes: Gauge::default(),
             local_paused: Gauge::default(),
@@ -153,7 +162,18 @@ impl Metrics {
             notifications: Counts::default(),
             reloads: Counts::default(),
             payload_copies: Counts::default(),
-        }))
+            compactions: Counts::default(),
+            certificate_expiry: Moment::default(),
+        }));
+        metrics.reconfigure(teams, groups);
+        metrics
+    }
+
+    /// Takes over the teams and egress groups of another configuration: those that stay keep their cells, those that are
+    /// gone are shown no more.
+    pub fn reconfigure<'a>(&self, teams: impl IntoIterator<Item = &'a str>, groups: impl IntoIterator<Item = &'a str>) {
+        retain(&self.0.teams, teams);
+        retain(&self.0.groups, groups);
     }
 
     /// Cells that nobody sees, for what works without telling how.
@@ -163,17 +183,29 @@ impl Metrics {
 
     /// The cells of a team by its configured name; those of [`NO_TEAM`] for a name that is not configured.
     pub fn team(&self, name: &str) -> Arc<TeamMetrics> {
-        Arc::clone(self.0.teams.get(name).unwrap_or(&self.0.no_team))
+        let teams = self.0.teams.read().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(teams.get(name).unwrap_or(&self.0.no_team))
     }
 
     /// The cells of an egress group by its configured name; for any other name, cells that nobody sees.
     pub fn group(&self, name: &str) -> Arc<GroupMetrics> {
-        self.0.groups.get(name).map(Arc::clone).unwrap_or_default()
+        let groups = self.0.groups.read().unwrap_or_else(PoisonError::into_inner);
+        groups.get(name).map(Arc::clone).unwrap_or_default()
     }
 
     /// Writes all of it in Prometheus' text format. Cheap, and does no I/O but for this process's own `/proc`.
     pub fn render(&self, now: Timestamp) -> String {
         render::render(&self.0, now)
+    }
+}
+
+/// Makes cells for new names, and drops those of names that are gone.
+fn retain<'a, T: Default>(cells: &RwLock<BTreeMap<String, Arc<T>>>, names: impl IntoIterator<Item = &'a str>) {
+    let mut cells = cells.write().unwrap_or_else(PoisonError::into_inner);
+    let mut before = std::mem::take(&mut *cells);
+    for name in names {
+        let kept = before.remove(name);
+        cells.entry(name.to_owned()).or_insert_with(|| kept.unwrap_or_default());
     }
 }
 

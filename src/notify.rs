@@ -23,7 +23,7 @@ pub use condition::{Condition, Kind};
 pub use message::{Message, Status};
 pub use pulse::{Beat, Pulse};
 pub use systemd::Systemd;
-pub use thresholds::{Progress, nearly_full};
+pub use thresholds::{Progress, expires, nearly_full};
 
 use self::board::{Board, Timing};
 use self::delivery::{Addresses, Outboxes};
@@ -95,6 +95,12 @@ impl Notifier {
         }
     }
 
+    /// All troubles of one kind: these subjects have it, each with details, and no others.
+    pub fn set_all(&self, kind: Kind, subjects: Vec<(String, String)>) {
+        self.board().set_all(kind, subjects, self.0.clock.now_ms());
+        self.0.changed.notify_one();
+    }
+
     /// Something happened, this often, that does not last: an attachment failed for good, a body was refused. Many
     /// become one notification.
     pub fn happened(&self, condition: Condition, times: u64, detail: impl Into<String>) {
@@ -102,11 +108,13 @@ impl Notifier {
         self.0.changed.notify_one();
     }
 
-    /// Takes over a new configuration: addresses and times. How long a delivery may take stays as it was.
-    pub fn reconfigure(&self, config: &NotifyConfig) {
-        self.0.outboxes.readdress(Addresses::of(config));
+    /// Takes over a new configuration. With an error only the way to receivers stays as it was.
+    pub fn reconfigure(&self, config: &NotifyConfig, http: &HttpConfig) -> Result<(), HttpError> {
+        let client = crate::http::operator_client(http, config.timeout);
+        self.0.outboxes.readdress(Addresses::of(config), client.as_ref().ok().cloned());
         *self.0.settings.write().unwrap_or_else(PoisonError::into_inner) = config.clone();
         self.0.changed.notify_one();
+        client.map(|_| ())
     }
 
     /// Reports what is stuck, and delivers, until `stop`; then looks once more, and tries once, for a few seconds, to

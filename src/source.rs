@@ -26,7 +26,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use ahead::{Memory, TextId};
-pub use inbox::{inbox_line, inbox_line_bound};
+pub use inbox::{inbox_line, inbox_line_bound, inbox_received_at};
 pub use input::{Input, SourceError, resolve};
 
 use crate::config::SourceConfig;

@@ -161,6 +161,11 @@ impl Spool {
         self.0.space.reserve(declared).await
     }
 
+    /// Whether the file system has the free space that is to stay, beside what downloads were promised.
+    pub fn check_free(&self) -> Result<(), SpoolError> {
+        self.0.space.check_free()
+    }
+
     /// Begins a download. `expected` is the length that the answer announces; `kinds` are the sums to compute beside
     /// the SHA-256.
     pub fn writer(&self, reservation: Reservation, expected: Option<u64>, kinds: &[SumKind]) -> SpoolWriter {

@@ -9,6 +9,7 @@
 mod answer;
 mod body;
 mod budget;
+mod certificate;
 mod connection;
 mod hooks;
 mod listener;

@@ -60,6 +60,8 @@ pub struct Signals {
     pub promoted: Arc<AtomicBool>,
     /// Attachments that are being worked on now, for display.
     pub in_flight: Arc<AtomicU64>,
+    /// Others need this machine more: while it is set, one attachment is worked on at a time.
+    pub sparing: Arc<AtomicBool>,
     /// Where each turn of the driver shows a sign of life.
     pub beat: Option<Arc<Beat>>,
 }
@@ -249,7 +251,11 @@ impl Driver {
             }
 
             // Start.
-            while !stopping && let Some((team, lane, lease)) = progress.turns.start() {
+            let at_once = if signals.sparing.load(Ordering::Relaxed) { 1 } else { self.config.concurrency };
+            while !stopping
+                && progress.running.len() < at_once
+                && let Some((team, lane, lease)) = progress.turns.start()
+            {
                 let ticket = lease.ticket();
                 let task = progress.running.spawn(work(lease));
                 progress.tickets.insert(task.id(), (team, lane, ticket));

@@ -19,7 +19,7 @@ use crate::clock::Clock;
 use crate::digest::Digest;
 use crate::fetch::sniff;
 use crate::metrics::{Attempt, Metrics, Outcome, Stage, TeamMetrics};
-use crate::model::{FORMAT_VERSION, OutcomeKind, OutcomeLine, Stream, TeamKey};
+use crate::model::{AttachmentKey, FORMAT_VERSION, OutcomeKind, OutcomeLine, Stream, TeamKey};
 use crate::spool::{SpoolHold, SpooledBytes};
 use crate::store::{Archive, JournalWriter, Put, StoreError, Stored};
 
@@ -109,6 +109,7 @@ struct Record {
 /// What is counted of a lease once its end is in the catalog.
 #[derive(Debug)]
 struct Counted {
+    key: AttachmentKey,
     team: TeamKey,
     attempt: Attempt,
     outcome: Option<Outcome>,
@@ -301,7 +302,8 @@ impl Committer {
             (None, true) => Outcome::Deduplicated,
             (None, false) => Outcome::Stored,
         };
-        let counted = Counted { team, attempt: Attempt::Fetched, outcome: Some(outcome), size_bytes };
+        let counted =
+            Counted { key: lease.job().key(), team, attempt: Attempt::Fetched, outcome: Some(outcome), size_bytes };
         let state = match quarantine {
             Some(reason) => {
                 add(&self.tally.quarantined, 1);
@@ -324,7 +326,7 @@ impl Committer {
             NewState::Retry { attempt_spent: false, .. } => (Attempt::Released, None),
             _ => (Attempt::Retry, None),
         };
-        let counted = Counted { team: team.clone(), attempt, outcome, size_bytes: 0 };
+        let counted = Counted { key: lease.job().key(), team: team.clone(), attempt, outcome, size_bytes: 0 };
         let line = match &state {
             NewState::Failed { reason } => {
                 add(&self.tally.decided, 1);
@@ -366,9 +368,14 @@ impl Committer {
         cells.attempts.count(one.attempt);
         let Some(outcome) = one.outcome else { return };
         cells.outcomes.count(outcome);
+        let arrived_ms = self.metrics.arrivals.take(one.key.as_bytes());
         if matches!(outcome, Outcome::Stored | Outcome::Deduplicated) {
             cells.archived_bytes.add(one.size_bytes);
             cells.last_success.set(self.clock.now());
+            if let Some(arrived_ms) = arrived_ms {
+                let delay_ms = self.clock.now_ms().saturating_sub(arrived_ms);
+                self.metrics.archive_delay.observe(Duration::from_millis(u64::try_from(delay_ms).unwrap_or(0)));
+            }
         }
         if outcome == Outcome::Stored {
             cells.stored_bytes.add(one.size_bytes);

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crate::catalog::Pause;
 
@@ -27,6 +28,19 @@ impl Holds {
                 holds.insert(pause.scope.clone(), Hold { pause, is_kept: false });
             }
         }
+    }
+
+    /// Lets a pause that is in force last at least so long from now on.
+    pub fn lengthen(&self, scope: &str, now_ms: i64, time: Duration) {
+        if let Some(hold) = self.holds().get_mut(scope).filter(|hold| hold.pause.until_ms > now_ms) {
+            let until_ms = now_ms.saturating_add(i64::try_from(time.as_millis()).unwrap_or(i64::MAX));
+            hold.pause.until_ms = hold.pause.until_ms.max(until_ms);
+        }
+    }
+
+    /// Ends a pause at once.
+    pub fn end(&self, scope: &str) {
+        self.holds().remove(scope);
     }
 
     /// Takes over the pauses that are kept in the catalog: those that people begin and end there, too.
@@ -84,5 +98,20 @@ mod tests {
         holds.hold(pause(50));
         assert_eq!(holds.held(&["team:1", "egress:default"], 60).map(|pause| pause.until_ms), Some(100));
         assert_eq!(holds.held(&["team:1"], 100), None);
+    }
+
+    #[test]
+    fn a_pause_in_force_is_lengthened_never_cut_and_ended_at_once() {
+        let holds = Holds::default();
+        let until = |now_ms| holds.held(&["local"], now_ms).map(|pause| pause.until_ms);
+        holds.hold(Pause { scope: "local".into(), until_ms: 1000, reason: String::new() });
+        holds.lengthen("local", 0, Duration::from_millis(500));
+        assert_eq!(until(0), Some(1000));
+        holds.lengthen("local", 900, Duration::from_millis(500));
+        assert_eq!(until(900), Some(1400));
+        holds.lengthen("local", 1400, Duration::from_millis(500));
+        assert_eq!(until(1400), None);
+        holds.end("local");
+        assert_eq!(until(0), None);
     }
 }

@@ -14,7 +14,7 @@ use crate::store::{ArchiveLock, SegmentFile, segment_day};
 
 /// Segments from this size on, in bytes, are left as they are.
 const LARGE_BYTES: u64 = 16 << 20;
-/// A new segment has at most about so many bytes. It is made in memory.
+/// The usual size of a new segment, in bytes.
 const TARGET_BYTES: u64 = 32 << 20;
 
 /// What a compaction did, or would do.
@@ -44,12 +44,38 @@ pub struct Refused {
 }
 
 /// What to merge.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub struct CompactOptions {
     /// Change nothing.
     pub dry_run: bool,
     /// Merge the segments of the current day too.
     pub today: bool,
+    /// A new segment has at most about so many bytes. It is made in memory.
+    pub target_bytes: u64,
+    /// Write so many new segments at most.
+    pub steps: Option<u64>,
+}
+
+impl Default for CompactOptions {
+    fn default() -> Self {
+        Self { dry_run: false, today: false, target_bytes: TARGET_BYTES, steps: None }
+    }
+}
+
+impl Compacted {
+    /// This and what was done after it, as one.
+    #[must_use]
+    pub fn and(self, next: Self) -> Self {
+        Self {
+            segments_before: self.segments_before,
+            segments_now: next.segments_now,
+            merged: self.merged + next.merged,
+            written: self.written + next.written,
+            left_over: self.left_over + next.left_over,
+            // What was refused once is refused again.
+            refused: next.refused,
+        }
+    }
 }
 
 /// Merges the small segments of closed days. The catalog must have loaded the whole journal; it is told what was
@@ -75,7 +101,10 @@ pub async fn compact(
         let today = subject.clock.now().to_zoned(TimeZone::UTC).date();
         let small =
             present.into_iter().filter(|file| is_small(file, today, options.today) && seen.contains_key(&file.key));
-        for group in groups(small) {
+        for group in groups(small, options.target_bytes) {
+            if options.steps.is_some_and(|steps| done.written >= steps) {
+                break;
+            }
             if let Some(lock) = &mut lock {
                 lock.renew(&subject.archive, &subject.clock).await?;
                 subject.journal.heartbeat(false).await?;
@@ -104,12 +133,12 @@ fn is_small(file: &SegmentFile, today: jiff::civil::Date, with_today: bool) -> b
 }
 
 /// Neighbours, up to the size of a new segment; one alone is left as it is.
-fn groups(files: impl Iterator<Item = SegmentFile>) -> Vec<Vec<SegmentFile>> {
+fn groups(files: impl Iterator<Item = SegmentFile>, target_bytes: u64) -> Vec<Vec<SegmentFile>> {
     let mut groups: Vec<Vec<SegmentFile>> = Vec::new();
     let mut group_bytes = 0;
     for file in files {
         match groups.last_mut() {
-            Some(group) if group_bytes + file.size_bytes <= TARGET_BYTES => {
+            Some(group) if group_bytes + file.size_bytes <= target_bytes => {
                 group_bytes += file.size_bytes;
                 group.push(file);
             }
@@ -199,9 +228,9 @@ mod tests {
         let names = |groups: Vec<Vec<SegmentFile>>| -> Vec<Vec<String>> {
             groups.into_iter().map(|group| group.into_iter().map(|file| file.key).collect()).collect()
         };
-        assert_eq!(names(groups(files.into_iter())), [["a", "b"]]);
-        assert!(groups([file("a", 1)].into_iter()).is_empty());
+        assert_eq!(names(groups(files.into_iter(), TARGET_BYTES)), [["a", "b"]]);
+        assert!(groups([file("a", 1)].into_iter(), TARGET_BYTES).is_empty());
         let many = (0..10).map(|number| file(&number.to_string(), 7 * mib));
-        assert_eq!(names(groups(many)).iter().map(Vec::len).collect::<Vec<_>>(), [4, 4, 2]);
+        assert_eq!(names(groups(many, TARGET_BYTES)).iter().map(Vec::len).collect::<Vec<_>>(), [4, 4, 2]);
     }
 }

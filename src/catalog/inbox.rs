@@ -8,6 +8,8 @@ use super::{ArchiveRow, Catalog, Result, TeamRow, at};
 /// A place in a team's inbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InboxPosition {
+    /// Which inbox that is; nothing where a version of before did not note it.
+    pub inbox: Option<String>,
     /// The segment.
     pub segment: String,
     /// Bytes of it.
@@ -22,10 +24,12 @@ pub(super) async fn keep_position(
 ) -> Result<()> {
     sqlx::query(
         "-- name: keep_inbox_position
-        INSERT INTO inbox_positions (team_id, segment, byte_offset) VALUES (?, ?, ?)
-        ON CONFLICT (team_id) DO UPDATE SET segment = excluded.segment, byte_offset = excluded.byte_offset",
+        INSERT INTO inbox_positions (team_id, inbox, segment, byte_offset) VALUES (?, ?, ?, ?)
+        ON CONFLICT (team_id) DO UPDATE
+        SET inbox = excluded.inbox, segment = excluded.segment, byte_offset = excluded.byte_offset",
     )
     .bind(team.0)
+    .bind(&position.inbox)
     .bind(&position.segment)
     .bind(i64::try_from(position.offset).unwrap_or(i64::MAX))
     .execute(connection)
@@ -38,13 +42,19 @@ impl Catalog {
     /// How far a team's inbox has been taken in.
     pub async fn inbox_position(&self, team: TeamRow) -> Result<Option<InboxPosition>> {
         let mut connection = self.connection().await;
-        let row =
-            sqlx::query("-- name: inbox_position\nSELECT segment, byte_offset FROM inbox_positions WHERE team_id = ?")
-                .bind(team.0)
-                .fetch_optional(&mut *connection)
-                .await
-                .map_err(at("inbox_position"))?;
-        Ok(row.map(|row| InboxPosition { segment: row.get(0), offset: row.get::<i64, _>(1).cast_unsigned() }))
+        let row = sqlx::query(
+            "-- name: inbox_position
+            SELECT inbox, segment, byte_offset FROM inbox_positions WHERE team_id = ?",
+        )
+        .bind(team.0)
+        .fetch_optional(&mut *connection)
+        .await
+        .map_err(at("inbox_position"))?;
+        Ok(row.map(|row| InboxPosition {
+            inbox: row.get(0),
+            segment: row.get(1),
+            offset: row.get::<i64, _>(2).cast_unsigned(),
+        }))
     }
 
     /// The copies of inboxes in an archive that this catalog has taken in, or whose inbox it has.

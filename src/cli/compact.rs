@@ -43,7 +43,7 @@ pub(super) async fn run(args: CompactArgs, global: &Global) -> anyhow::Result<Ex
     let session = Session::open(global, loaded, false).await?;
     session.reload().await?;
     let subject = session.subject();
-    let options = CompactOptions { dry_run: args.dry_run, today: args.today };
+    let options = CompactOptions { dry_run: args.dry_run, today: args.today, ..CompactOptions::default() };
     let compacted = if args.dry_run {
         compact(&subject, options, None).await.context("cannot look")?
     } else {

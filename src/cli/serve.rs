@@ -4,20 +4,22 @@
 //! The listeners and the inbox need nothing else to be up; an archive that fails is opened again and again beside them.
 
 mod archive;
+mod background;
 mod board;
+mod compaction;
+mod disks;
 mod reload;
+mod rush;
 mod sample;
 mod walks;
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use clap::Args;
 use futures::FutureExt as _;
-use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -27,11 +29,13 @@ use crate::clock::Clock;
 use crate::config::{Config, Environment, Overrides};
 use crate::inbox::Inboxes;
 use crate::metrics::Metrics;
-use crate::model::Location;
-use crate::notify::{Beat, Notifier, Pulse, Systemd};
+use crate::notify::{Beat, Condition, Kind, Notifier, Pulse, Systemd, expires};
+use crate::store::JournalWriter;
 use crate::web::{Delivery, Hooks, Listener, Operations, Receiver, Tls};
 use crate::worker::Signal;
+use background::Background;
 use board::{Board, InboxSink};
+use rush::Rush;
 use sample::Samples;
 
 /// How long a stop may take, all in all; what is not done then is done by the next start.
@@ -74,31 +78,88 @@ struct Shared {
     pulse: Pulse,
     windows: EgressWindows,
     samples: Samples,
+    rush: Rush,
+    /// As whom each archive was written last, by its place.
+    writers: Arc<Mutex<BTreeMap<String, Arc<JournalWriter>>>>,
 }
 
 impl Shared {
     /// Opens the inbox, and what tells people of it.
     fn open(config: &Config) -> anyhow::Result<Self> {
         let clock = Clock::system();
-        let names: Vec<String> = config.teams.keys().cloned().collect();
-        let groups: Vec<&str> = names.iter().map(|name| config.egress_group(name)).collect();
-        let metrics = Metrics::new(names.iter().map(String::as_str), groups, clock.now());
+        let names = names_of(config);
+        let metrics = Metrics::new(names.iter().map(String::as_str), groups_of(config), clock.now());
         let folder = config.inbox_folder().ok_or_else(|| {
             UsageError("HOME is not set, so there is no usual place for the inbox; set `folder` under [inbox]".into())
         })?;
         let inboxes = Inboxes::open(&config.inbox, &folder, &names, clock.clone())?;
         let kept = Some(folder.join("notified.json"));
         let notifier = Notifier::new(&config.notify, &config.http, clock.clone(), metrics.clone(), kept)?;
-        let board = Board::new(inboxes.clone(), metrics.clone(), notifier.clone(), clock.clone());
+        let (pulse, windows, rush) = (Pulse::default(), EgressWindows::default(), Rush::default());
+        let board = Board::new(inboxes.clone(), metrics.clone(), notifier.clone(), pulse.clone(), clock.clone());
         let samples = Samples::new(&names, &folder, config.notify.disk_free_below_bytes, clock.now());
-        let (pulse, windows) = (Pulse::default(), EgressWindows::default());
-        Ok(Self { clock, inboxes, board, metrics, notifier, pulse, windows, samples })
+        let writers = Arc::default();
+        Ok(Self { clock, inboxes, board, metrics, notifier, pulse, windows, samples, rush, writers })
     }
+
+    fn writers(&self) -> MutexGuard<'_, BTreeMap<String, Arc<JournalWriter>>> {
+        self.writers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes over another configuration, but for what the services of archives need. With an error nothing has changed.
+    async fn reconfigure(&self, config: &Config, hooks: &Hooks) -> anyhow::Result<()> {
+        let (inboxes, names) = (self.inboxes.clone(), names_of(config));
+        let places: Vec<String> = places_of(config).into_keys().collect();
+        // A disk that does not answer keeps a thread, and not this one.
+        let added = tokio::task::spawn_blocking({
+            let names = names.clone();
+            move || inboxes.add(&names)
+        });
+        added.await??;
+        self.metrics.reconfigure(names.iter().map(String::as_str), groups_of(config));
+        hooks.replace(&config.teams);
+        if let Err(error) = self.notifier.reconfigure(&config.notify, &config.http) {
+            tracing::error!("notifications go the way of before: {error:#}");
+        }
+        self.samples.reconfigure(config.notify.disk_free_below_bytes, &names, &places);
+        Ok(())
+    }
+
+    /// Lets go of teams and archives that are not configured any more, once nobody works on them.
+    async fn let_go(&self, before: &Config, config: &Config) {
+        let (names, places) = (names_of(config), places_of(config));
+        self.inboxes.keep(&names).await;
+        for name in before.teams.keys().filter(|name| !names.contains(name)) {
+            tracing::warn!(team = %name, "the team is not configured any more; no webhooks are taken for it");
+            self.board.forget_team(name);
+        }
+        self.writers().retain(|place, _| places.contains_key(place));
+    }
+}
+
+fn names_of(config: &Config) -> Vec<String> {
+    config.teams.keys().cloned().collect()
+}
+
+fn groups_of(config: &Config) -> BTreeSet<&str> {
+    config.teams.keys().map(|name| config.egress_group(name)).collect()
+}
+
+/// The places of all archives, each with one of its teams.
+fn places_of(config: &Config) -> BTreeMap<String, String> {
+    let mut places = BTreeMap::new();
+    for name in config.teams.keys() {
+        if let Some(location) = config.archive_for(name) {
+            places.entry(location.to_string()).or_insert_with(|| name.clone());
+        }
+    }
+    places
 }
 
 /// The listeners, while they serve.
 struct Listening {
     hooks: Arc<Hooks>,
+    tls: Option<Arc<Tls>>,
     /// Ends the taking of webhooks, which ends first.
     stop_taking: Signal,
     taking: JoinHandle<usize>,
@@ -124,7 +185,11 @@ impl Listening {
         ));
         let board = shared.board.clone();
         let sink = InboxSink(shared.inboxes.clone(), shared.metrics.clone());
-        let told = move |delivery: &Delivery<'_>| board.delivered(delivery);
+        let rush = shared.rush.clone();
+        let told = move |delivery: &Delivery<'_>| {
+            rush.count();
+            board.delivered(delivery);
+        };
         let receiver = Arc::new(Receiver::new(&config.serve, Arc::clone(&hooks), sink, told));
         let (stop_taking, connections) = (Signal::default(), public.connections());
         let taking = tokio::spawn(public.serve(Arc::clone(&receiver), stop_taking.clone(), ANSWER_WITHIN));
@@ -136,11 +201,28 @@ impl Listening {
             metrics.render(clock.now())
         });
         let telling = tokio::spawn(operations.serve(Arc::new(asked), stop.clone(), Duration::from_secs(1)));
-        if let Some(tls) = tls {
-            tokio::spawn(tls.watch(stop.clone()));
+        if let Some(tls) = &tls {
+            if let Some(expires_at) = tls.expires_at() {
+                output::note(format!("The certificate expires at {expires_at:.0}."));
+            }
+            tokio::spawn(Arc::clone(tls).watch(stop.clone()));
         }
+        tokio::spawn(shared.rush.clone().watch(stop.clone()));
         tokio::spawn(shared.samples.clone().watch(shared.clone(), stop.clone()));
-        Ok(Self { hooks, stop_taking, taking, telling })
+        Ok(Self { hooks, tls, stop_taking, taking, telling })
+    }
+
+    /// Tells how long the certificate is good for, and whether a new one cannot be used.
+    fn look_at_certificate(&self, config: &Config, shared: &Shared) {
+        let Some(tls) = &self.tls else { return };
+        let (expires_at, subject) = (tls.expires_at(), "public listener");
+        shared.metrics.certificate_expiry.set(expires_at);
+        let within = config.notify.certificate_expires_within;
+        let soon = expires_at.and_then(|at| expires(at, shared.clock.now(), within));
+        shared.notifier.set(Condition::new(Kind::CertificateExpires, subject), soon);
+        shared
+            .notifier
+            .set(Condition::new(Kind::ReloadFailed, "the certificate of the public listener"), tls.failure());
     }
 }
 
@@ -148,10 +230,11 @@ impl Listening {
 pub(super) async fn run(args: ServeArgs, global: &Global) -> anyhow::Result<ExitCode> {
     let listeners = Overrides { listen: args.listen, ops_listen: args.ops_listen, ..global.overrides(false) };
     let overrides = Overrides { read_webhooks: true, ..listeners };
-    let config = settings(&overrides)?.config;
-    check(&config)?;
+    let loaded = settings(&overrides)?;
+    check(&loaded.config)?;
     // From here on signals are heard; before the first poll a SIGTERM would end the process in no good order.
-    let mut reloads = reload::Reloads::new(&overrides, &config);
+    let mut reloads = reload::Reloads::new(&overrides, &loaded);
+    let mut config = loaded.config;
     let mut stopped = Box::pin(super::run::interrupted());
     if (&mut stopped).now_or_never().is_some() {
         return Ok(ExitCode::from(DONE));
@@ -159,45 +242,52 @@ pub(super) async fn run(args: ServeArgs, global: &Global) -> anyhow::Result<Exit
     let shared = Shared::open(&config)?;
     let stop = Signal::default();
     let listening = Listening::begin(&config, &shared, &stop).await?;
-    let names: Vec<String> = config.teams.keys().cloned().collect();
     let systemd = Arc::new(Systemd::from_environment(&Environment::from_process()));
     let (notifier, pulse, ended) = (shared.notifier.clone(), shared.pulse.clone(), stop.clone());
     let notifying = tokio::spawn(async move { notifier.run(&pulse, ended.wait()).await });
     let (watchdog, pulse) = (Arc::clone(&systemd), shared.pulse.clone());
     let watching = tokio::spawn(async move { watchdog.watch(&pulse).await });
 
-    let mut services = start(&config, &shared);
+    let background = Background::start()?;
+    let mut services = start(&config, &shared, &background);
     systemd.ready();
     let beat = shared.pulse.expect("service", LOOK_EVERY * 6);
     loop {
         beat.beat();
         shared.board.look();
+        listening.look_at_certificate(&config, &shared);
         tokio::select! {
             () = &mut stopped => break,
             () = tokio::time::sleep(LOOK_EVERY) => {}
             changed = reloads.next() => match changed {
-                Ok(mut config) => {
-                    leave_out_new(&mut config, &names);
+                Ok(new) => {
                     systemd.reloading();
-                    listening.hooks.replace(&config.teams);
-                    shared.notifier.reconfigure(&config.notify);
-                    shared.samples.reconfigure(config.notify.disk_free_below_bytes);
+                    if let Err(error) = shared.reconfigure(&new, &listening.hooks).await {
+                        refused(&shared, &error);
+                        systemd.ready();
+                        continue;
+                    }
                     // Whoever holds a token is started anew with the one of now; listeners and inbox go on.
+                    let over = async {
+                        end(&mut services).await;
+                        shared.let_go(&config, &new).await;
+                    };
                     tokio::select! {
-                        () = end(&mut services) => {}
+                        () = over => {}
                         // However long they take: the service lives, and can be stopped.
                         () = keep_beating(&beat) => {}
                         () = &mut stopped => break,
                     }
-                    services = start(&config, &shared);
+                    if config.serve != new.serve || config.inbox != new.inbox {
+                        tracing::warn!("some settings under [serve] or [inbox] are taken over by a restart alone");
+                    }
+                    config = new;
+                    services = start(&config, &shared, &background);
                     shared.board.reloaded(None);
                     systemd.ready();
                     output::note("Settings, tokens and secrets are read again.");
                 }
-                Err(error) => {
-                    tracing::error!("the settings cannot be read again; those of before stay in force: {error:#}");
-                    shared.board.reloaded(Some(format!("{error:#}")));
-                }
+                Err(error) => refused(&shared, &error),
             },
         }
     }
@@ -216,12 +306,20 @@ pub(super) async fn run(args: ServeArgs, global: &Global) -> anyhow::Result<Exit
         stopped = tokio::time::timeout(STOP_WITHIN, stopping) => {
             if stopped.is_err() {
                 tracing::warn!("not everything could be ended in time; the next start goes on with it");
+                std::process::exit(i32::from(DONE));
             }
         }
-        () = super::run::interrupted() => return Ok(ExitCode::from(super::INTERRUPTED)),
+        // At once: what is not recorded is done again. The threads of archives would fall over without their runtime.
+        () = super::run::interrupted() => std::process::exit(i32::from(super::INTERRUPTED)),
     }
     watching.abort();
     Ok(ExitCode::from(DONE))
+}
+
+/// Tells that settings cannot be taken over.
+fn refused(shared: &Shared, error: &anyhow::Error) {
+    tracing::error!("the settings cannot be read again; those of before stay in force: {error:#}");
+    shared.board.reloaded(Some(format!("{error:#}")));
 }
 
 /// Refuses settings with which nothing could be archived.
@@ -251,23 +349,18 @@ fn check(config: &Config) -> anyhow::Result<()> {
 type Running = (Signal, oneshot::Receiver<()>);
 
 /// Starts a service for each archive, with all its teams.
-fn start(config: &Config, shared: &Shared) -> Vec<Running> {
-    let mut archives: BTreeMap<String, (Location, String)> = BTreeMap::new();
-    for name in config.teams.keys() {
-        if let Some(location) = config.archive_for(name) {
-            archives.entry(location.to_string()).or_insert_with(|| (location.clone(), name.clone()));
-        }
-    }
+fn start(config: &Config, shared: &Shared, background: &Background) -> Vec<Running> {
+    let archives = places_of(config);
     shared.board.expect(archives.keys().cloned());
     archives
         .into_iter()
-        .map(|(place, (_, team))| {
+        .map(|(place, team)| {
             let stop = Signal::default();
             let service = archive::Service { place, team, config: config.clone(), shared: shared.clone() };
-            let (signal, runtime) = (stop.clone(), Handle::current());
+            let signal = stop.clone();
             let (ending, ended) = oneshot::channel();
-            // On a thread of its own: what one archive is busy with delays no other, and no webhook.
-            std::thread::spawn(move || {
+            // On a thread of its own: what one archive is busy with delays no other.
+            background.spawn(move |runtime| {
                 runtime.block_on(service.run(&signal));
                 let _ = ending.send(());
             });
@@ -293,23 +386,4 @@ async fn keep_beating(beat: &Beat) {
         beat.beat();
         tokio::time::sleep(LOOK_EVERY).await;
     }
-}
-
-/// Leaves out teams that came while the service runs: inboxes and metrics are made at the start.
-fn leave_out_new(config: &mut Config, known: &[String]) {
-    config.teams.retain(|name, _| {
-        let is_known = known.contains(name);
-        if !is_known {
-            tracing::warn!(team = %name, "the team is new; restart the service to take its webhooks");
-        }
-        is_known
-    });
-}
-
-/// The files whose change means that settings are to be read again.
-fn watched_files(config: &Config, overrides: &Overrides) -> Vec<PathBuf> {
-    let teams = config.teams.values().flat_map(|team| {
-        [&team.token_file, &team.webhook.secret_file, &team.webhook.password_file].into_iter().flatten()
-    });
-    overrides.config.iter().chain(teams).cloned().collect()
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
+use super::places::KnownPlace;
 use super::{Global, UsageError};
 use crate::archive::{Fetcher, Holds, TeamAccess};
 use crate::catalog::{ArchiveRow, Catalog, TeamRow, person_scope, team_scope};
@@ -15,7 +16,7 @@ use crate::config::{Config, DEFAULT_TEAM, Environment, Loaded, Overrides, load};
 use crate::filter::Filter;
 use crate::http::{BaseUrl, HttpClients};
 use crate::ingest::{Intake, Team};
-use crate::jelly::{EgressWindow, JellyClient, Quota, QuotaLimits, QuotaState};
+use crate::jelly::{Bounds, EgressWindow, JellyClient, Quota, QuotaLimits, QuotaState};
 use crate::metrics::Metrics;
 use crate::model::{Location, TeamKey};
 use crate::spool::{Spool, SpoolMemory};
@@ -63,10 +64,24 @@ impl Session {
         create: bool,
         clock: Clock,
     ) -> anyhow::Result<Self> {
+        Box::pin(Self::open_again(config, team_name, create, clock, None)).await
+    }
+
+    /// Opens the archive of a team, going on as the writer of an earlier life of this process.
+    pub(super) async fn open_again(
+        config: Config,
+        team_name: String,
+        create: bool,
+        clock: Clock,
+        earlier: Option<&JournalWriter>,
+    ) -> anyhow::Result<Self> {
         let location = location_of(&config, &team_name)?.clone();
         let place = Place::of(&location, &config.buckets, &config.http, &clock)?;
-        let archive =
-            if create { Archive::open_or_create(&place, &clock).await? } else { Archive::open(&place).await? };
+        let archive = if create {
+            open_or_create(&place, KnownPlace::of(&config, &location), &clock).await?
+        } else {
+            Archive::open(&place).await?
+        };
         let archive = Arc::new(archive);
         let folder = catalog_folder_of(&config, &location, archive.uuid())?;
         let catalog = Arc::new(Catalog::open(&folder, clock.clone()).await?);
@@ -80,7 +95,10 @@ impl Session {
         }
         catalog.refuse_teams_of_others(archive.uuid(), &keys).await?;
         let archive_row = catalog.bind_archive(archive.uuid(), &name).await?;
-        let journal = Arc::new(JournalWriter::new(Arc::clone(&archive), clock.clone())?);
+        let journal = Arc::new(match earlier {
+            Some(earlier) => JournalWriter::after(earlier, Arc::clone(&archive), clock.clone()).await?,
+            None => JournalWriter::new(Arc::clone(&archive), clock.clone())?,
+        });
         let intake = Arc::new(Intake::new(
             Arc::clone(&catalog),
             Arc::clone(&archive),
@@ -148,6 +166,21 @@ impl Session {
             })
         })
     }
+}
+
+/// Opens the archive at a place, or makes one where none ever was.
+async fn open_or_create(place: &Place, known: Option<KnownPlace>, clock: &Clock) -> anyhow::Result<Archive> {
+    let archive = match Archive::find(place).await? {
+        Some(archive) => archive,
+        None => {
+            known.as_ref().map_or(Ok(()), KnownPlace::refuse_new)?;
+            Archive::open_or_create(place, clock).await?
+        }
+    };
+    if let Some(known) = known {
+        known.note(archive.uuid(), clock.now());
+    }
+    Ok(archive)
 }
 
 fn location_of<'a>(config: &'a Config, team_name: &str) -> anyhow::Result<&'a Location> {
@@ -329,7 +362,8 @@ impl Access {
             let client =
                 JellyClient::new(clients.clone(), base.clone(), token, team.key.clone(), quota, session.clock.clone())
                     .map_err(|error| UsageError(error.to_string()))?
-                    .counted_in(metrics.team(name));
+                    .counted_in(metrics.team(name))
+                    .bounded_by(Bounds::of(&config.http));
             let scopes = [team_scope(team.row), format!("egress:{group}"), person_scope(team.row)];
             // A refused token is tried again by every run that a person starts. A pause that the service asked for
             // stays in force.
@@ -342,7 +376,7 @@ impl Access {
         for pause in session.catalog.pauses().await? {
             holds.hold(pause);
         }
-        let scratch = Scratch::open(&spool_home(session)?, session.journal.writer_id())?;
+        let scratch = Scratch::open(&spool_home(session)?, &session.journal.scratch_name())?;
         // Before any request is spent: whether this archive can be written at all.
         session.journal.announce().await?;
         let aborted = session.archive.abort_uploads(&scratch).await?;

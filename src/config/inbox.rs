@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::{Config, values};
 
 /// The inbox of accepted webhooks.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct InboxConfig {
     /// Its folder, on a local disk; by default in the state home.
@@ -31,6 +31,9 @@ pub struct InboxConfig {
     /// The age at which a file is closed, so that it is copied into the archive.
     #[serde(deserialize_with = "values::duration::<1_000, 86_400_000, _>")]
     pub segment_age: Duration,
+    /// How long copies of inboxes are kept in the archive; zero keeps none.
+    #[serde(deserialize_with = "values::duration::<0, 315_360_000_000, _>")]
+    pub keep_copies: Duration,
     /// In memory, all webhooks together that wait to be written, in bytes. The last one may reach beyond.
     #[serde(rename = "max_waiting_size", deserialize_with = "values::size::<{ 1 << 20 }, { 1 << 36 }, _>")]
     pub max_waiting_bytes: u64,
@@ -52,6 +55,7 @@ impl Default for InboxConfig {
             alarm: 0.5,
             segment_bytes: 64 << 20,
             segment_age: Duration::from_mins(10),
+            keep_copies: Duration::from_hours(30 * 24),
             max_waiting_bytes: 32 << 20,
             max_waiting: 16_384,
             write_timeout: Duration::from_secs(10),

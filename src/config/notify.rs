@@ -48,11 +48,14 @@ pub struct NotifyConfig {
     #[serde(deserialize_with = "values::duration::<60_000, 2_592_000_000, _>")]
     pub repeat_every: Duration,
     /// For how long nothing may be archived while work waits.
-    #[serde(deserialize_with = "values::duration::<60_000, 2_592_000_000, _>")]
+    #[serde(deserialize_with = "values::duration::<1_000, 2_592_000_000, _>")]
     pub no_success_after: Duration,
     /// Below how much free space a disk counts as nearly full, in bytes.
     #[serde(rename = "disk_free_below", deserialize_with = "values::size::<0, { 1 << 50 }, _>")]
     pub disk_free_below_bytes: u64,
+    /// How long before the certificate of the public listener expires that is told.
+    #[serde(deserialize_with = "values::duration::<0, 31_536_000_000, _>")]
+    pub certificate_expires_within: Duration,
     /// How long one delivery may take.
     #[serde(deserialize_with = "values::duration::<1_000, 60_000, _>")]
     pub timeout: Duration,
@@ -73,6 +76,7 @@ impl Default for NotifyConfig {
             repeat_every: Duration::from_hours(6),
             no_success_after: Duration::from_hours(6),
             disk_free_below_bytes: 2 << 30,
+            certificate_expires_within: Duration::from_hours(14 * 24),
             timeout: Duration::from_secs(10),
         }
     }

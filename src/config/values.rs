@@ -7,14 +7,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use jiff::{SignedDuration, Timestamp, civil::Date, tz::TimeZone};
+use jiff::{SignedDuration, Span, SpanRelativeTo, Timestamp, civil::Date, tz::TimeZone};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use toml::Value;
 
 use crate::model::{InvalidLocation, Location, TeamKey};
 
-/// Reads a duration: a number and a unit (`250ms`, `30s`, `5m`, `1h 30m`).
+/// Reads a duration: a number and a unit (`250ms`, `30s`, `5m`, `1h 30m`, `30d`). A day has 24 hours.
 ///
 /// # Errors
 /// A sentence that says what to write instead.
@@ -23,7 +23,10 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         || format!("{text:?} is no duration; write a number with a unit, like \"250ms\", \"30s\", \"5m\", \"2h\"");
     let parsed: SignedDuration = match text.trim() {
         "0" => SignedDuration::ZERO,
-        text => text.parse().map_err(|_| advice())?,
+        text => {
+            let span: Span = text.parse().map_err(|_| advice())?;
+            span.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(|_| advice())?
+        }
     };
     Duration::try_from(parsed).map_err(|_| format!("{text:?} is negative; a duration cannot be"))
 }
@@ -33,7 +36,7 @@ pub fn format_duration(duration: Duration) -> String {
     let total_ms = duration.as_millis();
     let mut text = String::new();
     let mut rest = total_ms;
-    for (unit, ms) in [("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)] {
+    for (unit, ms) in [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)] {
         if rest >= ms {
             let space = if text.is_empty() { "" } else { " " };
             // Writing into a String cannot fail.
@@ -290,12 +293,18 @@ mod tests {
 
     #[test]
     fn durations_are_read_as_people_write_them() {
-        for (text, ms) in
-            [("250ms", 250), ("30s", 30_000), ("5m", 300_000), ("1h 30m", 5_400_000), ("2 hours", 7_200_000), ("0", 0)]
-        {
+        for (text, ms) in [
+            ("250ms", 250),
+            ("30s", 30_000),
+            ("5m", 300_000),
+            ("1h 30m", 5_400_000),
+            ("2 hours", 7_200_000),
+            ("0", 0),
+            ("30d", 2_592_000_000),
+        ] {
             assert_eq!(parse_duration(text), Ok(Duration::from_millis(ms)), "{text}");
         }
-        for text in ["", "30", "-5s", "5 parsecs", "5s ago"] {
+        for text in ["", "30", "-5s", "5 parsecs", "5s ago", "1 month"] {
             assert!(parse_duration(text).is_err(), "{text}");
         }
     }

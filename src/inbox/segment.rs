@@ -140,9 +140,11 @@ fn list(folder: &Path) -> io::Result<(Vec<SegmentId>, Vec<SegmentId>)> {
     Ok((segments, removed))
 }
 
-/// Whether a folder has segments in it.
-pub(super) fn has_segments(folder: &Path) -> bool {
-    list(folder).is_ok_and(|(segments, _)| !segments.is_empty())
+/// How large the segments in a folder are together, in bytes; `None` where there are none.
+pub(super) fn bytes_in(folder: &Path) -> Option<u64> {
+    let (segments, _) = list(folder).ok()?;
+    let size = |id: &SegmentId| std::fs::metadata(id.path(folder)).map_or(0, |found| found.len());
+    (!segments.is_empty()).then(|| segments.iter().map(size).sum())
 }
 
 /// Looks what is in a team's folder, and makes what counts of it durable: what was written by a process that died may be
@@ -188,6 +190,17 @@ fn whole_lines(file: &File, size: u64) -> io::Result<u64> {
         end = start;
     }
     Ok(0)
+}
+
+/// The line breaks in the first bytes of a file.
+pub(super) fn count_lines(path: &Path, bytes: u64) -> io::Result<u64> {
+    let (mut file, mut piece, mut count) = (io::Read::take(File::open(path)?, bytes), vec![0; 64 << 10], 0);
+    loop {
+        match io::Read::read(&mut file, &mut piece)? {
+            0 => return Ok(count),
+            length => count += memchr::memchr_iter(b'\n', &piece[..length]).count() as u64,
+        }
+    }
 }
 
 /// Removes a segment; its name stays known, as the floor that is returned, if it is the highest that was removed.

@@ -1,5 +1,6 @@
 //! Admission: how much the inbox may hold, on disk and waiting in memory; and how much of it one team may.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,7 +26,9 @@ pub(super) struct Space {
 #[derive(Debug)]
 struct Used {
     total: Use,
-    teams: Vec<Use>,
+    teams: BTreeMap<u64, Use>,
+    /// The number of the next team. None is given twice.
+    next: u64,
 }
 
 /// What is taken, by all or by one.
@@ -40,13 +43,34 @@ pub(super) struct Use {
 }
 
 impl Space {
-    pub(super) fn new(config: &InboxConfig, teams: usize) -> Self {
+    pub(super) fn new(config: &InboxConfig) -> Self {
         Self {
             max_bytes: config.max_bytes,
             max_waiting_bytes: config.max_waiting_bytes,
             max_waiting: config.max_waiting,
-            used: Mutex::new(Used { total: Use::default(), teams: vec![Use::default(); teams] }),
+            used: Mutex::new(Used { total: Use::default(), teams: BTreeMap::new(), next: 0 }),
         }
+    }
+
+    /// Counts one more team; gives its number.
+    pub(super) fn join(&self) -> u64 {
+        let mut used = self.used();
+        let team = used.next;
+        used.next += 1;
+        used.teams.insert(team, Use::default());
+        team
+    }
+
+    /// Counts a team no more, nor what it takes: what it leaves on disk is nobody's until it comes back.
+    pub(super) fn leave(&self, team: u64) {
+        let mut used = self.used();
+        let own = used.own(team);
+        used.change(team, |taken| {
+            taken.disk_bytes -= own.disk_bytes;
+            taken.waiting_bytes -= own.waiting_bytes;
+            taken.waiting -= own.waiting;
+        });
+        used.teams.remove(&team);
     }
 
     fn used(&self) -> MutexGuard<'_, Used> {
@@ -55,9 +79,9 @@ impl Space {
     }
 
     /// What all teams take, and what one does.
-    pub(super) fn usage(&self, team: usize) -> (Use, Use) {
+    pub(super) fn usage(&self, team: u64) -> (Use, Use) {
         let used = self.used();
-        (used.total, used.teams[team])
+        (used.total, used.own(team))
     }
 
     /// What all teams take.
@@ -71,10 +95,10 @@ impl Space {
     }
 
     /// Takes room for a record of at most `bytes`.
-    pub(super) fn admit(self: &Arc<Self>, team: usize, bytes: u64) -> Result<Admission, AppendError> {
+    pub(super) fn admit(self: &Arc<Self>, team: u64, bytes: u64) -> Result<Admission, AppendError> {
         let team_max_bytes = self.team_max_bytes();
         let mut used = self.used();
-        let (total, own) = (used.total, used.teams[team]);
+        let (total, own) = (used.total, used.own(team));
         let share = if used.teams.len() > 1 { 2 } else { 1 };
         for (disk_bytes, limit, whose) in
             [(total.disk_bytes, self.max_bytes, "may take"), (own.disk_bytes, team_max_bytes, "may take for one team")]
@@ -104,20 +128,27 @@ impl Space {
     }
 
     /// Counts what is on disk already.
-    pub(super) fn occupy(&self, team: usize, bytes: u64) {
+    pub(super) fn occupy(&self, team: u64, bytes: u64) {
         self.used().change(team, |taken| taken.disk_bytes += bytes);
     }
 
     /// Gives back what was removed from the disk.
-    pub(super) fn release(&self, team: usize, bytes: u64) {
+    pub(super) fn release(&self, team: u64, bytes: u64) {
         self.used().change(team, |taken| taken.disk_bytes = taken.disk_bytes.saturating_sub(bytes));
     }
 }
 
 impl Used {
-    fn change(&mut self, team: usize, change: impl Fn(&mut Use)) {
-        change(&mut self.total);
-        change(&mut self.teams[team]);
+    fn own(&self, team: u64) -> Use {
+        self.teams.get(&team).copied().unwrap_or_default()
+    }
+
+    /// Changes both sums; neither for a team that is not counted any more.
+    fn change(&mut self, team: u64, change: impl Fn(&mut Use)) {
+        if let Some(own) = self.teams.get_mut(&team) {
+            change(own);
+            change(&mut self.total);
+        }
     }
 }
 
@@ -126,7 +157,7 @@ impl Used {
 #[derive(Debug)]
 pub(super) struct Admission {
     space: Arc<Space>,
-    team: usize,
+    team: u64,
     bytes: u64,
     stored: bool,
 }
@@ -163,9 +194,27 @@ impl Drop for Admission {
 mod tests {
     use super::*;
 
-    fn space(teams: usize) -> Arc<Space> {
+    fn space(teams: u64) -> Arc<Space> {
         let config = InboxConfig { max_bytes: 1000, max_waiting_bytes: 100, max_waiting: 4, ..InboxConfig::default() };
-        Arc::new(Space::new(&config, teams))
+        let space = Arc::new(Space::new(&config));
+        (0..teams).for_each(|team| assert_eq!(space.join(), team));
+        space
+    }
+
+    #[test]
+    fn a_team_that_leaves_gives_its_room_to_the_others() {
+        let space = space(2);
+        space.occupy(0, 300);
+        let held = space.admit(0, 50).unwrap();
+        space.occupy(1, 400);
+        space.leave(0);
+        assert_eq!((space.total().disk_bytes, space.total().waiting, space.team_max_bytes()), (400, 0, 1000));
+        // What was promised to it changes no sum any more.
+        drop(held);
+        space.release(0, 300);
+        assert_eq!(space.total().disk_bytes, 400);
+        assert_eq!(space.join(), 2);
+        assert_eq!(space.team_max_bytes(), 500);
     }
 
     #[test]

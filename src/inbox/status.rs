@@ -1,13 +1,12 @@
 //! How the inbox is: what metrics, readiness and notifications tell.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
 use super::space::free_bytes;
 use super::team::Team;
-use super::{AppendError, Inboxes};
+use super::{AppendError, Inboxes, Stranger};
 use crate::config::values;
 
 /// An inbox without room for a webhook of this size counts as full.
@@ -27,7 +26,7 @@ pub struct InboxStatus {
     /// Each team's.
     pub teams: Vec<TeamStatus>,
     /// Folders of teams that are not configured any more: what is in them is not archived.
-    pub strangers: Vec<PathBuf>,
+    pub strangers: Vec<Stranger>,
 }
 
 /// One team's inbox.
@@ -69,8 +68,8 @@ impl Inboxes {
             max_bytes,
             free_bytes,
             alarm: alarm.or_else(|| low(free_bytes?, common.config.min_free_bytes)),
-            teams: self.0.teams.values().map(|team| team.status()).collect(),
-            strangers: self.0.strangers.clone(),
+            teams: self.teams().values().map(|team| team.status()).collect(),
+            strangers: self.strangers().clone(),
         }
     }
 }

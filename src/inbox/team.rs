@@ -3,13 +3,15 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::fs::File;
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 
+use super::identity::InboxId;
 use super::segment::{self, SegmentId};
 use super::space::{Admission, Space};
 use super::writer::Writer;
@@ -35,8 +37,9 @@ pub(super) struct Common {
 #[derive(Debug)]
 pub(super) struct Team {
     pub(super) name: String,
-    pub(super) index: usize,
+    pub(super) index: u64,
     pub(super) folder: PathBuf,
+    pub(super) identity: InboxId,
     pub(super) common: Arc<Common>,
     state: Mutex<State>,
     /// Tells the writer that something waits.
@@ -93,12 +96,15 @@ pub(super) struct Segment {
 
 impl Team {
     /// Opens one team's folder, with what earlier lives left in it.
-    pub(super) fn open(name: &str, index: usize, common: &Arc<Common>) -> Result<Self, OpenError> {
+    pub(super) fn open(name: &str, common: &Arc<Common>) -> Result<Self, OpenError> {
         let folder = common.folder.join(name);
         segment::make_folder(&folder).map_err(OpenError::io("make the folder", &folder))?;
+        let identity =
+            identity_of(&folder, common.clock.now_ms()).map_err(OpenError::io("name the folder", &folder))?;
         let found = segment::find(&folder).map_err(OpenError::io("look into the folder", &folder))?;
         let mut state = State { floor: found.floor, torn_bytes: found.torn_bytes, ..State::default() };
         state.last = found.floor.max(found.segments.last().map(|(id, _)| *id));
+        let index = common.space.join();
         for (id, bytes) in found.segments {
             let ages = Ages::since(id.began_at_ms());
             state.segments.insert(id, Segment { bytes, closed: true, ages });
@@ -108,6 +114,7 @@ impl Team {
             name: name.to_owned(),
             index,
             folder,
+            identity,
             common: Arc::clone(common),
             state: Mutex::new(state),
             wake: Condvar::new(),
@@ -263,6 +270,21 @@ impl Team {
     /// Where reading goes on behind `position`: the segment, the place in it, and its durable end.
     pub(super) fn readable(&self, position: Option<Position>) -> Option<(SegmentId, u64, u64)> {
         self.state().readable(position)
+    }
+}
+
+/// Who a folder is. Where that cannot be written down now, it is somebody else after the next start.
+fn identity_of(folder: &Path, now_ms: i64) -> io::Result<InboxId> {
+    InboxId::of(folder, now_ms).or_else(|error| {
+        let place = folder.display();
+        tracing::warn!(error = %error, "the inbox {place} cannot be named now; the next start reads it from its beginning");
+        InboxId::random(now_ms)
+    })
+}
+
+impl Drop for Team {
+    fn drop(&mut self) {
+        self.common.space.leave(self.index);
     }
 }
 

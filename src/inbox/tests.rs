@@ -363,7 +363,7 @@ async fn a_second_process_is_refused_until_the_first_has_ended() {
     assert_eq!(append(&first, "a", "1").await, Err(AppendError::Closed));
     assert!(again().is_err(), "as long as somebody may read");
     drop(first);
-    assert_eq!(again().unwrap().status().strangers, Vec::<PathBuf>::new());
+    assert_eq!(again().unwrap().status().strangers, []);
 }
 
 #[tokio::test]
@@ -376,12 +376,42 @@ async fn a_team_that_is_not_configured_is_refused_and_what_it_left_is_told() {
     inboxes.close().await;
     drop(inboxes);
     let alone = Inboxes::open(&config(), folder.path(), &["a".into()], clock(NOON)).unwrap();
-    assert_eq!(alone.status().strangers, [folder.path().join("b")]);
+    let strangers = alone.status().strangers;
+    assert_eq!(
+        strangers.iter().map(|one| (&*one.team, &one.folder)).collect::<Vec<_>>(),
+        [("b", &folder.path().join("b"))]
+    );
+    assert!(strangers[0].bytes > 0);
     drop(alone);
     for name in ["..", ".lock", "a/b", ""] {
         let error = Inboxes::open(&config(), folder.path(), &[name.to_owned()], clock(NOON)).unwrap_err();
         assert!(matches!(error, OpenError::TeamName(_)), "{error}");
     }
+}
+
+#[tokio::test]
+async fn a_team_that_goes_and_comes_back_loses_nothing_and_its_names_ascend() {
+    let folder = tempfile::tempdir().unwrap();
+    let inboxes = open(folder.path());
+    append_all(&inboxes, "b", 0..5).await;
+    assert!(inboxes.is_behind("b").unwrap());
+    let with_both = inboxes.status().bytes;
+    inboxes.keep(&["a".into()]).await;
+    assert_eq!(append(&inboxes, "b", "x").await, Err(AppendError::UnknownTeam("b".into())));
+    inboxes.look_for_strangers().unwrap();
+    let status = inboxes.status();
+    assert_eq!((status.bytes, status.teams.len()), (0, 1));
+    assert_eq!(status.strangers.iter().map(|one| (&*one.team, one.bytes)).collect::<Vec<_>>(), [("b", with_both)]);
+
+    inboxes.add(&["a".into(), "b".into(), "c".into()]).unwrap();
+    inboxes.look_for_strangers().unwrap();
+    assert_eq!((inboxes.status().bytes, inboxes.status().strangers), (with_both, Vec::new()));
+    append_all(&inboxes, "b", 5..8).await;
+    append(&inboxes, "c", "new").await.unwrap();
+    let mut reader = inboxes.reader("b", None).unwrap();
+    assert_eq!(read(&mut reader, 8).await, numbers(0..8));
+    inboxes.consumed("b", reader.position().unwrap()).unwrap();
+    assert!(!inboxes.is_behind("b").unwrap());
 }
 
 #[tokio::test]
@@ -394,4 +424,35 @@ async fn nobody_else_can_read_it() {
     let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&inboxes.segments("a").unwrap()[0].path), 0o600);
     assert_eq!((mode(&place), mode(&place.join("a"))), (0o700, 0o700));
+}
+
+#[tokio::test]
+async fn an_inbox_keeps_its_name_as_long_as_its_folder_and_a_new_folder_has_a_new_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let identity = || open(folder.path()).identity("a").unwrap();
+    let first = identity();
+    assert_eq!(identity(), first);
+    assert_ne!(open(folder.path()).identity("b").unwrap(), first);
+    std::fs::remove_dir_all(folder.path().join("a")).unwrap();
+    let second = identity();
+    assert_ne!(second, first);
+    // A damaged name is nobody's.
+    std::fs::write(folder.path().join("a/.identity"), "half a na").unwrap();
+    let third = identity();
+    assert!(third != first && third != second);
+    assert_eq!(identity(), third);
+}
+
+#[tokio::test]
+async fn lines_before_a_position_are_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let inboxes = open(folder.path());
+    append_all(&inboxes, "a", 0..20).await;
+    let mut reader = inboxes.reader("a", None).unwrap();
+    let mut lines = 0;
+    while lines < 20 {
+        let batch = reader.next(300).await.unwrap();
+        assert_eq!(inboxes.lines_before("a", batch.start).unwrap(), lines);
+        lines += bodies(&batch.bytes).len() as u64;
+    }
 }

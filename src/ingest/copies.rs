@@ -6,6 +6,7 @@ use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 
 use super::{IngestError, Intake, Prepared, Team};
@@ -15,7 +16,7 @@ use crate::config::SourceConfig;
 use crate::inbox::{ClosedSegment, Inboxes, ReadError};
 use crate::model::{Reject, TeamKey};
 use crate::source::{self, Item};
-use crate::store::{Archive, StoreError, payloads_team, segment_day};
+use crate::store::{Archive, StoreError, payloads_key, payloads_team, segment_day};
 
 /// zstd's own default: bodies are text, which it packs to a tenth.
 const LEVEL: i32 = 3;
@@ -67,16 +68,18 @@ pub struct Copies {
     pub source: SourceConfig,
     /// The time.
     pub clock: Clock,
+    /// For how long copies are kept; zero keeps none.
+    pub keep: SignedDuration,
 }
 
 impl Copies {
     /// Copies the segments of a team's inbox that have been taken in to their end, and removes each once its copy is
-    /// durable. Gives how many.
+    /// durable; where none are kept, at once, for what was taken in is in the journal. Gives how many were copied.
     pub async fn copy_finished(&self, inboxes: &Inboxes, name: &str, team: &TeamKey) -> Result<u64, CopyError> {
         let mut copied = 0;
         for segment in inboxes.finished(name)? {
             let id = segment.id;
-            if segment.bytes > 0 {
+            if segment.bytes > 0 && !self.keep.is_zero() {
                 let path = segment.path.display().to_string();
                 let packed = tokio::task::spawn_blocking(move || pack(&segment));
                 let packed = packed.await.map_err(|_| CopyError::Interrupted)?;
@@ -84,14 +87,17 @@ impl Copies {
                 let at = Timestamp::from_millisecond(id.began_at_ms()).unwrap_or_else(|_| self.clock.now());
                 let mut number = 0_u32;
                 // Whatever stands under its name was packed by another version: it gets a name of its own.
-                let key = loop {
+                loop {
                     let name = if number == 0 { id.to_string() } else { format!("{id}-{number}") };
-                    if let Some(key) = self.archive.put_payloads(team, at, &name, packed.clone()).await? {
-                        break key;
+                    let key = payloads_key(team, at, &name);
+                    // First, as it holds already that all of it is taken in: a copy that a crash leaves unremembered
+                    // would be, once more, and what is wrong in it be listed at two places.
+                    self.catalog.remember_payloads(self.archive_row, &key).await?;
+                    if self.archive.put_payloads(&key, packed.clone()).await? {
+                        break;
                     }
                     number += 1;
-                };
-                self.catalog.remember_payloads(self.archive_row, &key).await?;
+                }
                 copied += 1;
             }
             let (inboxes, name) = (inboxes.clone(), name.to_owned());
@@ -123,14 +129,14 @@ impl Copies {
         Ok(taken)
     }
 
-    /// Removes copies that are older than `keep`, by the day in their key, and that this catalog knows: then everything in
-    /// them is in the journal. Gives how many.
-    pub async fn remove_old(&self, keep: SignedDuration) -> Result<u64, CopyError> {
-        let Ok(limit) = self.clock.now().checked_sub(keep) else { return Ok(0) };
+    /// Removes copies whose time is over, by the day in their key, and that this catalog knows: then everything in them is in
+    /// the journal. Gives how many.
+    pub async fn remove_old(&self) -> Result<u64, CopyError> {
+        let Ok(limit) = self.clock.now().checked_sub(self.keep) else { return Ok(0) };
         let limit = limit.to_zoned(jiff::tz::TimeZone::UTC).date();
         let known: HashSet<String> = self.catalog.known_payloads(self.archive_row).await?.into_iter().collect();
         let mut old = self.archive.payloads().await?;
-        old.retain(|key| known.contains(key) && segment_day(key).is_some_and(|day| day < limit));
+        old.retain(|key| known.contains(key) && segment_day(key).is_some_and(|day| day < limit || self.keep.is_zero()));
         let count = old.len() as u64;
         for keys in old.chunks(REMOVE_AT_ONCE) {
             self.archive.remove_payloads(keys.to_vec()).await?;
@@ -142,8 +148,8 @@ impl Copies {
     }
 }
 
-fn pack(segment: &ClosedSegment) -> io::Result<Vec<u8>> {
-    zstd::stream::encode_all(segment.open()?, LEVEL)
+fn pack(segment: &ClosedSegment) -> io::Result<Bytes> {
+    zstd::stream::encode_all(segment.open()?, LEVEL).map(Bytes::from)
 }
 
 fn read(key: &str, packed: &[u8], source: &SourceConfig, at: Timestamp, team: &Team) -> (Vec<Prepared>, Vec<Reject>) {

@@ -10,11 +10,17 @@ use crate::catalog::{Catalog, InboxPosition};
 use crate::clock::Clock;
 use crate::config::SourceConfig;
 use crate::inbox::{Inboxes, Position, ReadError};
-use crate::model::Reject;
+use crate::metrics::Metrics;
+use crate::model::{Attachment, AttachmentKey, Reject};
 use crate::source::{self, Item};
 
 /// So much of the inbox is taken in at once, in bytes; a record that is larger comes alone.
 const BATCH_BYTES: usize = 4 << 20;
+
+/// A batch of so many payloads tells that they come fast. Then the next ones are gathered for a while: each batch costs
+/// syncs of journal and catalog, for which the inbox would have to wait.
+const MANY: u64 = 64;
+const GATHER: Duration = Duration::from_millis(200);
 
 /// Why following an inbox broke off. Nothing is lost: it goes on at the position that is kept.
 #[derive(Debug, thiserror::Error)]
@@ -68,53 +74,104 @@ pub struct Follower {
     pub source: SourceConfig,
     /// The time.
     pub clock: Clock,
+    /// Where it is noted when attachments came.
+    pub metrics: Metrics,
 }
+
+/// How often a follower without work says that it is alive.
+const ALIVE_EVERY: Duration = Duration::from_secs(10);
 
 /// A batch that was read.
 struct Batch {
     prepared: Prepared,
     rejects: Vec<Reject>,
     followed: Followed,
+    /// When its attachments came, in milliseconds since the Unix epoch.
+    arrivals: Vec<(AttachmentKey, i64)>,
 }
 
 impl Follower {
     /// Takes in what comes, from where an earlier life left off, and tells of each batch. Ends with an error alone; can be
-    /// dropped at any time, and begun again.
-    pub async fn run(&self, mut told: impl FnMut(Followed)) -> Result<std::convert::Infallible, FollowError> {
+    /// dropped at any time, and begun again. Calls `alive` with each batch and, while there is nothing to do, from time to
+    /// time: never while something waits that it does not get on with.
+    pub async fn run(
+        &self,
+        alive: impl Fn(),
+        mut told: impl FnMut(Followed),
+    ) -> Result<std::convert::Infallible, FollowError> {
+        alive();
+        let inbox = Some(self.inboxes.identity(&self.name)?.to_string());
         let kept = self.catalog.inbox_position(self.team.row).await.map_err(IngestError::from)?;
-        // A position that cannot be read is none: what was taken in before is known by its lines.
-        let from = kept.and_then(|kept| Some(Position { segment: kept.segment.parse().ok()?, offset: kept.offset }));
+        // A position that cannot be read, or is one in an inbox that is gone, is none: what was taken in before is known
+        // by its lines.
+        let from = kept
+            .filter(|kept| kept.inbox == inbox)
+            .and_then(|kept| Some(Position { segment: kept.segment.parse().ok()?, offset: kept.offset }));
         if let Some(from) = from {
             self.inboxes.consumed(&self.name, from)?;
         }
         let mut reader = self.inboxes.reader(&self.name, from)?;
         loop {
-            let batch = reader.next(BATCH_BYTES).await?;
+            let batch = {
+                let mut next = std::pin::pin!(reader.next(BATCH_BYTES));
+                loop {
+                    tokio::select! {
+                        batch = &mut next => break batch?,
+                        () = tokio::time::sleep(ALIVE_EVERY) => {}
+                    }
+                    if !self.inboxes.is_behind(&self.name)? {
+                        alive();
+                    }
+                }
+            };
+            alive();
             let began = Instant::now();
             let (end, start, bytes) = (batch.end, batch.start, batch.bytes);
+            let bytes_read = bytes.len();
             let (name, team, source, clock) =
                 (self.name.clone(), self.team.clone(), self.source.clone(), self.clock.clone());
             let read = tokio::task::spawn_blocking(move || read_batch(&name, &team, &source, &clock, start, &bytes));
-            let Batch { prepared, rejects, mut followed } = read.await.map_err(|_| FollowError::Interrupted)?;
+            let Batch { prepared, mut rejects, mut followed, arrivals } =
+                read.await.map_err(|_| FollowError::Interrupted)?;
+            if !rejects.is_empty() && start.offset > 0 {
+                let (inboxes, name) = (self.inboxes.clone(), self.name.clone());
+                let counted = tokio::task::spawn_blocking(move || inboxes.lines_before(&name, start));
+                let before = counted.await.map_err(|_| FollowError::Interrupted)??;
+                rejects.iter_mut().for_each(|reject| reject.position.line += before);
+            }
             self.intake.keep_rejects(&rejects).await?;
-            let position = InboxPosition { segment: end.segment.to_string(), offset: end.offset };
+            let position = InboxPosition { inbox: inbox.clone(), segment: end.segment.to_string(), offset: end.offset };
             let with_attachments = u64::try_from(prepared.payload_ends.len()).unwrap_or(u64::MAX);
+            for (key, at_ms) in &arrivals {
+                self.metrics.arrivals.note(*key.as_bytes(), *at_ms);
+            }
             let taken = self.intake.take_live(&self.team, prepared, &position).await?;
             followed.new = taken.new_payloads;
             followed.known = with_attachments.saturating_sub(taken.new_payloads);
             (followed.enqueued, followed.promoted, followed.skipped) = (taken.enqueued, taken.promoted, taken.skipped);
+            if taken.enqueued + taken.promoted == 0 {
+                // All of it has its place already, and nothing will ever ask for these.
+                for (key, _) in &arrivals {
+                    self.metrics.arrivals.take(key.as_bytes());
+                }
+            }
             self.inboxes.consumed(&self.name, end)?;
             followed.took = began.elapsed();
             told(followed);
+            let payloads = followed.new + followed.known + followed.ignored + followed.rejected;
+            if payloads >= MANY && bytes_read < BATCH_BYTES / 2 {
+                tokio::time::sleep(GATHER).await;
+            }
         }
     }
 }
 
 fn read_batch(name: &str, team: &Team, source: &SourceConfig, clock: &Clock, start: Position, bytes: &[u8]) -> Batch {
-    let mut batch = Batch { prepared: Prepared::new(clock.now()), rejects: Vec::new(), followed: Followed::default() };
+    let (prepared, followed) = (Prepared::new(clock.now()), Followed::default());
+    let mut batch = Batch { prepared, rejects: Vec::new(), followed, arrivals: Vec::new() };
     let place = format!("inbox/{name}/{}.jsonl", start.segment);
     let mut reject = |mut reject: Reject, followed: &mut Followed| {
-        // Lines are counted from where the batch began; the byte tells the place in the file.
+        // Both are counted from where the batch began; its line is known to whoever asks for it.
         reject.position.byte_offset += start.offset;
         batch.rejects.push(reject);
         followed.rejected += 1;
@@ -129,6 +186,12 @@ fn read_batch(name: &str, team: &Team, source: &SourceConfig, clock: &Clock, sta
                 for reason in &payload.bad_attachments {
                     let (position, reason) = (payload.position.clone(), reason.clone());
                     reject(Reject { position, reason, excerpt: String::new() }, &mut batch.followed);
+                }
+                let line = usize::try_from(payload.position.byte_offset).ok().and_then(|at| bytes.get(at..));
+                if let Some(at) = line.and_then(source::inbox_received_at) {
+                    let attachments = payload.messages.iter().flat_map(|message| &message.attachments);
+                    let arrived = |one: &Attachment| (AttachmentKey::new(&team.key, &one.id), at.as_millisecond());
+                    batch.arrivals.extend(attachments.map(arrived));
                 }
                 let before = batch.prepared.payload_ends.len();
                 batch.prepared.push(team, &payload);

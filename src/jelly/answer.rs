@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::refusal::not_json;
 use super::{ApiError, ApiRequest, JellyClient, Written};
+use crate::config::HttpConfig;
 use crate::http::served_at;
 
 /// How much is read of one answer, and for how long.
@@ -23,10 +24,17 @@ pub struct Bounds {
     pub patience: Duration,
 }
 
+impl Bounds {
+    /// As configured.
+    pub fn of(config: &HttpConfig) -> Self {
+        Self { max_answer_bytes: config.max_answer_bytes, patience: Duration::from_mins(2) }
+    }
+}
+
 impl Default for Bounds {
     /// 64 MiB and two minutes.
     fn default() -> Self {
-        Self { max_answer_bytes: 64 << 20, patience: Duration::from_mins(2) }
+        Self::of(&HttpConfig::default())
     }
 }
 

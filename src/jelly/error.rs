@@ -101,7 +101,7 @@ pub enum ApiError {
         found: String,
     },
     /// The body is larger than is read.
-    #[error("Jelly's answer is larger than the limit of {limit_bytes} bytes; ask for fewer entries at once")]
+    #[error("Jelly's answer is larger than the limit of {limit_bytes} bytes (http.max_answer_size)")]
     TooLarge {
         /// The limit.
         limit_bytes: u64,

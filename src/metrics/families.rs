@@ -66,6 +66,7 @@ families! {
     INBOX_FAILING = Gauge "jellyjar_inbox_failing" ["team"] "Whether the inbox can take nothing in: 1 or 0.";
     PAYLOADS = Counter "jellyjar_payloads_total" ["team", "result"] "Ingested payloads by what they were.";
     PAYLOAD_COPIES = Counter "jellyjar_payload_copies_total" ["result"] "Inbox segments copied to the archive, by success.";
+    COMPACTIONS = Counter "jellyjar_compactions_total" ["result"] "Compactions of a journal that had something to merge, by success.";
 
     ATTACHMENTS = Gauge "jellyjar_attachments" ["team", "state"] "The catalog's attachments by state; pending is the queue's depth.";
     PENDING_AGE = Gauge "jellyjar_pending_oldest_age_seconds" ["team"] "How long the pending attachment whose turn it is has waited since it was seen or last tried; 0 where none waits.";
@@ -89,6 +90,7 @@ families! {
     QUOTA_WINDOW_LIMIT = Gauge "jellyjar_quota_window_limit_requests" ["egress_group"] "The 5-minute window's quota of requests.";
     PAUSED = Gauge "jellyjar_paused" ["scope", "name"] "Whether a team, an egress group or this machine is paused: 1 or 0.";
 
+    CERTIFICATE_EXPIRY = Gauge "jellyjar_tls_certificate_expiry_timestamp_seconds" [] "When the certificate of the public listener, or one above it, expires, in seconds since the Unix epoch.";
     NOTIFICATIONS = Counter "jellyjar_notifications_total" ["channel", "result"] "Notifications by channel and what became of them.";
     RELOADS = Counter "jellyjar_reloads_total" ["result"] "Re-reads of tokens, secrets and certificates, by success.";
 }

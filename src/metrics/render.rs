@@ -1,6 +1,8 @@
 //! The text format of Prometheus, version 0.0.4.
 
+use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use jiff::Timestamp;
 
@@ -11,7 +13,11 @@ use super::{Labels, NO_TEAM, Service, TeamMetrics, process};
 /// Writes every family, in the order of the list.
 pub(super) fn render(service: &Service, now: Timestamp) -> String {
     let now_ms = now.as_millisecond();
-    let mut page = Page { text: String::with_capacity(16 << 10), teams: service.teams() };
+    let (teams, groups) = (named(&service.teams), named(&service.groups));
+    let no_team = (NO_TEAM, &*service.no_team);
+    let teams: Vec<_> = teams.iter().map(|(name, team)| (name.as_str(), &**team)).collect();
+    let every_team = teams.iter().copied().chain([no_team]).collect();
+    let mut page = Page { text: String::with_capacity(16 << 10), teams: every_team };
     page.begin(families::BUILD).sample(&[env!("CARGO_PKG_VERSION")], 1);
     page.begin(families::START).sample(&[], seconds(service.started_at.as_millisecond()));
     page.begin(families::MEMORY).value(&[], process::resident_bytes());
@@ -32,6 +38,7 @@ pub(super) fn render(service: &Service, now: Timestamp) -> String {
     page.team_gauge(families::INBOX_FAILING, |team| &team.inbox_failing);
     page.team_counts(families::PAYLOADS, |team| &team.payloads);
     page.counts(families::PAYLOAD_COPIES, &service.payload_copies);
+    page.counts(families::COMPACTIONS, &service.compactions);
 
     page.begin(families::ATTACHMENTS);
     for (name, team) in page.teams.clone() {
@@ -61,33 +68,35 @@ pub(super) fn render(service: &Service, now: Timestamp) -> String {
     page.team_gauge(families::QUOTA_DAY_LEFT, |team| &team.quota_day_left);
     page.team_gauge(families::QUOTA_DAY_LIMIT, |team| &team.quota_day_limit);
     let mut left = page.begin(families::QUOTA_WINDOW_LEFT);
-    for (name, group) in &service.groups {
+    for (name, group) in &groups {
         left.value(&[name], group.quota_window_left.value());
     }
     let mut limit = page.begin(families::QUOTA_WINDOW_LIMIT);
-    for (name, group) in &service.groups {
+    for (name, group) in &groups {
         limit.value(&[name], group.quota_window_limit.value());
     }
     let mut paused = page.begin(families::PAUSED);
-    for (name, team) in &service.teams {
+    for (name, team) in &teams {
         paused.value(&["team", name], team.paused.value());
     }
-    for (name, group) in &service.groups {
+    for (name, group) in &groups {
         paused.value(&["egress_group", name], group.paused.value());
     }
     paused.value(&["local", ""], service.local_paused.value());
 
+    let mut expiry = page.begin(families::CERTIFICATE_EXPIRY);
+    if let Some(at_ms) = service.certificate_expiry.value_ms() {
+        expiry.sample(&[], seconds(at_ms));
+    }
     page.counts(families::NOTIFICATIONS, &service.notifications);
     page.counts(families::RELOADS, &service.reloads);
     page.text
 }
 
-impl Service {
-    /// Every team with its name, those of no team last.
-    fn teams(&self) -> Vec<(&str, &TeamMetrics)> {
-        let named = self.teams.iter().map(|(name, team)| (name.as_str(), &**team));
-        named.chain([(NO_TEAM, &*self.no_team)]).collect()
-    }
+/// The cells with their names, as they are now.
+fn named<T>(cells: &RwLock<BTreeMap<String, Arc<T>>>) -> Vec<(String, Arc<T>)> {
+    let cells = cells.read().unwrap_or_else(PoisonError::into_inner);
+    cells.iter().map(|(name, cells)| (name.clone(), Arc::clone(cells))).collect()
 }
 
 /// Milliseconds as seconds, without rounding.

@@ -194,3 +194,24 @@ fn a_status_has_one_label() {
         assert_eq!(ApiAnswer::of_status(status), label, "{status:?}");
     }
 }
+
+#[test]
+fn teams_that_stay_keep_their_cells_and_those_that_are_gone_are_shown_no_more() {
+    let metrics = Metrics::new(["old", "stays"], ["here"], Timestamp::UNIX_EPOCH);
+    for name in ["old", "stays"] {
+        metrics.team(name).webhook_bytes.add(7);
+    }
+    let held = metrics.team("old");
+    metrics.reconfigure(["stays", "new"], ["there"]);
+    held.webhook_bytes.add(1);
+    let text = metrics.render(Timestamp::UNIX_EPOCH);
+    assert!(text.contains("jellyjar_webhook_bytes_total{team=\"stays\"} 7\n"), "{text}");
+    assert!(text.contains("jellyjar_webhook_bytes_total{team=\"new\"} 0\n"), "{text}");
+    assert!(!text.contains("team=\"old\"") && !text.contains("name=\"here\""), "{text}");
+    metrics.team("old").webhook_bytes.add(5);
+    assert!(
+        metrics
+            .render(Timestamp::UNIX_EPOCH)
+            .contains(&format!("jellyjar_webhook_bytes_total{{team=\"{NO_TEAM}\"}} 5\n"))
+    );
+}

@@ -17,6 +17,10 @@ pub enum Kind {
     ReloadFailed,
     /// A part of the service shows no sign of life. The subject is its name.
     Hanging,
+    /// The inbox holds webhooks of a team that is not configured any more. The subject is the team.
+    InboxOfNoTeam,
+    /// A certificate is about to expire, or has. The subject is what shows it.
+    CertificateExpires,
     /// Mail is found that no webhook brought, and no webhook comes. The subject is the team.
     WebhooksSilent,
     /// Attachments failed for good. The subject is the team.
@@ -41,7 +45,7 @@ struct Words {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::TeamPaused,
         Self::NoSuccess,
         Self::DiskNearlyFull,
@@ -49,6 +53,8 @@ impl Kind {
         Self::NotReady,
         Self::ReloadFailed,
         Self::Hanging,
+        Self::InboxOfNoTeam,
+        Self::CertificateExpires,
         Self::WebhooksSilent,
         Self::Failed,
         Self::Quarantined,
@@ -120,6 +126,19 @@ impl Kind {
                 "the {} shows no sign of life",
                 "the {} is alive again",
                 "If it lasts, restart the service, and report it with the log.",
+            ),
+            Self::InboxOfNoTeam => lasts(
+                "inbox_of_no_team",
+                "webhooks of team {} wait, and no such team is configured",
+                "no webhooks of team {} wait unconfigured any more",
+                "They are not archived. Put the team back into the configuration, or move its folder out of the inbox.",
+            ),
+            Self::CertificateExpires => lasts(
+                "certificate_expires",
+                "the certificate of the {} expires soon",
+                "the certificate of the {} was renewed",
+                "Once it has expired, Jelly delivers no more webhooks, and after ten failures in a row switches them off. Put a \
+                 new one in its place; it is read again by itself.",
             ),
             Self::WebhooksSilent => lasts(
                 "webhooks_silent",

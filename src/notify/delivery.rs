@@ -102,7 +102,7 @@ struct Health {
 /// All outboxes.
 #[derive(Debug)]
 pub(super) struct Outboxes {
-    client: reqwest::Client,
+    client: RwLock<reqwest::Client>,
     addresses: RwLock<Arc<Addresses>>,
     webhook: Outbox,
     slack: Outbox,
@@ -116,7 +116,7 @@ pub(super) struct Outboxes {
 impl Outboxes {
     pub(super) fn new(client: reqwest::Client, addresses: Addresses, clock: Clock, metrics: Metrics) -> Self {
         Self {
-            client,
+            client: RwLock::new(client),
             addresses: RwLock::new(Arc::new(addresses)),
             webhook: Outbox::default(),
             slack: Outbox::default(),
@@ -128,8 +128,15 @@ impl Outboxes {
         }
     }
 
+    fn client(&self) -> reqwest::Client {
+        self.client.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Takes other addresses; what waits goes to them.
-    pub(super) fn readdress(&self, addresses: Addresses) {
+    pub(super) fn readdress(&self, addresses: Addresses, client: Option<reqwest::Client>) {
+        if let Some(client) = client {
+            *self.client.write().unwrap_or_else(PoisonError::into_inner) = client;
+        }
         *self.addresses.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(addresses);
         self.webhook.filled.notify_one();
         self.slack.filled.notify_one();
@@ -256,7 +263,7 @@ impl Outboxes {
             Channel::Slack => waiting.message.as_slack(name, dropped),
             Channel::Webhook | Channel::Ping => waiting.message.as_json(&waiting.id, name, dropped),
         };
-        let request = self.client.post(url).header(CONTENT_TYPE, "application/json").body(body.to_string());
+        let request = self.client().post(url).header(CONTENT_TYPE, "application/json").body(body.to_string());
         self.send(request).await?;
         outbox.dropped.fetch_sub(dropped, Ordering::Relaxed);
         Ok(())
@@ -276,7 +283,7 @@ impl Outboxes {
                 continue;
             };
             let sent = match ping_url(address, health.is_well) {
-                Some(url) => self.send(self.client.get(url)).await,
+                Some(url) => self.send(self.client().get(url)).await,
                 None => Err(DeliveryError::Address),
             };
             self.metrics.notifications.count(Channel::Ping.delivery(sent.is_ok()));

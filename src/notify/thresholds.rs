@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use crate::config::values::{format_duration, format_size};
 
 /// Times of one team, in milliseconds since the Unix epoch.
@@ -26,6 +28,20 @@ impl Progress {
         let minutes = Duration::from_mins(silent.as_secs() / 60);
         Some(format!("Nothing was archived for {}, though attachments wait.", format_duration(minutes)))
     }
+}
+
+/// The details of [`super::Kind::CertificateExpires`].
+pub fn expires(at: Timestamp, now: Timestamp, within: Duration) -> Option<String> {
+    let left = Duration::try_from(at.duration_since(now)).unwrap_or(Duration::ZERO);
+    if left > within {
+        return None;
+    }
+    let days = left.as_secs() / 86_400;
+    Some(match (left.is_zero(), days) {
+        (true, _) => format!("It expired at {at:.0}."),
+        (false, 1) => format!("It expires at {at:.0}, in 1 day."),
+        (false, _) => format!("It expires at {at:.0}, in {days} days."),
+    })
 }
 
 /// The details of [`super::Kind::DiskNearlyFull`].
@@ -62,6 +78,16 @@ mod tests {
         assert_eq!(stalled(Some(200), Some(201), 206), None);
         // The clock was set back.
         assert_eq!(stalled(Some(500), Some(501), 206), None);
+    }
+
+    #[test]
+    fn a_certificate_is_told_of_before_and_after_its_end() {
+        let (now, day) = (Timestamp::from_second(1_700_000_000).unwrap(), Duration::from_hours(24));
+        let told = |end: i64| expires(Timestamp::from_second(1_700_000_000 + end).unwrap(), now, 14 * day);
+        assert_eq!(told(14 * 86_400 + 1), None);
+        assert_eq!(told(14 * 86_400).as_deref(), Some("It expires at 2023-11-28T22:13:20Z, in 14 days."));
+        assert_eq!(told(86_400).as_deref(), Some("It expires at 2023-11-15T22:13:20Z, in 1 day."));
+        assert_eq!(told(-5).as_deref(), Some("It expired at 2023-11-14T22:13:15Z."));
     }
 
     #[test]

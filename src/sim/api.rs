@@ -110,7 +110,7 @@ fn done(state: &State, request: &Request<'_>, route: Route<'_>) -> Outcome {
     let query = request.target.split_once('?').map_or("", |(_, query)| query);
     let (fields, now) = (Fields::read(request)?, state.clock.now());
     match route {
-        Route::Labels => labels::list(state),
+        Route::Labels => Ok(labels::list(state)),
         Route::CreateLabel => labels::create(state, &fields),
         Route::Mailboxes => Ok(reading::mailboxes()),
         Route::MailboxMembers(id) => reading::mailbox_members(state, id),

@@ -16,6 +16,7 @@ use serde_json::Value;
 use sha2::Sha256;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::runtime::Handle;
 use url::Url;
 
 use super::faults::Fault;
@@ -70,6 +71,8 @@ pub(super) struct Hook {
     webhook: Mutex<Option<Webhook>>,
     failures: Arc<AtomicU64>,
     schedule: Mutex<Option<Running>>,
+    /// Where webhooks are sent from, whoever lets the mail arrive.
+    runtime: Handle,
 }
 
 /// A schedule, and how far it is.
@@ -81,9 +84,10 @@ struct Running {
 }
 
 impl Hook {
-    /// Begins with these.
+    /// Begins with these. Webhooks are sent from the runtime that this is called on.
     pub(super) fn new(webhook: Option<Webhook>, schedule: Option<Schedule>) -> Self {
-        let hook = Self { webhook: Mutex::new(webhook), failures: Arc::default(), schedule: Mutex::default() };
+        let (webhook, runtime) = (Mutex::new(webhook), Handle::current());
+        let hook = Self { webhook, failures: Arc::default(), schedule: Mutex::default(), runtime };
         hook.set_schedule(schedule);
         hook
     }
@@ -139,7 +143,7 @@ pub(super) fn deliver(state: &State, delivery: &Delivery) -> Option<Value> {
 /// Posts a body on a task of its own.
 fn send(state: &State, webhook: Webhook, body: String) {
     let (failures, counters) = (Arc::clone(&state.hook.failures), Arc::clone(&state.counters));
-    tokio::spawn(async move {
+    state.hook.runtime.spawn(async move {
         let answer = tokio::time::timeout(PATIENCE, post(&webhook, &body)).await;
         if matches!(answer, Ok(Ok(200..=299))) {
             failures.store(0, Relaxed);

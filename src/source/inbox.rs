@@ -52,6 +52,16 @@ pub fn inbox_line_bound(team: &str, source: &str, body_bytes: usize) -> usize {
     base64_length(body_bytes).saturating_add(rest)
 }
 
+/// When the webhook of a line came that [`inbox_line`] made; `None` for any other line.
+pub fn inbox_received_at(line: &[u8]) -> Option<jiff::Timestamp> {
+    const FIELD: &[u8] = br#","received_at":""#;
+    // The team's name before it is short, and has no quotes.
+    let head = &line[..line.len().min(512)];
+    let rest = &head[memchr::memmem::find(head, FIELD)? + FIELD.len()..];
+    let end = memchr::memchr(b'"', rest)?;
+    std::str::from_utf8(&rest[..end]).ok()?.parse().ok()
+}
+
 /// The length of a text as a JSON string, without its quotes.
 fn quoted_length(text: &str) -> usize {
     let escape = |byte: u8| match byte {

@@ -60,6 +60,8 @@ pub struct JournalWriter {
     clock: Clock,
     writer_id: WriterId,
     started_at: Timestamp,
+    /// How often it began again.
+    life: u64,
     messages: Mutex<Chain>,
     outcomes: Mutex<Chain>,
     /// Whether the record was written before any segment.
@@ -76,10 +78,38 @@ impl JournalWriter {
             clock,
             writer_id,
             started_at,
+            life: 0,
             messages: Mutex::default(),
             outcomes: Mutex::default(),
             announced: AtomicBool::new(false),
         })
+    }
+
+    /// Goes on as the same writer with the archive opened anew, so that one process leaves one record however often it has
+    /// to begin again. A new writer where `earlier` wrote to another archive, or where it is not known what became of its
+    /// last segment. From here on `earlier` writes no more.
+    pub async fn after(earlier: &Self, archive: Arc<Archive>, clock: Clock) -> Result<Self> {
+        let new = Self::new(Arc::clone(&archive), clock)?;
+        let (mut messages, mut outcomes) = (earlier.messages.lock().await, earlier.outcomes.lock().await);
+        let is_whole = !std::mem::replace(&mut messages.broken, true) & !std::mem::replace(&mut outcomes.broken, true);
+        if !is_whole || earlier.archive.uuid() != archive.uuid() {
+            return Ok(new);
+        }
+        let chain = |end| Mutex::new(Chain { end, broken: false });
+        Ok(Self {
+            writer_id: earlier.writer_id.clone(),
+            started_at: earlier.started_at,
+            life: earlier.life + 1,
+            messages: chain(messages.end),
+            outcomes: chain(outcomes.end),
+            announced: AtomicBool::new(earlier.announced.load(Ordering::Relaxed)),
+            ..new
+        })
+    }
+
+    /// A name for what is this writer's alone, and this life's.
+    pub fn scratch_name(&self) -> WriterId {
+        if self.life == 0 { self.writer_id.clone() } else { WriterId(format!("{}-{}", self.writer_id, self.life)) }
     }
 
     /// Who writes.
@@ -144,10 +174,12 @@ impl JournalWriter {
     }
 
     /// Writes this writer's record into a bucket before anything else, so that one that cannot be written is known before
-    /// a request is spent; and finds out whether it keeps a put-if-absent. A folder is told with the first segment.
+    /// a request is spent; and finds out whether it keeps a put-if-absent. A folder is told with the first segment. One
+    /// that goes on tells so: its earlier life may have said that it has ended.
     pub async fn announce(&self) -> Result<()> {
-        let Some(bucket) = self.archive.bucket() else { return Ok(()) };
-        let text = self.record_text(None, None, None);
+        let Some(bucket) = self.archive.bucket() else { return self.heartbeat(false).await };
+        let (messages, outcomes) = (self.messages.lock().await.end, self.outcomes.lock().await.end);
+        let text = self.record_text(messages, outcomes, None);
         bucket.probe(&writer_key(&self.writer_id), text.into()).await?;
         self.announced.store(true, Ordering::Relaxed);
         Ok(())

@@ -41,7 +41,7 @@ pub(super) fn payloads_prefix() -> &'static str {
 }
 
 /// `payloads/v1/<team>/<yyyy>/<mm>/<dd>/<name>.jsonl.zst`, by UTC day.
-pub(super) fn payloads_key(team: &TeamKey, at: Timestamp, name: &str) -> String {
+pub fn payloads_key(team: &TeamKey, at: Timestamp, name: &str) -> String {
     let day = at.to_zoned(TimeZone::UTC).strftime("%Y/%m/%d");
     format!("{}/v{FORMAT_VERSION}/{team}/{day}/{name}.jsonl.zst", payloads_prefix())
 }

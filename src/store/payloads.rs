@@ -1,37 +1,26 @@
 //! Copies of inboxes: accepted webhook bodies, as dumps that can be replayed, until they are no longer needed.
 
 use bytes::Bytes;
-use jiff::Timestamp;
 
 use super::bucket::{Created, Purpose};
-use super::keys::{payloads_key, payloads_prefix};
+use super::keys::payloads_prefix;
 use super::{Archive, Files, Result, in_folder};
-use crate::model::TeamKey;
 
 impl Archive {
-    /// Stores a copy, durably, put-if-absent: `name` and `at` make its key, which is given back. `None` where something
-    /// else stands there.
-    pub async fn put_payloads(
-        &self,
-        team: &TeamKey,
-        at: Timestamp,
-        name: &str,
-        bytes: Vec<u8>,
-    ) -> Result<Option<String>> {
-        let key = payloads_key(team, at, name);
+    /// Stores a copy under its key, durably, put-if-absent. `false` where something else stands there.
+    pub async fn put_payloads(&self, key: &str, bytes: Bytes) -> Result<bool> {
         let stored = match &self.files {
             Files::Folder(folder) => {
-                let (key, bytes) = (key.clone(), bytes.clone());
+                let (key, bytes) = (key.to_owned(), bytes.clone());
                 in_folder(folder, move |folder| folder.put_if_absent(&key, &bytes)).await?
             }
             // It holds personal data, as messages do.
             Files::Bucket(bucket) => {
-                bucket.put_if_absent(&key, bytes.clone().into(), Purpose::Messages).await? != Created::Other
+                bucket.put_if_absent(key, bytes.clone(), Purpose::Messages).await? != Created::Other
             }
         };
         // One that died after this step has left the same bytes.
-        let same = stored || self.read_key(&key).await?.is_some_and(|found| *found == bytes);
-        Ok(same.then_some(key))
+        Ok(stored || self.read_key(key).await?.is_some_and(|found| *found == bytes))
     }
 
     /// The keys of all copies, in order of team and day.

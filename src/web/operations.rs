@@ -27,6 +27,11 @@ pub struct Dependency {
 pub trait Health: Send + Sync + 'static {
     /// All dependencies, well or not. Must not block: what takes time is looked at elsewhere, and remembered.
     fn dependencies(&self) -> Vec<Dependency>;
+
+    /// The parts of the process that show no sign of life: a restart may help, and nothing else.
+    fn hanging(&self) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// Answers operators and their monitors.
@@ -45,6 +50,15 @@ impl<H: Health> Operations<H> {
     /// `render_metrics` writes all metrics in the Prometheus text format.
     pub fn new(health: H, render_metrics: impl Fn() -> String + Send + Sync + 'static) -> Self {
         Self { health, render_metrics: Arc::new(render_metrics) }
+    }
+
+    fn alive(&self) -> Response<Answer> {
+        let hanging = self.health.hanging();
+        if hanging.is_empty() {
+            return answer::plain(StatusCode::OK, "alive\n");
+        }
+        let text = format!("no sign of life: {}\n", hanging.join(", "));
+        answer::plain(StatusCode::SERVICE_UNAVAILABLE, text)
     }
 
     fn ready(&self) -> Response<Answer> {
@@ -67,7 +81,7 @@ impl<H: Health> Handler for Operations<H> {
             return answer::with(response, ALLOW, "GET, HEAD");
         }
         match request.uri().path() {
-            "/healthz" => answer::plain(StatusCode::OK, "alive\n"),
+            "/healthz" => self.alive(),
             "/readyz" => self.ready(),
             "/metrics" => answer::typed(StatusCode::OK, METRICS, (self.render_metrics)()),
             _ => answer::plain(StatusCode::NOT_FOUND, "not found; ask for /healthz, /readyz or /metrics\n"),

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use rustls::ServerConfig;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject as _;
@@ -15,6 +16,7 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use tokio::time::sleep;
 
+use super::certificate::not_after;
 use crate::digest::Digest;
 use crate::worker::Signal;
 
@@ -65,6 +67,8 @@ pub struct Tls {
     pair: Arc<Pair>,
     /// What was in the files when they were last judged, well or badly.
     seen: Mutex<Digest>,
+    /// Why the files cannot be used now, while the pair in use is an older one.
+    failure: Mutex<Option<String>>,
     server: Arc<ServerConfig>,
 }
 
@@ -82,6 +86,11 @@ struct Files {
 
 /// What is shown to those who connect.
 struct Pair(RwLock<Arc<CertifiedKey>>);
+
+/// When the first certificate of a chain expires; `None` where none tells.
+fn expiry(pair: &CertifiedKey) -> Option<Timestamp> {
+    pair.cert.iter().filter_map(|certificate| not_after(certificate)).min()
+}
 
 impl fmt::Debug for Pair {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -154,7 +163,8 @@ impl Tls {
             .with_cert_resolver(Arc::<Pair>::clone(&pair));
         // HTTP/2 is not offered: webhooks gain nothing by it, and it would be a second set of bounds to keep.
         server.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Arc::new(Self { files, pair, seen: Mutex::new(content.digest()), server: Arc::new(server) }))
+        let (seen, failure) = (Mutex::new(content.digest()), Mutex::default());
+        Ok(Arc::new(Self { files, pair, seen, failure, server: Arc::new(server) }))
     }
 
     /// Reads the files again and takes the pair over if it has changed and can be used; who is connected stays so.
@@ -164,6 +174,17 @@ impl Tls {
     /// If the files cannot be read or do not belong together: the pair in use stays. What is as bad as it was at the
     /// last call is no error again.
     pub fn refresh(&self) -> Result<bool, TlsError> {
+        let refreshed = self.look();
+        let failure = match &refreshed {
+            Ok(false) => return refreshed,
+            Ok(true) => None,
+            Err(error) => Some(error.to_string()),
+        };
+        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = failure;
+        refreshed
+    }
+
+    fn look(&self) -> Result<bool, TlsError> {
         let content = match self.files.read() {
             Ok(content) => content,
             Err(error) => {
@@ -176,6 +197,16 @@ impl Tls {
         let judged = self.files.judge(&content, self.server.crypto_provider())?;
         *self.pair.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(judged);
         Ok(true)
+    }
+
+    /// When the pair in use expires, or a certificate above it, whichever comes first; `None` where it does not tell.
+    pub fn expires_at(&self) -> Option<Timestamp> {
+        expiry(&self.pair.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Why what is in the files now cannot be used, if it cannot.
+    pub fn failure(&self) -> Option<String> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Notes what was found, and whether it is other than before.
@@ -193,7 +224,10 @@ impl Tls {
             }
             let tls = Arc::clone(&self);
             match tokio::task::spawn_blocking(move || tls.refresh()).await {
-                Ok(Ok(true)) => tracing::info!("the certificate of the public listener was read again"),
+                Ok(Ok(true)) => {
+                    let expires_at = self.expires_at().map(tracing::field::display);
+                    tracing::info!(expires_at, "the certificate of the public listener was read again");
+                }
                 Ok(Ok(false)) => {}
                 Ok(Err(error)) => {
                     let error: &dyn std::error::Error = &error;
@@ -248,8 +282,14 @@ mod tests {
         assert!(!tls.refresh().unwrap(), "it was told");
 
         install(folder, "second", "second");
+        assert!(tls.failure().is_some());
         assert!(tls.refresh().unwrap());
         assert_ne!(shown(&tls), first);
+        assert_eq!(tls.failure(), None);
+        assert_eq!(tls.expires_at(), Some("2126-10-30T03:44:50Z".parse().unwrap()));
+        install(folder, "expired", "first");
+        assert!(tls.refresh().unwrap(), "an expired one is shown all the same");
+        assert_eq!(tls.expires_at(), Some("2026-01-01T12:34:56Z".parse().unwrap()));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use object_store::{ClientOptions, ObjectStore as _, ObjectStoreExt as _};
 
 use super::Options;
 use super::files::remove_folder;
-use super::kills::live;
+use super::kills::{DEFAULT, live};
 use super::life::{Totals, check_again};
 use super::world::{Size, World};
 
@@ -151,7 +151,7 @@ pub(crate) fn run(options: &Options) -> Result<Option<(Totals, usize)>> {
     let mut world = World::start(&options.dir.join("bucket"), &options.program, options.seed, SIZE)?;
     world.bucket = Some(bucket);
     let mut totals = Totals::default();
-    let kills = options.kills / 2;
+    let kills = options.kills.unwrap_or(DEFAULT) / 2;
     for life in 0.. {
         if totals.kills >= kills {
             break;

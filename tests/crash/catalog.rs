@@ -1,5 +1,6 @@
 //! What a killed program's catalog says, read from a copy so that its own recovery is left to it.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
@@ -25,6 +26,8 @@ pub(crate) struct Snapshot {
     pub(crate) durable: Vec<String>,
     /// Blobs of any state, in hex.
     pub(crate) intended: Vec<String>,
+    /// Defects, each with its place.
+    pub(crate) rejects: Vec<String>,
 }
 
 /// Copies the catalog in `folder` to `copy` (a folder) and reads it. One that has no tables yet says nothing.
@@ -61,6 +64,9 @@ pub(crate) async fn read(folder: &Path, copy: &Path) -> Result<Snapshot> {
         snapshot.archived = sqlx::query_scalar("SELECT attachment_id FROM attachments WHERE state = 'archived'")
             .fetch_all(&mut connection)
             .await?;
+        snapshot.rejects = sqlx::query_scalar("SELECT format('%s:%d: %s', source, byte_offset, reason) FROM rejects")
+            .fetch_all(&mut connection)
+            .await?;
         let blobs = sqlx::query("SELECT sha256, state = 'durable' FROM blobs").fetch_all(&mut connection).await?;
         for row in &blobs {
             let name = hex(row.get::<&[u8], _>(0));
@@ -72,6 +78,22 @@ pub(crate) async fn read(folder: &Path, copy: &Path) -> Result<Snapshot> {
     }
     connection.close().await?;
     Ok(snapshot)
+}
+
+/// What a catalog that nobody has open says of attachments and messages, each in a line.
+pub(crate) async fn places(folder: &Path) -> Result<BTreeSet<String>> {
+    let options = SqliteConnectOptions::new().filename(folder.join("catalog.sqlite")).disable_statement_logging();
+    let mut connection = options.connect().await.context("opening a catalog")?;
+    let rows: Vec<String> = sqlx::query_scalar(
+        "SELECT format('attachment %s: %s %s %d', attachment_id, state, hex(sha256), size_bytes) FROM attachments
+         UNION ALL
+         SELECT format('link of message %s to %s', hex(m.line_digest), a.attachment_id)
+         FROM links l JOIN messages m ON m.id = l.message_row JOIN attachments a ON a.id = l.attachment_row",
+    )
+    .fetch_all(&mut connection)
+    .await?;
+    connection.close().await?;
+    Ok(rows.into_iter().collect())
 }
 
 /// Lets the time pass that pending attachments wait for (a spool that cannot write waits a minute), without waiting.

@@ -16,6 +16,9 @@ use super::world::{Settings, Size, World};
 /// The dump of every life.
 const SIZE: Size = Size { messages: 200, per_message: 4, contents: 240, large: 24, huge: 0 };
 
+/// How many processes are killed unless it is said.
+pub(crate) const DEFAULT: u64 = 200;
+
 /// What is kept between runs of this program.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Kept {
@@ -41,7 +44,7 @@ pub(crate) fn run(options: &Options) -> Result<Totals> {
         kept = serde_json::from_slice(&fs::read(&state)?).with_context(|| format!("reading {}", state.display()))?;
         println!("going on: {}", kept.totals.line());
     }
-    let kills = options.kills;
+    let kills = options.kills.unwrap_or(DEFAULT);
     let world = World::start(&options.dir.join("kills"), &options.program, kept.seed, SIZE)?;
     let mut said = kept.totals.kills;
     while kept.totals.kills < kills {

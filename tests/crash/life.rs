@@ -91,10 +91,19 @@ impl Life {
     }
 
     /// Checks a run that ended by itself and has to have completed the life; adds the life to the totals.
-    pub(crate) fn complete(mut self, world: &World, ran: &Ran, totals: &mut Totals) -> Result<()> {
+    pub(crate) fn complete(self, world: &World, ran: &Ran, totals: &mut Totals) -> Result<()> {
         if ran.status.code() != Some(0) {
             bail!("the last run of a life ended with {}: {}{}", ran.status, ran.stdout, ran.stderr);
         }
+        self.end(world, check_receipt(&ran.receipt(), &world.truth), totals)
+    }
+
+    /// Checks what a service has left that had nothing more to do and was stopped; adds the life to the totals.
+    pub(crate) fn complete_service(self, world: &World, totals: &mut Totals) -> Result<()> {
+        self.end(world, Vec::new(), totals)
+    }
+
+    fn end(mut self, world: &World, receipt: Vec<Finding>, totals: &mut Totals) -> Result<()> {
         world.refresh(true)?;
         let root = world.archive();
         // Everything is hashed anew: what was right before may have been damaged since.
@@ -109,7 +118,7 @@ impl Life {
         }
         let mut findings = archive.check_any_moment(&world.truth, Some(&snapshot));
         findings.extend(archive.check_end(&home, &world.truth, &exchanges, &leased)?);
-        findings.extend(check_receipt(&ran.receipt(), &world.truth));
+        findings.extend(receipt);
         if !snapshot.leases.is_empty() {
             findings.push((Kind::Lost, format!("{} leases are held after the end", snapshot.leases.len())));
         }

@@ -13,6 +13,7 @@ mod life;
 mod oracle;
 mod order;
 mod random;
+mod serve;
 mod steps;
 mod trace;
 mod world;
@@ -23,18 +24,19 @@ use anyhow::{Result, bail};
 
 const USAGE: &str = "\
 tests/crash/run [--kills N] [--seed S] [--resume] [--dir DIR] [PART…]
-  --kills N   processes killed at random times, together (default 200)
+  --kills N   processes killed at random times, together (default 200; 40 for serve)
   --seed S    number that every choice follows from (default 1)
-  --resume    go on from the totals that DIR keeps
+  --resume    go on from the totals that DIR keeps (kills)
   --dir DIR   where to work; a local disk (default: under target/)
   --program P the jellyjar to run (default: the one built with this)
-  PART        kills, bucket, steps, order, faults (default: all); bucket kills half of N, and needs a SeaweedFS:
+  PART        kills, serve, bucket, steps, order, faults (default: all); bucket kills half of N, and needs a SeaweedFS:
               tests/servers/run --only seaweedfs -- tests/crash/run bucket";
 
 /// What was asked for.
 #[derive(Debug)]
 pub(crate) struct Options {
-    pub(crate) kills: u64,
+    /// How many processes are to be killed, if it is said.
+    pub(crate) kills: Option<u64>,
     pub(crate) seed: u64,
     pub(crate) resume: bool,
     pub(crate) dir: PathBuf,
@@ -44,7 +46,7 @@ pub(crate) struct Options {
 
 fn options() -> Result<Options> {
     let mut options = Options {
-        kills: 200,
+        kills: None,
         seed: 1,
         resume: false,
         dir: PathBuf::from(concat!(env!("CARGO_TARGET_TMPDIR"), "/crash")),
@@ -55,7 +57,7 @@ fn options() -> Result<Options> {
     while let Some(word) = words.next() {
         let mut value = || words.next().ok_or_else(|| anyhow::anyhow!("{word} needs a value\n{USAGE}"));
         match word.as_str() {
-            "--kills" => options.kills = value()?.parse()?,
+            "--kills" => options.kills = Some(value()?.parse()?),
             "--seed" => options.seed = value()?.parse()?,
             "--resume" => options.resume = true,
             "--dir" => options.dir = value()?.into(),
@@ -71,7 +73,7 @@ fn options() -> Result<Options> {
     Ok(options)
 }
 
-const PARTS: [&str; 5] = ["kills", "bucket", "steps", "order", "faults"];
+const PARTS: [&str; 6] = ["kills", "serve", "bucket", "steps", "order", "faults"];
 
 fn main() -> Result<()> {
     let mut options = options()?;
@@ -81,6 +83,10 @@ fn main() -> Result<()> {
     if wants("kills") {
         let totals = kills::run(&options)?;
         println!("kills at random times: {}", totals.line());
+    }
+    if wants("serve") {
+        let (totals, posted) = serve::run(&options)?;
+        println!("kills of serve at random times: {}; {}", totals.line(), posted.line());
     }
     if wants("bucket") {
         match bucket::run(&options)? {

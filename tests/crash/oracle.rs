@@ -98,7 +98,7 @@ impl Archive {
                 }
             }
         }
-        let known = ["jellyjar.json", "blobs", "messages", "outcomes", "writers", ".jellyjar"];
+        let known = ["jellyjar.json", "blobs", "messages", "outcomes", "payloads", "writers", ".jellyjar"];
         for entry in fs::read_dir(root).into_iter().flatten() {
             let name = entry?.file_name();
             if !known.iter().any(|known| name == *known) {

@@ -22,6 +22,9 @@ use super::files;
 /// A run that takes longer than this hangs.
 const HANGS_AFTER: Duration = Duration::from_mins(1);
 
+/// What webhooks are signed with.
+pub(crate) const WEBHOOK_SECRET: &str = "webhook-secret";
+
 /// What an attachment has to end as.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Truth {
@@ -205,6 +208,7 @@ impl World {
     pub(crate) fn begin(&self, settings: Settings, faults: Faults) -> Result<()> {
         files::remove_folder(&self.archive())?;
         files::remove_folder(&self.home())?;
+        files::remove_folder(&self.folder.join("inbox"))?;
         if let Some(bucket) = &self.bucket {
             bucket.begin();
         }
@@ -213,7 +217,10 @@ impl World {
             format!(
                 "[worker]\nbatch_size = {}\nconcurrency = {}\nmax_leases = 256\nmax_wait = \"2s\"\n\
                  [spool]\nmemory_threshold = \"{} KiB\"\nmin_free = \"1 MiB\"\nallow_tmpfs = true\n\
-                 [retry]\nbase_delay = \"10ms\"\n[bucket]\npart_size = \"5 MiB\"\n",
+                 [retry]\nbase_delay = \"10ms\"\n[bucket]\npart_size = \"5 MiB\"\n\
+                 [serve]\nlisten = \"127.0.0.1:0\"\nops_listen = \"127.0.0.1:0\"\n\
+                 [inbox]\nfolder = \"inbox\"\nsegment_age = \"1s\"\nsegment_size = \"64 KiB\"\nmin_free = \"0 B\"\n\
+                 allow_tmpfs = true\n",
                 settings.batch_size, settings.concurrency, settings.memory_threshold_kib
             ),
         )?;
@@ -244,7 +251,8 @@ impl World {
         self.wait(self.spawn_command(&[], words)?, None)
     }
 
-    fn spawn_command(&self, tracer: &[String], words: &[&str]) -> Result<Child> {
+    /// Starts any command of the program over the archive.
+    pub(crate) fn spawn_command(&self, tracer: &[String], words: &[&str]) -> Result<Child> {
         let mut command = match tracer {
             [] => Command::new(&self.program),
             [tracer, options @ ..] => {
@@ -264,6 +272,7 @@ impl World {
             .env("HOME", &self.folder)
             .env("JELLY_API_URL", self.sim.base_url())
             .env("JELLY_API_TOKEN", "sim-token")
+            .env("JELLY_WEBHOOK_SECRET", WEBHOOK_SECRET)
             .envs(self.bucket.iter().flat_map(Bucket::environment))
             .envs(self.bucket.iter().map(|_| ("JELLYJAR_CATALOG", self.home())))
             .stdin(Stdio::null())

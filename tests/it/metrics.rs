@@ -119,6 +119,7 @@ fn the_metrics_of_a_service_tell_what_it_has_done() {
             ("jellyjar_inbox_oldest_age_seconds{team=\"default\"}", 0.0),
             ("jellyjar_inbox_failing{team=\"default\"}", 0.0),
             ("jellyjar_ready{dependency=\"inbox\"}", 1.0),
+            ("jellyjar_archive_delay_seconds_count", 3.0),
             ("jellyjar_stage_duration_seconds_count{stage=\"receive\"}", 7.0),
             ("jellyjar_stage_duration_seconds_count{stage=\"append\"}", 7.0),
             ("jellyjar_stage_duration_seconds_count{stage=\"exchange\"}", 6.0),

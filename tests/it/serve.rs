@@ -1,10 +1,17 @@
 //! `jellyjar serve`: what was accepted is archived, once, whatever happens to the process; and what it says to whom.
 
+mod care;
+mod disks;
+mod examples;
+mod inboxes;
 mod lanes;
+mod load;
+mod notifications;
 mod outages;
 mod settings;
 mod strangers;
 mod sweep;
+mod systemd;
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;
@@ -15,7 +22,7 @@ use jellyjar::sim::SimConfig;
 use serde_json::Value;
 
 use crate::support::{
-    Ledger, SECRET, SERVE, Sender, Serve, TOKEN, World, archived, events, events_from, files, ids, until,
+    Ledger, SECRET, SERVE, Sender, Serve, TOKEN, World, archived, attachments, events, events_from, files, ids, until,
     until_archived,
 };
 

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use jellyjar::sim::Delivery;
 use serde_json::{Value, json};
 
-use crate::support::{Process, World, until};
+use crate::support::{Process, SECRET, SERVE, Serve, World, until, until_archived};
 
 /// A simulator and a client of it.
 struct Simulator {
@@ -124,4 +125,26 @@ fn mail_arrives_during_a_walk_and_the_truth_knows_it() {
     until("webhooks have ended", || simulator.stats()["webhooks_failed"] == pages / 2);
     let stats = simulator.stats();
     assert_eq!((&stats["arrived"], &stats["webhooks_sent"]), (&json!(pages / 2 + 1), &json!(0)));
+}
+
+#[test]
+fn new_mail_of_the_team_reaches_a_service_by_webhook() {
+    let world = World::new();
+    world.settings(SERVE);
+    let serve = Serve::start(&world);
+    world.jelly.set_webhook(&serve.webhook_url("default"), SECRET);
+    world.jelly.set_faults("webhook-drop=at:2");
+    let delivery = Delivery { attachments: 2, inline: 1, ..Delivery::default() };
+    let messages: Vec<_> = (0..3).map(|_| world.jelly.deliver(&delivery)).collect();
+    let truth = world.jelly.truth();
+    let of = |message: &Value| {
+        let own = truth.iter().filter(|known| message["id"] == known.message_id);
+        own.map(|known| known.id.clone()).collect::<BTreeSet<_>>()
+    };
+    assert!(messages.iter().all(|message| of(message).len() == 2));
+    until_archived(&world.archive(), &(&of(&messages[0]) | &of(&messages[2])));
+    until("both webhooks were answered", || world.jelly.stats().webhooks_sent == 2);
+    let stats = world.jelly.stats();
+    assert_eq!((stats.arrived, stats.webhooks_failed, stats.webhooks_dropped), (3, 0, 1));
+    serve.stop(&world);
 }

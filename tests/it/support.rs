@@ -2,19 +2,23 @@
 //! archives without the program's own code.
 
 mod bucket;
+mod disk;
 mod dump;
 mod gate;
 mod jelly;
 mod ledger;
 mod process;
+mod scripted;
 mod serve;
 mod world;
 
 pub(crate) use bucket::{Bucket, Objects};
+pub(crate) use disk::Disk;
 pub(crate) use dump::{attachments, events, events_from, ids, lines, write_lines};
 pub(crate) use gate::{Mishap, Refusal};
 pub(crate) use jelly::Jelly;
 pub(crate) use ledger::Ledger;
 pub(crate) use process::{Ended, Process, Receipt, until};
+pub(crate) use scripted::Scripted;
 pub(crate) use serve::{Answer, SECRET, SERVE, Sender, Serve, archived, files, sign, until_archived};
 pub(crate) use world::{TOKEN, World};

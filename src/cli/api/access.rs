@@ -12,7 +12,7 @@ use crate::catalog::{Pause, person_scope, team_scope};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::http::{BaseUrl, Decision, HttpClients};
-use crate::jelly::{ApiError, EgressWindow, JellyClient, Quota, QuotaLimits, QuotaState};
+use crate::jelly::{ApiError, Bounds, EgressWindow, JellyClient, Quota, QuotaLimits, QuotaState};
 use crate::store::StoreError;
 
 /// See the module.
@@ -51,7 +51,8 @@ impl Access {
         let limits = QuotaLimits::resolve(&config.quota, base.is_loopback());
         let quota = Quota::new(limits, EgressWindow::default());
         let client = JellyClient::new(clients.clone(), base, &token, key, quota, clock.clone())
-            .map_err(|error| UsageError(error.to_string()))?;
+            .map_err(|error| UsageError(error.to_string()))?
+            .bounded_by(Bounds::of(&config.http));
         let session = match config.archive_for(&team) {
             Some(_) => kept(&config, &team, &clock).await,
             None => None,
@@ -88,9 +89,14 @@ impl Access {
 
     /// Sends a change. It is sent again only where a limit refused it; where its answer is lost, the error says what to
     /// do.
-    pub(super) async fn change<T, F>(&self, repetition: Repetition, call: impl Fn() -> F) -> anyhow::Result<T>
+    pub(super) async fn change<T, F>(
+        &self,
+        repetition: Repetition,
+        call: impl Fn() -> F + Send + Sync,
+    ) -> anyhow::Result<T>
     where
-        F: Future<Output = Result<T, ApiError>>,
+        T: Send,
+        F: Future<Output = Result<T, ApiError>> + Send,
     {
         let outcome = self
             .ask(|| async {

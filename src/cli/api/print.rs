@@ -47,8 +47,8 @@ pub(super) fn cursor(cursor: Option<&Cursor>) -> String {
 
 /// Prints one JSON document: `ok`, and these fields, whose values are JSON.
 pub(super) fn document(fields: &[(&str, &str)]) {
-    let fields: String = fields.iter().map(|(name, json)| format!(",\"{name}\":{json}")).collect();
-    output::line(visible(&format!("{{\"ok\":true{fields}}}")));
+    let fields: Vec<String> = fields.iter().map(|(name, json)| format!("\"{name}\":{json}")).collect();
+    output::line(visible(&format!("{{\"ok\":true,{}}}", fields.join(","))));
 }
 
 /// JSON with every character escaped that a terminal would obey or hide. It means the same: such characters stand in

@@ -51,6 +51,7 @@ fn settings(config: &Config) -> Vec<(String, Value)> {
         ("http.max_storage_redirects".into(), json!(http.max_storage_redirects)),
         ("http.max_resumes".into(), json!(http.max_resumes)),
         ("http.max_attachment_size".into(), size(http.max_attachment_bytes)),
+        ("http.max_answer_size".into(), size(http.max_answer_bytes)),
         ("quota.requests_per_window".into(), json!(per_window)),
         ("quota.requests_per_day".into(), json!(per_day)),
         ("quota.live_share".into(), json!(quota.live_share)),
@@ -60,6 +61,7 @@ fn settings(config: &Config) -> Vec<(String, Value)> {
         ("worker.lease_duration".into(), duration(worker.lease_duration)),
         ("worker.shutdown_timeout".into(), duration(worker.shutdown_timeout)),
         ("worker.max_wait".into(), duration(worker.max_wait)),
+        ("worker.compact_every".into(), duration(worker.compact_every)),
         ("retry.max_attempts".into(), json!(retry.max_attempts)),
         ("retry.base_delay".into(), duration(retry.base_delay)),
         ("retry.max_delay".into(), duration(retry.max_delay)),
@@ -104,6 +106,7 @@ fn push_inbox(all: &mut Vec<(String, Value)>, inbox: &InboxConfig) {
         alarm,
         segment_bytes,
         segment_age,
+        keep_copies,
         max_waiting_bytes,
         max_waiting,
         write_timeout,
@@ -116,6 +119,7 @@ fn push_inbox(all: &mut Vec<(String, Value)>, inbox: &InboxConfig) {
         ("alarm", json!(alarm)),
         ("segment_size", json!(values::format_size(*segment_bytes))),
         ("segment_age", json!(values::format_duration(*segment_age))),
+        ("keep_copies", json!(values::format_duration(*keep_copies))),
         ("max_waiting_size", json!(values::format_size(*max_waiting_bytes))),
         ("max_waiting", json!(max_waiting)),
         ("write_timeout", json!(values::format_duration(*write_timeout))),
@@ -210,6 +214,7 @@ fn push_notify(all: &mut Vec<(String, Value)>, notify: &NotifyConfig) {
         repeat_every,
         no_success_after,
         disk_free_below_bytes,
+        certificate_expires_within,
         timeout,
     } = notify;
     let secret = |secret: &Option<Secret>| json!(secret.as_ref().map(|_| "[set]"));
@@ -228,6 +233,7 @@ fn push_notify(all: &mut Vec<(String, Value)>, notify: &NotifyConfig) {
         ("repeat_every", duration(repeat_every)),
         ("no_success_after", duration(no_success_after)),
         ("disk_free_below", json!(values::format_size(*disk_free_below_bytes))),
+        ("certificate_expires_within", duration(certificate_expires_within)),
         ("timeout", duration(timeout)),
     ] {
         all.push((format!("notify.{key}"), value));

@@ -10,6 +10,8 @@ use jiff::SignedDuration;
 
 use super::Shared;
 use super::board::WEBHOOK;
+use super::compaction::{self, Compaction};
+use super::disks::Disks;
 use crate::cli::run::Run;
 use crate::cli::session::{Access, Session};
 use crate::config::{Config, SourceConfig};
@@ -18,6 +20,7 @@ use crate::metrics::{Outcome, Payload, Stage, Success};
 use crate::model::TeamKey;
 use crate::notify::{Condition, Kind};
 use crate::source::inbox_line_bound;
+use crate::store::StoreError;
 use crate::worker::{Signal, Signals};
 
 /// How long to wait before an archive that failed is opened again, at first and at most.
@@ -33,11 +36,13 @@ const COPY_EVERY: Duration = Duration::from_secs(5);
 const TURN_WITHIN: Duration = Duration::from_mins(5);
 /// What goes to an archive may take long: many files, a slow network, and a bucket that is asked again and again.
 const TIDY_WITHIN: Duration = Duration::from_hours(1);
+/// A step of a compaction reads up to thousands of objects.
+const COMPACT_WITHIN: Duration = Duration::from_hours(6);
 /// How often what is old is removed.
 const TIDY_EVERY: Duration = Duration::from_hours(1);
 
-/// Copies of inboxes are kept for so many days.
-const KEEP_DAYS: i64 = 30;
+/// No webhook is larger, whatever the settings were when it was accepted.
+const LARGEST_BODY_BYTES: usize = 1 << 30;
 
 /// The service of one archive.
 pub(super) struct Service {
@@ -83,9 +88,14 @@ impl Service {
 
         let shared = &self.shared;
         let worker = shared.pulse.expect(format!("worker of {}", self.place), TURN_WITHIN);
-        let signals = Signals { stop: stop.clone(), beat: Some(Arc::new(worker)), ..Signals::default() };
+        let sparing = shared.rush.sparing();
+        let signals = Signals { stop: stop.clone(), sparing, beat: Some(Arc::new(worker)), ..Signals::default() };
         let run = Run::with(Arc::clone(&session), Arc::clone(&access), signals);
+        let disks = Disks::of(&session, &access);
         let _open = shared.samples.open(&self.place, &session, &access, &run.signals.in_flight);
+        let lock = tokio::sync::Mutex::new(None);
+        let beat = shared.pulse.expect(format!("compaction of {}", self.place), COMPACT_WITHIN);
+        let compaction = Compaction { place: &self.place, shared, session: &session, run: &run, beat, lock: &lock };
         let working = async {
             tokio::select! {
                 // Only a stop ends it well.
@@ -94,9 +104,12 @@ impl Service {
                 failed = self.copy(&session, &copies) => Err(failed),
                 failed = self.look_after(&session, &access, &copies) => Err(failed),
                 failed = self.walk(&session, &access, &run) => Err(failed),
+                never = compaction.run() => match never {},
+                never = disks.guard(&self.place, &shared.board, &shared.clock, &run) => match never {},
             }
         };
         let worked = working.await;
+        compaction::release(&session, &lock).await;
         let closed = run.close().await.context("the archive could not be closed in good order");
         worked.and(closed)
     }
@@ -106,9 +119,17 @@ impl Service {
         let shared = &self.shared;
         // Where an archive was once, a missing one is a disk that is not mounted, and no place for a new one.
         let create = !shared.board.was_there(&self.place);
-        let session = Session::open_team(self.config.clone(), self.team.clone(), create, shared.clock.clone()).await?;
-        let session = Arc::new(session);
+        let earlier = shared.writers().get(&self.place).map(Arc::clone);
+        let (config, team, clock) = (self.config.clone(), self.team.clone(), shared.clock.clone());
+        let opened = Session::open_again(config, team, create, clock, earlier.as_deref()).await;
+        let session = Arc::new(opened.map_err(|error| match error.downcast_ref() {
+            Some(StoreError::Absent { .. }) => error.context("the archive was there before; is its disk mounted?"),
+            _ => error,
+        })?);
+        shared.writers().insert(self.place.clone(), Arc::clone(&session.journal));
         let access = Arc::new(Access::open_in(&session, &shared.windows, &shared.metrics).await?);
+        // Before any request is spent: a life that cannot keep what it fetches would spend them in vain.
+        Disks::of(&session, &access).try_writing().await?;
         session.reload().await?;
         let copies = Copies {
             archive: Arc::clone(&session.archive),
@@ -117,6 +138,7 @@ impl Service {
             intake: Arc::clone(&session.intake),
             source: self.source_of(&self.team),
             clock: shared.clock.clone(),
+            keep: SignedDuration::try_from(self.config.inbox.keep_copies).unwrap_or(SignedDuration::MAX),
         };
         let of_key = |key: &TeamKey| session.teams.values().find(|team| team.key == *key).cloned();
         let taken = copies.take_unknown(of_key).await?;
@@ -128,8 +150,7 @@ impl Service {
 
     /// How records of an inbox are read: the largest webhook that is taken has room in one.
     fn source_of(&self, name: &str) -> SourceConfig {
-        let body = usize::try_from(self.config.serve.max_body_bytes).unwrap_or(usize::MAX);
-        let largest = inbox_line_bound(name, WEBHOOK, body);
+        let largest = inbox_line_bound(name, WEBHOOK, LARGEST_BODY_BYTES);
         SourceConfig { max_payload_bytes: self.config.source.max_payload_bytes.max(largest) }
     }
 
@@ -144,11 +165,13 @@ impl Service {
                 catalog: Arc::clone(&session.catalog),
                 source: self.source_of(name),
                 clock: self.shared.clock.clone(),
+                metrics: self.shared.metrics.clone(),
             };
+            let beat = self.shared.pulse.expect(format!("inbox of team {name}"), TIDY_WITHIN);
             async move {
                 loop {
                     let told = |followed| self.followed(&follower.name, followed, run);
-                    match follower.run(told).await {
+                    match follower.run(|| beat.beat(), told).await {
                         Ok(never) => match never {},
                         Err(FollowError::Inbox(error)) => {
                             let error = anyhow::Error::from(error);
@@ -219,8 +242,7 @@ impl Service {
                 if tokio::time::Instant::now() >= tidy_at {
                     tidy_at = tokio::time::Instant::now() + TIDY_EVERY;
                     session.catalog.forget_seen().await?;
-                    let keep = SignedDuration::from_hours(24 * KEEP_DAYS);
-                    copies.remove_old(keep).await?;
+                    copies.remove_old().await?;
                 }
                 anyhow::Ok(())
             };

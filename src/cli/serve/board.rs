@@ -9,7 +9,7 @@ use bytes::Bytes;
 use crate::clock::Clock;
 use crate::inbox::{AppendError, Inboxes};
 use crate::metrics::{Metrics, Stage, Success, WebhookResult};
-use crate::notify::{Condition, Kind, Notifier};
+use crate::notify::{Condition, Kind, Notifier, Pulse};
 use crate::web::{Delivery, DeliveryResult, Dependency, Health, Refusal, Sink};
 
 /// The board. Cheap to clone.
@@ -18,6 +18,7 @@ pub(super) struct Board {
     inboxes: Inboxes,
     metrics: Metrics,
     notifier: Notifier,
+    pulse: Pulse,
     archives: Arc<Mutex<BTreeMap<String, Result<(), String>>>>,
     /// Archives that were open once in this process.
     known: Arc<Mutex<BTreeSet<String>>>,
@@ -25,15 +26,25 @@ pub(super) struct Board {
 }
 
 impl Board {
-    pub(super) fn new(inboxes: Inboxes, metrics: Metrics, notifier: Notifier, clock: Clock) -> Self {
-        Self { inboxes, metrics, notifier, archives: Arc::default(), known: Arc::default(), clock }
+    pub(super) fn new(inboxes: Inboxes, metrics: Metrics, notifier: Notifier, pulse: Pulse, clock: Clock) -> Self {
+        Self { inboxes, metrics, notifier, pulse, archives: Arc::default(), known: Arc::default(), clock }
     }
 
     /// Expects these archives, and no others.
     pub(super) fn expect(&self, places: impl Iterator<Item = String>) {
         let mut archives = self.archives();
-        archives.clear();
+        let before = std::mem::take(&mut *archives);
         archives.extend(places.map(|place| (place, Err("it is being opened".into()))));
+        for place in before.keys().filter(|place| !archives.contains_key(*place)) {
+            self.notifier.clear(&not_ready(place));
+        }
+    }
+
+    /// Expects nothing more of a team that is not configured any more.
+    pub(super) fn forget_team(&self, name: &str) {
+        for kind in [Kind::TeamPaused, Kind::NoSuccess, Kind::InboxFilling] {
+            self.notifier.clear(&Condition::new(kind, name));
+        }
     }
 
     /// Notes how an archive is: well, or why not.
@@ -41,8 +52,7 @@ impl Board {
         if state.is_ok() {
             self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(place.to_owned());
         }
-        let name = format!("archive:{place}");
-        self.notifier.set(Condition::new(Kind::NotReady, &name), state.as_ref().err().cloned());
+        self.notifier.set(not_ready(place), state.as_ref().err().cloned());
         self.archives().insert(place.to_owned(), state);
     }
 
@@ -87,6 +97,11 @@ impl Board {
             let alarm = team.failing.clone().or_else(|| team.alarm.clone());
             self.notifier.set(Condition::new(Kind::InboxFilling, &team.team), alarm);
         }
+        let waiting = status.strangers.into_iter().map(|one| {
+            let detail = format!("{} hold {}.", one.folder.display(), bytesize::ByteSize(one.bytes));
+            (one.team, detail)
+        });
+        self.notifier.set_all(Kind::InboxOfNoTeam, waiting.collect());
         let ready = |one: Dependency| (one.name, u64::from(one.state.is_ok()));
         self.metrics.ready.replace(self.dependencies().into_iter().map(ready));
     }
@@ -111,6 +126,14 @@ impl Health for Board {
             archives.iter().map(|(place, state)| Dependency { name: format!("archive:{place}"), state: state.clone() });
         std::iter::once(Dependency { name: "inbox".into(), state: inbox }).chain(archives).collect()
     }
+
+    fn hanging(&self) -> Vec<String> {
+        self.pulse.late().into_iter().map(|(part, _)| part).collect()
+    }
+}
+
+fn not_ready(place: &str) -> Condition {
+    Condition::new(Kind::NotReady, format!("archive:{place}"))
 }
 
 /// What inbox records say of where they came from.

@@ -95,9 +95,15 @@ impl Samples {
         Self(Arc::new(Inner { started_ms: now.as_millisecond(), disk_free_below_bytes, readings }))
     }
 
-    /// Takes over settings.
-    pub(super) fn reconfigure(&self, disk_free_below_bytes: u64) {
+    /// Takes over settings: how much free space is too little, the teams, and the places of their archives.
+    pub(super) fn reconfigure(&self, disk_free_below_bytes: u64, teams: &[String], places: &[String]) {
         self.0.disk_free_below_bytes.store(disk_free_below_bytes, Ordering::Relaxed);
+        let mut readings = self.readings();
+        readings.disks.retain(|(_, place), _| place.is_empty() || places.contains(place));
+        readings.teams.retain(|name, _| teams.contains(name));
+        for name in teams {
+            readings.teams.entry(name.clone()).or_default();
+        }
     }
 
     fn readings(&self) -> MutexGuard<'_, Readings> {
@@ -148,6 +154,9 @@ impl Samples {
         while !stop.is_set() {
             self.tell_ended(&shared);
             self.look_at_disks(&shared).await;
+            let inboxes = shared.inboxes.clone();
+            // What cannot be looked into is told of by its writers.
+            let _ = tokio::task::spawn_blocking(move || inboxes.look_for_strangers()).await;
             tokio::select! {
                 () = tokio::time::sleep(EVERY) => {}
                 () = stop.wait() => {}
@@ -160,9 +169,8 @@ impl Samples {
         // A network file system that is gone can keep a thread; it must not keep this one.
         let Ok(free) = tokio::task::spawn_blocking(move || least_free(&disks)).await else { return };
         let below = self.0.disk_free_below_bytes.load(Ordering::Relaxed);
-        for (what, free_bytes) in &free {
-            shared.notifier.set(Condition::new(Kind::DiskNearlyFull, *what), nearly_full(*free_bytes, below));
-        }
+        let full = free.iter().filter_map(|(what, bytes)| Some(((*what).to_owned(), nearly_full(*bytes, below)?)));
+        shared.notifier.set_all(Kind::DiskNearlyFull, full.collect());
         shared.metrics.disk_free_bytes.replace(free.into_iter().map(|(what, bytes)| (what.to_owned(), bytes)));
     }
 

@@ -204,7 +204,7 @@ async fn the_health_check_is_told_of_changes_at_once_and_a_new_address_too() {
         assert_eq!(check.next().await.0, "GET /hush/fail?every=day HTTP/1.1");
         outboxes.health(true, every);
         assert_eq!(check.next().await.0, "GET /hush?every=day HTTP/1.1");
-        outboxes.readdress(Addresses { ping: Some(secret(&other.url)), ..Addresses::default() });
+        outboxes.readdress(Addresses { ping: Some(secret(&other.url)), ..Addresses::default() }, None);
         assert_eq!(other.next().await.0, "GET /hush HTTP/1.1");
     };
     tokio::select! {

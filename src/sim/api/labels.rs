@@ -25,9 +25,9 @@ const COLORS: [&str; 13] = [
 ];
 
 /// Answers `GET /labels`.
-pub(super) fn list(state: &State) -> Outcome {
+pub(super) fn list(state: &State) -> Done {
     let changes = &*state.team.changes();
-    Ok(Done::Ok(changes.people.sorted_labels().into_iter().map(Label::to_json).collect()))
+    Done::Ok(changes.people.sorted_labels().into_iter().map(Label::to_json).collect())
 }
 
 /// Answers `POST /labels`.

@@ -51,7 +51,9 @@ impl Team {
         arrived.sort_unstable();
         for (_, (conversation, index)) in arrived {
             let message = changes.arrived.get(conversation).and_then(|messages| messages.get(*index));
-            message.into_iter().for_each(|message| found.add(message, true));
+            if let Some(message) = message {
+                found.add(message, true);
+            }
         }
         found.known
     }

@@ -89,7 +89,8 @@ async fn a_walk_finds_every_conversation_once_newest_first_and_every_message_old
             for file in found.iter().flat_map(|message| message["attachments"].as_array().unwrap()) {
                 files += 1;
                 let id = file["id"].as_str().unwrap().to_owned();
-                drop(if file["inline"] == true { inline_anywhere.insert(id) } else { seen.insert(id) });
+                let list = if file["inline"] == true { &mut inline_anywhere } else { &mut seen };
+                list.insert(id);
             }
             assert_eq!(files, conversation["attachments_count"], "{slug}");
             count += found.len() as u64;

@@ -4,11 +4,15 @@ use super::client::{ask, request};
 use super::*;
 
 #[derive(Debug, Clone, Default)]
-struct Dependencies(Arc<Mutex<Vec<Dependency>>>);
+struct Dependencies(Arc<Mutex<Vec<Dependency>>>, Arc<Mutex<Vec<String>>>);
 
 impl Health for Dependencies {
     fn dependencies(&self) -> Vec<Dependency> {
         self.0.lock().unwrap().clone()
+    }
+
+    fn hanging(&self) -> Vec<String> {
+        self.1.lock().unwrap().clone()
     }
 }
 
@@ -36,6 +40,11 @@ async fn health_readiness_and_metrics_are_told() {
     assert_eq!(object["ready"], false);
     assert_eq!(object["dependencies"][1]["reason"], "disk \"full\"");
     assert_eq!(get("/healthz").await.status, 200, "it is alive all the same");
+    health.1.lock().unwrap().push("inbox of team a".into());
+    let reply = get("/healthz").await;
+    assert_eq!((reply.status, reply.body.trim_end()), (503, "no sign of life: inbox of team a"));
+    health.1.lock().unwrap().clear();
+    assert_eq!(get("/healthz").await.status, 200);
 
     let reply = get("/metrics").await;
     assert_eq!((reply.status, reply.body.as_str()), (200, "jellyjar_up 1\n"));

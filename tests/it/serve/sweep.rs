@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use jellyjar::sim::corpus::{CorpusConfig, Profile};
-use jellyjar::sim::{Delivery, SimConfig, Webhook};
+use jellyjar::sim::{Delivery, SimConfig};
 
 use crate::support::{SECRET, SERVE, Serve, World, archived, until, until_archived};
 
@@ -49,8 +49,9 @@ fn deliver_silently(world: &World, count: u64) -> BTreeSet<String> {
     ids.collect()
 }
 
-fn webhook(serve: &Serve) -> Webhook {
-    Webhook::new(&format!("http://{}/webhooks/default", serve.sender().address()), SECRET).unwrap()
+/// Has Jelly tell the service of what comes from now on.
+fn switch_on(world: &World, serve: &Serve) {
+    world.jelly.set_webhook(&format!("http://{}/webhooks/default", serve.sender().address()), SECRET);
 }
 
 #[test]
@@ -80,7 +81,7 @@ fn with_all_webhooks_dropped_everything_is_archived_and_told_until_one_comes() {
     assert_eq!(later.message_pages, pages.message_pages);
     assert!((2..=4).contains(&(later.conversation_pages - pages.conversation_pages)), "{pages:?} {later:?}");
 
-    world.jelly.set_webhook(Some(webhook(&serve)));
+    switch_on(&world, &serve);
     world.jelly.deliver(&Delivery::default());
     until("people are told that webhooks come again", || metric(&serve, SILENT) < 0.5);
     serve.stop(&world);
@@ -91,7 +92,7 @@ fn what_webhooks_bring_is_no_gap() {
     let world = world("1s", 0);
     let serve = Serve::start(&world);
     until("it has swept", || metric(&serve, LAST) > 0.0);
-    world.jelly.set_webhook(Some(webhook(&serve)));
+    switch_on(&world, &serve);
     let ids: BTreeSet<String> = (0..20)
         .map(|_| world.jelly.deliver(&Delivery::default())["attachments"][0]["id"].as_str().unwrap().to_owned())
         .collect();

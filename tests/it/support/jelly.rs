@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use jellyjar::sim::{Delivery, Faults, Schedule, Sim, SimConfig, Stats, Webhook};
+use jellyjar::sim::{Delivery, Faults, Known, Schedule, Sim, SimConfig, Stats, Webhook};
 use serde_json::Value;
 use tokio::runtime::{Builder, Runtime};
 
@@ -52,7 +52,7 @@ impl Jelly {
         self.sim.set_faults(faults.parse::<Faults>().unwrap());
     }
 
-    /// Lets a message arrive, and tells the webhook, if there is one. Gives the message.
+    /// Lets a message arrive, and gives it as the API shows it.
     pub(crate) fn deliver(&self, delivery: &Delivery) -> Value {
         let _in_runtime = self.runtime.enter();
         self.sim.deliver(delivery).unwrap()
@@ -63,14 +63,14 @@ impl Jelly {
         self.sim.set_schedule(schedule);
     }
 
-    /// Tells someone of mail that arrives from now on.
-    pub(crate) fn set_webhook(&self, webhook: Option<Webhook>) {
-        self.sim.set_webhook(webhook);
+    /// Posts a signed webhook to this URL for each message that arrives from now on.
+    pub(crate) fn set_webhook(&self, url: &str, secret: &str) {
+        self.sim.set_webhook(Some(Webhook::new(url, secret).unwrap()));
     }
 
-    /// Every attachment that an archive of all mail holds: its id, and whether it arrived after the start.
-    pub(crate) fn truth(&self) -> BTreeMap<String, bool> {
-        self.sim.truth().into_iter().map(|known| (known.id, known.arrived)).collect()
+    /// Every attachment that an archive of all mail holds.
+    pub(crate) fn truth(&self) -> Vec<Known> {
+        self.sim.truth()
     }
 
     /// Sets the token that is accepted.

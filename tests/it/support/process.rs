@@ -55,6 +55,11 @@ impl Process {
         std::fs::read_to_string(&self.out).unwrap()
     }
 
+    /// Its number.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Whether it is still running.
     pub(crate) fn is_running(&mut self) -> bool {
         self.note_memory();

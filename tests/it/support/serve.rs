@@ -1,6 +1,6 @@
 //! `jellyjar serve` as a process, and a Jelly that posts webhooks to it over sockets of its own.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
@@ -59,12 +59,18 @@ impl Serve {
             process.stderr().contains("operations on http://")
         });
         let said = process.stderr();
-        let (_, rest) = said.split_once("Taking webhooks on http://").unwrap();
+        let (_, rest) = said.split_once("Taking webhooks on http").unwrap();
+        let (_, rest) = rest.split_once("://").unwrap();
         let (public, rest) = rest.split_once('/').unwrap();
         let (_, rest) = rest.split_once("operations on http://").unwrap();
         let operations = rest.lines().next().unwrap().trim_end_matches('.');
         let (public, operations) = (public.parse().unwrap(), operations.parse().unwrap());
         Self { process, public, operations }
+    }
+
+    /// Where a team's webhooks go.
+    pub(crate) fn webhook_url(&self, team: &str) -> String {
+        format!("http://{}/webhooks/{team}", self.public)
     }
 
     /// A sender of webhooks, for any thread.
@@ -87,6 +93,19 @@ impl Serve {
     /// Whether `/readyz` says that all is well.
     pub(crate) fn is_ready(&self) -> bool {
         self.ask("/readyz").0 == 200
+    }
+
+    /// Why it is not ready, by the names of what it needs.
+    pub(crate) fn troubles(&self) -> BTreeMap<String, String> {
+        let (status, text) = self.ask("/readyz");
+        let told: Value = serde_json::from_str(&text).unwrap();
+        let all = told["dependencies"].as_array().unwrap().iter();
+        let troubles: BTreeMap<String, String> = all
+            .filter(|one| one["ready"] == false)
+            .map(|one| (one["name"].as_str().unwrap().to_owned(), one["reason"].as_str().unwrap().to_owned()))
+            .collect();
+        assert_eq!(status, if troubles.is_empty() { 200 } else { 503 }, "{text}");
+        troubles
     }
 
     /// Stops it in good order, which must work.
@@ -125,6 +144,11 @@ impl Sender {
     pub(crate) fn post(self, team: &str, secret: &str, body: &[u8]) -> Option<u16> {
         let signature = format!("x-jelly-signature: {}\r\n", sign(secret, body));
         Some(self.send("POST", &format!("/webhooks/{team}"), &signature, body)?.status)
+    }
+
+    /// Where it posts to.
+    pub(crate) const fn address(self) -> SocketAddr {
+        self.0
     }
 
     /// Sends a request with these header lines.

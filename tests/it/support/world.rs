@@ -147,7 +147,12 @@ impl World {
 
     /// One column of a query on the catalog, as text.
     pub(crate) fn catalog(&self, query: &'static str) -> Vec<String> {
-        let path = self.archive().join(".jellyjar/catalog.sqlite");
+        self.catalog_in("archive/.jellyjar", query)
+    }
+
+    /// The same, where the catalog is in this folder.
+    pub(crate) fn catalog_in(&self, folder: &str, query: &'static str) -> Vec<String> {
+        let path = self.path(folder).join("catalog.sqlite");
         self.jelly.block_on(async {
             let mut connection = SqliteConnection::connect(&format!("sqlite://{}", path.display())).await.unwrap();
             sqlx::query_scalar::<_, String>(query).fetch_all(&mut connection).await.unwrap()
