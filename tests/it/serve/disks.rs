@@ -30,6 +30,7 @@ fn a_full_disk_of_the_inbox_refuses_webhooks_and_nothing_else() {
     let Some(disk) = Disk::mount(&world.path("disk"), 4) else { return };
     world.settings(&format!("{SERVE}folder = \"disk/inbox\"\n"));
     let serve = Serve::start_with(&world, disk.enter(&Serve::command(&world)));
+    until("it is ready", || serve.is_ready());
     let mail = events(10, 1, (10, 1000));
     mail.iter().for_each(|event| serve.post(event));
     disk.fill_but(0);
@@ -132,10 +133,9 @@ fn an_archive_with_less_free_space_than_is_to_stay_pauses_downloads_alone() {
     a_full_disk_behind_the_inbox(["disk/archive", "catalog"], "spool.min_free = \"6 MiB\"\n", 4 << 20, &words);
 }
 
-/// Lets every sync of a process fail until the tracer is told to go.
-fn fail_syncs(process: &Process, log: &std::path::Path) -> Option<std::process::Child> {
+/// Lets these system calls of a process fail until the tracer is told to go.
+fn fail(calls: &str, process: &Process, log: &std::path::Path) -> Option<std::process::Child> {
     let pid = process.id().to_string();
-    let calls = "fsync,fdatasync,syncfs";
     let (trace, inject) = (format!("trace={calls}"), format!("inject={calls}:error=EIO"));
     let arguments = ["-f", "-qq", "-o", "/dev/null", "-e", &trace, "-e", &inject, "-p", &pid];
     let mut tracer =
@@ -163,7 +163,7 @@ fn syncs_that_fail_for_a_while_stop_everything_and_lose_nothing() {
     let serve = Serve::start(&world);
     until("it is ready", || serve.is_ready());
     accepted.iter().for_each(|event| serve.post(event));
-    let Some(mut tracer) = fail_syncs(&serve.process, &world.path("strace.log")) else { return };
+    let Some(mut tracer) = fail("fsync,fdatasync,syncfs", &serve.process, &world.path("strace.log")) else { return };
     assert!(archived(&world.archive()).len() < 60, "it was to fail in the middle");
     let refused = events_from(1000, 3, 1, (10, 1000));
     for event in &refused {
