@@ -152,7 +152,7 @@ impl<'a> Load<'a> {
         gone: &AtomicBool,
     ) -> Result<()> {
         // Half of the senders keep their connections.
-        let keeps = number % 2 == 0;
+        let keeps = number.is_multiple_of(2);
         let mut connection: Option<TcpStream> = None;
         while !gone.load(Ordering::SeqCst) {
             let next = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front();

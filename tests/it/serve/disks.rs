@@ -32,7 +32,9 @@ fn a_full_disk_of_the_inbox_refuses_webhooks_and_nothing_else() {
     let serve = Serve::start_with(&world, disk.enter(&Serve::command(&world)));
     until("it is ready", || serve.is_ready());
     let mail = events(10, 1, (10, 1000));
-    mail.iter().for_each(|event| serve.post(event));
+    for event in &mail {
+        serve.post(event);
+    }
     disk.fill_but(0);
     // The last page of a file has room for some more.
     let mut accepted = mail.clone();
@@ -53,7 +55,9 @@ fn a_full_disk_of_the_inbox_refuses_webhooks_and_nothing_else() {
     disk.free();
     until("it is ready", || serve.is_ready());
     let last = events_from(5000, 5, 1, (10, 1000));
-    last.iter().for_each(|event| serve.post(event));
+    for event in &last {
+        serve.post(event);
+    }
     accepted.extend(last);
     until_archived(&world.archive(), &ids(&accepted));
     serve.stop(&world);
@@ -73,7 +77,9 @@ fn a_full_disk_behind_the_inbox(places: [&str; 2], settings: &str, left_bytes: u
     let root = archive.strip_prefix("disk/").map_or_else(|| world.path(archive), |below| disk.path().join(below));
     let serve = Serve::start_with(&world, disk.enter(&command));
     let mut mail = events(5, 1, (10, 1000));
-    mail.iter().for_each(|event| serve.post(event));
+    for event in &mail {
+        serve.post(event);
+    }
     until_archived(&root, &ids(&mail));
     disk.fill_but(left_bytes);
     // What is posted meanwhile has to fit on it later.
@@ -82,7 +88,9 @@ fn a_full_disk_behind_the_inbox(places: [&str; 2], settings: &str, left_bytes: u
         // Files that are there have room for some more.
         let more = events_from(first, 20, 2, (10_000, 20_000));
         if first < last {
-            more.iter().for_each(|event| serve.post(event));
+            for event in &more {
+                serve.post(event);
+            }
             first += 100;
             mail.extend(more);
         }
@@ -99,7 +107,9 @@ fn a_full_disk_behind_the_inbox(places: [&str; 2], settings: &str, left_bytes: u
     let began = Instant::now();
     until("it has tried again", || tries(&serve) >= tried + TRIES || began.elapsed() > Duration::from_secs(8));
     let still = events_from(90_000, 5, 1, (10, 1000));
-    still.iter().for_each(|event| serve.post(event));
+    for event in &still {
+        serve.post(event);
+    }
     mail.extend(still);
     assert_eq!(world.jelly.stats().api_requests, asked, "requests were spent in vain");
     assert!(!serve.is_ready());
@@ -162,7 +172,9 @@ fn syncs_that_fail_for_a_while_stop_everything_and_lose_nothing() {
     let mut accepted = events(60, 1, (10, 2000));
     let serve = Serve::start(&world);
     until("it is ready", || serve.is_ready());
-    accepted.iter().for_each(|event| serve.post(event));
+    for event in &accepted {
+        serve.post(event);
+    }
     let Some(mut tracer) = fail("fsync,fdatasync,syncfs", &serve.process, &world.path("strace.log")) else { return };
     assert!(archived(&world.archive()).len() < 60, "it was to fail in the middle");
     let refused = events_from(1000, 3, 1, (10, 1000));
@@ -183,7 +195,9 @@ fn syncs_that_fail_for_a_while_stop_everything_and_lose_nothing() {
     tracer.wait().unwrap();
     until("it is ready", || serve.is_ready());
     let last = events_from(5000, 5, 1, (10, 1000));
-    last.iter().for_each(|event| serve.post(event));
+    for event in &last {
+        serve.post(event);
+    }
     accepted.extend(last);
     until_archived(&world.archive(), &ids(&accepted));
     serve.stop(&world);
