@@ -53,7 +53,7 @@ impl Records {
             let name = file.rsplit('/').next().unwrap_or_default().trim_end_matches(".jsonl");
             match copied.get(name) {
                 Some(copy) if copy.as_slice() != whole => {
-                    records.corrupt(format!("the copy of {file} differs from it"))
+                    records.corrupt(format!("the copy of {file} differs from it"));
                 }
                 Some(_) => {}
                 None => records.take(&file, whole, 0),

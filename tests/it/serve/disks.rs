@@ -1,6 +1,7 @@
 //! Disks that are full, and disks whose syncs fail: of the inbox, the catalog and the archive.
 
 use std::fs::File;
+use std::io::Write as _;
 use std::process::{Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -159,7 +160,8 @@ fn fail(calls: &str, process: &Process, log: &std::path::Path) -> Option<std::pr
         ended || texts.all(|text| !text.contains("TracerPid:\t0\n"))
     });
     if ended {
-        println!("skipped, as no process can be traced here: {}", std::fs::read_to_string(log).unwrap());
+        let said = std::fs::read_to_string(log).unwrap();
+        let _ = writeln!(std::io::stderr(), "skipped, as no process can be traced here: {said}");
         return None;
     }
     Some(tracer)
