@@ -137,7 +137,9 @@ impl Follower {
                 let (inboxes, name) = (self.inboxes.clone(), self.name.clone());
                 let counted = tokio::task::spawn_blocking(move || inboxes.lines_before(&name, start));
                 let before = counted.await.map_err(|_| FollowError::Interrupted)??;
-                rejects.iter_mut().for_each(|reject| reject.position.line += before);
+                for reject in &mut rejects {
+                    reject.position.line += before;
+                }
             }
             self.intake.keep_rejects(&rejects).await?;
             let position = InboxPosition { inbox: inbox.clone(), segment: end.segment.to_string(), offset: end.offset };
