@@ -266,6 +266,7 @@ fn latencies(mut all: Vec<Duration>) -> serde_json::Value {
     })
 }
 
+#[expect(clippy::print_stdout, clippy::cast_precision_loss, reason = "its figures go to standard output, rounded")]
 async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let total = arguments.rate * arguments.seconds;
     let load = Rc::new(Load {
