@@ -34,23 +34,24 @@ pub struct DraftReply {
 }
 
 impl ApiRequest {
-    fn on(method: Method, conversation: &Id, last: &str) -> Self {
-        Self::new(method, "conversations", "conversation").id(conversation).then(last)
+    /// `what` names everything that a 404 can mean.
+    fn on(method: Method, conversation: &Id, last: &str, what: &'static str) -> Self {
+        Self::new(method, "conversations", what).id(conversation).then(last)
     }
 
     /// A new comment.
     pub fn comment(conversation: &Id, body: &str) -> Self {
-        Self::on(Method::POST, conversation, "comments").body(json!({ "body": body }))
+        Self::on(Method::POST, conversation, "comments", "conversation").body(json!({ "body": body }))
     }
 
     /// A label put on a conversation.
     pub fn add_label(conversation: &Id, label: &Id) -> Self {
-        Self::on(Method::POST, conversation, "labels").body(json!({ "label_id": label }))
+        Self::on(Method::POST, conversation, "labels", "conversation or label").body(json!({ "label_id": label }))
     }
 
     /// A label taken off a conversation.
     pub fn remove_label(conversation: &Id, label: &Id) -> Self {
-        Self::on(Method::DELETE, conversation, "labels").id(label)
+        Self::on(Method::DELETE, conversation, "labels", "conversation or label").id(label)
     }
 
     /// A conversation assigned to a member.
@@ -59,17 +60,17 @@ impl ApiRequest {
             Assignee::Member(id) => json!({ "member_id": id }),
             Assignee::Email(email) => json!({ "email": email }),
         };
-        Self::on(Method::POST, conversation, "assignments").body(body)
+        Self::on(Method::POST, conversation, "assignments", "conversation or member").body(body)
     }
 
     /// A conversation no longer assigned to a member.
     pub fn unassign(conversation: &Id, member: &Id) -> Self {
-        Self::on(Method::DELETE, conversation, "assignments").id(member)
+        Self::on(Method::DELETE, conversation, "assignments", "conversation or member").id(member)
     }
 
     /// A new draft of a reply.
     pub fn draft_reply(conversation: &Id, draft: &DraftReply) -> Self {
-        Self::on(Method::POST, conversation, "draft_reply")
+        Self::on(Method::POST, conversation, "draft_reply", "conversation, member or message")
             .body(json!({ "body": draft.body }))
             .field("member_id", draft.member_id.as_ref())
             .field("message_id", draft.message_id.as_ref())

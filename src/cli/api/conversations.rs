@@ -110,13 +110,15 @@ pub(super) fn tell_rest<T>(pages: &[Page<T>], next: Option<&Cursor>, access: &Ac
         tracing::warn!("an entry cannot be read, and --json shows it as it came: {}", entry.reason);
     }
     if let Some(next) = next {
-        access.note(format!("There are more: --cursor {}", cell_whole(next)));
+        access.note(format!("There are more: --cursor {}", quoted(next)));
     }
 }
 
-/// A cursor, fit for a terminal, with nothing cut.
-fn cell_whole(cursor: &Cursor) -> String {
-    output::printable(cursor.as_str(), Cursor::MAX_BYTES)
+/// A cursor, fit for a terminal and to be typed into a shell, with nothing cut.
+fn quoted(cursor: &Cursor) -> String {
+    let text = output::printable(cursor.as_str(), Cursor::MAX_BYTES);
+    let plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+/=_.:-".contains(&byte));
+    if plain { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
 }
 
 /// All entries of pages, as JSON.
@@ -193,4 +195,16 @@ pub(super) fn describe(conversation: &Conversation) -> String {
         format!("Assigned to   {}", cells(assignees)),
     ]
     .join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_can_be_typed_into_a_shell_whatever_is_in_it() {
+        let shown = |text: &str| quoted(&text.parse().unwrap());
+        assert_eq!(shown("+/Yz=="), "+/Yz==");
+        assert_eq!(shown("a b'; rm -rf $HOME\u{1b}"), "'a b'\\''; rm -rf $HOME\u{fffd}'");
+    }
 }
