@@ -4,6 +4,8 @@
 //! so that a stall shows in all that it delays. Each carries one attachment with an id of its own, which `jellyjar sim`
 //! serves. HTTP is written by hand, on one thread: whoever measures must leave the processors to what is measured.
 
+#![expect(clippy::future_not_send, reason = "all of it runs on one thread")]
+
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -266,6 +268,7 @@ fn latencies(mut all: Vec<Duration>) -> serde_json::Value {
     })
 }
 
+#[expect(clippy::print_stdout, clippy::cast_precision_loss, reason = "its figures go to standard output, rounded")]
 async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let total = arguments.rate * arguments.seconds;
     let load = Rc::new(Load {

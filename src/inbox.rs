@@ -114,7 +114,9 @@ impl Inboxes {
     /// Looks for folders with segments that belong to no team, of which [`Inboxes::status`] tells; new ones are logged.
     /// Blocks.
     pub fn look_for_strangers(&self) -> Result<(), OpenError> {
-        let found = strangers(&self.0.common.folder, &self.teams().clone())?;
+        // Not under the lock: a disk that does not answer must not hold up those who append.
+        let teams = self.teams().clone();
+        let found = strangers(&self.0.common.folder, &teams)?;
         let mut strangers = self.strangers();
         for one in found.iter().filter(|one| !strangers.iter().any(|known| known.team == one.team)) {
             tracing::warn!(

@@ -42,6 +42,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
         for (name, text) in [
+            ("ca.pem", include_str!("../../tests/fixtures/tls/first.certificate.pem")),
             ("token", "a-token"),
             ("secret", "a-secret"),
             ("ping", "https://ping.example/x"),

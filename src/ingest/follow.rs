@@ -96,8 +96,8 @@ impl Follower {
     /// time: never while something waits that it does not get on with.
     pub async fn run(
         &self,
-        alive: impl Fn(),
-        mut told: impl FnMut(Followed),
+        alive: impl Fn() + Send + Sync,
+        mut told: impl FnMut(Followed) + Send,
     ) -> Result<std::convert::Infallible, FollowError> {
         alive();
         let inbox = Some(self.inboxes.identity(&self.name)?.to_string());
@@ -112,18 +112,8 @@ impl Follower {
         }
         let mut reader = self.inboxes.reader(&self.name, from)?;
         loop {
-            let batch = {
-                let mut next = std::pin::pin!(reader.next(BATCH_BYTES));
-                loop {
-                    tokio::select! {
-                        batch = &mut next => break batch?,
-                        () = tokio::time::sleep(ALIVE_EVERY) => {}
-                    }
-                    if !self.inboxes.is_behind(&self.name)? {
-                        alive();
-                    }
-                }
-            };
+            let is_behind = || self.inboxes.is_behind(&self.name).unwrap_or(true);
+            let batch = waiting(reader.next(BATCH_BYTES), ALIVE_EVERY, is_behind, &alive).await?;
             alive();
             let began = Instant::now();
             let (end, start, bytes) = (batch.end, batch.start, batch.bytes);
@@ -137,7 +127,9 @@ impl Follower {
                 let (inboxes, name) = (self.inboxes.clone(), self.name.clone());
                 let counted = tokio::task::spawn_blocking(move || inboxes.lines_before(&name, start));
                 let before = counted.await.map_err(|_| FollowError::Interrupted)??;
-                rejects.iter_mut().for_each(|reject| reject.position.line += before);
+                for reject in &mut rejects {
+                    reject.position.line += before;
+                }
             }
             self.intake.keep_rejects(&rejects).await?;
             let position = InboxPosition { inbox: inbox.clone(), segment: end.segment.to_string(), offset: end.offset };
@@ -162,6 +154,27 @@ impl Follower {
             if payloads >= MANY && bytes_read < BATCH_BYTES / 2 {
                 tokio::time::sleep(GATHER).await;
             }
+        }
+    }
+}
+
+/// Waits for what comes next, and says that it is alive while nothing should have come: never while something is there
+/// that is not read.
+async fn waiting<T>(
+    next: impl Future<Output = T> + Send,
+    every: Duration,
+    is_behind: impl Fn() -> bool + Send + Sync,
+    alive: impl Fn() + Send + Sync,
+) -> T {
+    let mut next = std::pin::pin!(next);
+    loop {
+        tokio::select! {
+            biased;
+            next = &mut next => return next,
+            () = tokio::time::sleep(every) => {}
+        }
+        if !is_behind() {
+            alive();
         }
     }
 }
@@ -204,4 +217,33 @@ fn read_batch(name: &str, team: &Team, source: &SourceConfig, clock: &Clock, sta
         ControlFlow::Continue(())
     });
     batch
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_follower_is_silent_while_something_waits_that_it_does_not_read() {
+        let (looks, signs, release) = (AtomicU32::new(0), AtomicU32::new(0), tokio::sync::Notify::new());
+        let is_behind = || {
+            let looks = looks.fetch_add(1, Ordering::Relaxed) + 1;
+            if looks == 40 {
+                release.notify_one();
+            }
+            // Idle at first; then something came, and reading it hangs.
+            looks > 20
+        };
+        let alive = || {
+            signs.fetch_add(1, Ordering::Relaxed);
+        };
+        let next = async {
+            release.notified().await;
+            "batch"
+        };
+        let read = waiting(next, Duration::from_millis(1), is_behind, alive).await;
+        assert_eq!((read, looks.into_inner(), signs.into_inner()), ("batch", 40, 20));
+    }
 }

@@ -102,7 +102,7 @@ fn call(state: &State, request: &Request<'_>, route: Route<'_>, parts: &[&str], 
     if let Some(fault) = state.pick(&CALL_FAULTS, subject, asked) {
         return go_wrong(state, fault, out);
     }
-    outcome(out, done(state, request, route))
+    outcome(out, state.clock.now(), done(state, request, route))
 }
 
 /// Does what a call asks for.
@@ -135,8 +135,8 @@ fn go_wrong(state: &State, fault: Fault, out: &mut Vec<u8>) -> Next {
         Fault::Members403 => dated(out, now, "403 Forbidden", FORBIDDEN),
         Fault::Call429 | Fault::Page429 | Fault::Messages429 => too_many(out, &state.measures().0.to_string()),
         Fault::CallHtml | Fault::PageHtml | Fault::MessagesHtml => html(out),
-        Fault::Page422 | Fault::Messages422 => outcome(out, Err(lists::invalid_cursor())),
-        Fault::Messages404 => outcome(out, Err(Refusal::NotFound)),
+        Fault::Page422 | Fault::Messages422 => outcome(out, state.clock.now(), Err(lists::invalid_cursor())),
+        Fault::Messages404 => outcome(out, state.clock.now(), Err(Refusal::NotFound)),
         Fault::PageReset => Next::Reset,
         _ => json(out, "500 Internal Server Error", BROKEN),
     }

@@ -177,10 +177,10 @@ fn die(world: &World, load: &Load, death: Death, random: &mut Random) -> Result<
             service.look()?;
             std::thread::sleep(Duration::from_micros(200));
         }
-    } else if !matches!(death, Death::AtCall(_)) {
-        service.listening()?;
-    } else {
+    } else if matches!(death, Death::AtCall(_)) {
         service.listening_or_dead()?;
+    } else {
+        service.listening()?;
     }
     let Some(address) = service.public.clone() else {
         service.kill()?;

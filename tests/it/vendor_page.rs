@@ -106,7 +106,9 @@ fn has_shape(documented: &Value, answered: &Value, at: &str) {
         (Value::Array(documented), Value::Array(answered)) => {
             if let Some(example) = documented.first() {
                 assert!(!answered.is_empty(), "{at} is empty");
-                answered.iter().for_each(|value| has_shape(example, value, &format!("{at}[]")));
+                for value in answered {
+                    has_shape(example, value, &format!("{at}[]"));
+                }
             }
         }
         (documented, answered) => {

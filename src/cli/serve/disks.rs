@@ -21,7 +21,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// The longest time until a pause is tried to be ended, and after which trouble counts as new.
 const WAIT_MOST: Duration = Duration::from_mins(1);
 /// What is written to see whether that works: more than one page of whatever a file system keeps.
-const PROBE: [u8; 256 << 10] = [0; 256 << 10];
+static PROBE: [u8; 256 << 10] = [0; 256 << 10];
 
 /// Where an archive's work writes on this machine. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -81,7 +81,7 @@ impl Disks {
             } else {
                 LOOK_EVERY
             };
-            tokio::time::sleep(wait - LOOK_EVERY).await;
+            tokio::time::sleep(wait.saturating_sub(LOOK_EVERY)).await;
             while let Err(error) = self.try_all().await {
                 board.archive(place, Err(format!("nothing is fetched: {error:#}")));
                 holds.lengthen(LOCAL_SCOPE, clock.now_ms(), WAIT_MOST);

@@ -47,16 +47,15 @@ impl Refusal {
 }
 
 /// Writes what a call came to.
-pub(super) fn outcome(out: &mut Vec<u8>, outcome: Outcome) -> Next {
-    match outcome {
-        Ok(Done::Ok(value)) => json(out, "200 OK", &value.to_string()),
-        Ok(Done::Created(value)) => json(out, "201 Created", &value.to_string()),
-        Err(Refusal::NotFound) => json(out, "404 Not Found", NOT_FOUND),
-        Err(Refusal::Conflict(value)) => json(out, "409 Conflict", &value.to_string()),
-        Err(Refusal::Invalid(errors)) => {
-            json(out, "422 Unprocessable Content", &json!({ "errors": errors }).to_string())
-        }
-    }
+pub(super) fn outcome(out: &mut Vec<u8>, now: Timestamp, outcome: Outcome) -> Next {
+    let (status, body) = match outcome {
+        Ok(Done::Ok(value)) => ("200 OK", value.to_string()),
+        Ok(Done::Created(value)) => ("201 Created", value.to_string()),
+        Err(Refusal::NotFound) => ("404 Not Found", NOT_FOUND.to_owned()),
+        Err(Refusal::Conflict(value)) => ("409 Conflict", value.to_string()),
+        Err(Refusal::Invalid(errors)) => ("422 Unprocessable Content", json!({ "errors": errors }).to_string()),
+    };
+    dated(out, now, status, &body)
 }
 
 /// Writes JSON.

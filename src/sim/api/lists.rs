@@ -49,7 +49,7 @@ pub(super) fn conversations(state: &State, query: &str, out: &mut Vec<u8>) -> Ne
     let fault = state.pick(&PAGE_FAULTS, 0, asked);
     let wanted = match wanted(state, query, 'c') {
         Ok(wanted) => wanted,
-        Err(refusal) => return outcome(out, Err(refusal)),
+        Err(refusal) => return outcome(out, state.clock.now(), Err(refusal)),
     };
     if wanted.place.is_some() {
         let asked = state.count_call(Call::PageCursor, 0);
@@ -59,7 +59,7 @@ pub(super) fn conversations(state: &State, query: &str, out: &mut Vec<u8>) -> Ne
     }
     match fault {
         None | Some(Fault::PageLoop | Fault::PageVanish | Fault::PageRepeat) => {
-            outcome(out, Ok(Done::Ok(conversation_page(state, &wanted, fault))))
+            outcome(out, state.clock.now(), Ok(Done::Ok(conversation_page(state, &wanted, fault))))
         }
         Some(Fault::PageCut) => {
             let mut text = conversation_page(state, &wanted, None).to_string();
@@ -109,14 +109,14 @@ pub(super) fn messages(state: &State, slug: &str, query: &str, out: &mut Vec<u8>
     state.counters.message_pages.fetch_add(1, Relaxed);
     let conversation = state.team.conversation(&state.team.changes(), slug);
     let Some(conversation) = conversation else {
-        return outcome(out, Err(Refusal::NotFound));
+        return outcome(out, state.clock.now(), Err(Refusal::NotFound));
     };
     let subject = conversation.number;
     let asked = state.count_call(Call::Messages, subject);
     let fault = state.pick(&MESSAGES_FAULTS, subject, asked);
     let wanted = match wanted(state, query, 'm') {
         Ok(wanted) => wanted,
-        Err(refusal) => return outcome(out, Err(refusal)),
+        Err(refusal) => return outcome(out, state.clock.now(), Err(refusal)),
     };
     if wanted.place.is_some() {
         let asked = state.count_call(Call::MessagesCursor, subject);
@@ -125,7 +125,9 @@ pub(super) fn messages(state: &State, slug: &str, query: &str, out: &mut Vec<u8>
         }
     }
     match fault {
-        None | Some(Fault::MessagesLoop) => outcome(out, message_page(state, slug, &wanted, fault.is_some())),
+        None | Some(Fault::MessagesLoop) => {
+            outcome(out, state.clock.now(), message_page(state, slug, &wanted, fault.is_some()))
+        }
         Some(fault) => go_wrong(state, fault, out),
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
+use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use serde_json::Value;
@@ -23,7 +24,7 @@ pub(super) struct Records {
 /// The segments that the inbox has, below the world's folder.
 pub(super) fn segments(world: &World) -> Result<Vec<String>> {
     let mut files = files_below(&world.folder, "inbox")?;
-    files.retain(|file| file.ends_with(".jsonl"));
+    files.retain(|file| Path::new(file).extension().is_some_and(|extension| extension == "jsonl"));
     Ok(files)
 }
 
@@ -52,7 +53,7 @@ impl Records {
             let name = file.rsplit('/').next().unwrap_or_default().trim_end_matches(".jsonl");
             match copied.get(name) {
                 Some(copy) if copy.as_slice() != whole => {
-                    records.corrupt(format!("the copy of {file} differs from it"))
+                    records.corrupt(format!("the copy of {file} differs from it"));
                 }
                 Some(_) => {}
                 None => records.take(&file, whole, 0),

@@ -35,7 +35,7 @@ pub(super) struct Letters {
 impl Letters {
     /// Each line of a dump, some of them large; and some bodies that cannot be read.
     pub(super) fn of_dump(dump: &Path, seed: u64) -> Result<Self> {
-        let mut random = Random::new(seed, 0x1e77e5);
+        let mut random = Random::new(seed, 0x001e_77e5);
         let text = std::fs::read(dump)?;
         let mut bodies: Vec<Vec<u8>> = Vec::new();
         for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
@@ -152,7 +152,7 @@ impl<'a> Load<'a> {
         gone: &AtomicBool,
     ) -> Result<()> {
         // Half of the senders keep their connections.
-        let keeps = number % 2 == 0;
+        let keeps = number.is_multiple_of(2);
         let mut connection: Option<TcpStream> = None;
         while !gone.load(Ordering::SeqCst) {
             let next = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front();

@@ -1,6 +1,7 @@
 //! Disks that are full, and disks whose syncs fail: of the inbox, the catalog and the archive.
 
 use std::fs::File;
+use std::io::Write as _;
 use std::process::{Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -30,8 +31,11 @@ fn a_full_disk_of_the_inbox_refuses_webhooks_and_nothing_else() {
     let Some(disk) = Disk::mount(&world.path("disk"), 4) else { return };
     world.settings(&format!("{SERVE}folder = \"disk/inbox\"\n"));
     let serve = Serve::start_with(&world, disk.enter(&Serve::command(&world)));
+    until("it is ready", || serve.is_ready());
     let mail = events(10, 1, (10, 1000));
-    mail.iter().for_each(|event| serve.post(event));
+    for event in &mail {
+        serve.post(event);
+    }
     disk.fill_but(0);
     // The last page of a file has room for some more.
     let mut accepted = mail.clone();
@@ -52,7 +56,9 @@ fn a_full_disk_of_the_inbox_refuses_webhooks_and_nothing_else() {
     disk.free();
     until("it is ready", || serve.is_ready());
     let last = events_from(5000, 5, 1, (10, 1000));
-    last.iter().for_each(|event| serve.post(event));
+    for event in &last {
+        serve.post(event);
+    }
     accepted.extend(last);
     until_archived(&world.archive(), &ids(&accepted));
     serve.stop(&world);
@@ -72,7 +78,9 @@ fn a_full_disk_behind_the_inbox(places: [&str; 2], settings: &str, left_bytes: u
     let root = archive.strip_prefix("disk/").map_or_else(|| world.path(archive), |below| disk.path().join(below));
     let serve = Serve::start_with(&world, disk.enter(&command));
     let mut mail = events(5, 1, (10, 1000));
-    mail.iter().for_each(|event| serve.post(event));
+    for event in &mail {
+        serve.post(event);
+    }
     until_archived(&root, &ids(&mail));
     disk.fill_but(left_bytes);
     // What is posted meanwhile has to fit on it later.
@@ -81,7 +89,9 @@ fn a_full_disk_behind_the_inbox(places: [&str; 2], settings: &str, left_bytes: u
         // Files that are there have room for some more.
         let more = events_from(first, 20, 2, (10_000, 20_000));
         if first < last {
-            more.iter().for_each(|event| serve.post(event));
+            for event in &more {
+                serve.post(event);
+            }
             first += 100;
             mail.extend(more);
         }
@@ -98,7 +108,9 @@ fn a_full_disk_behind_the_inbox(places: [&str; 2], settings: &str, left_bytes: u
     let began = Instant::now();
     until("it has tried again", || tries(&serve) >= tried + TRIES || began.elapsed() > Duration::from_secs(8));
     let still = events_from(90_000, 5, 1, (10, 1000));
-    still.iter().for_each(|event| serve.post(event));
+    for event in &still {
+        serve.post(event);
+    }
     mail.extend(still);
     assert_eq!(world.jelly.stats().api_requests, asked, "requests were spent in vain");
     assert!(!serve.is_ready());
@@ -132,10 +144,9 @@ fn an_archive_with_less_free_space_than_is_to_stay_pauses_downloads_alone() {
     a_full_disk_behind_the_inbox(["disk/archive", "catalog"], "spool.min_free = \"6 MiB\"\n", 4 << 20, &words);
 }
 
-/// Lets every sync of a process fail until the tracer is told to go.
-fn fail_syncs(process: &Process, log: &std::path::Path) -> Option<std::process::Child> {
+/// Lets these system calls of a process fail until the tracer is told to go.
+fn fail(calls: &str, process: &Process, log: &std::path::Path) -> Option<std::process::Child> {
     let pid = process.id().to_string();
-    let calls = "fsync,fdatasync,syncfs";
     let (trace, inject) = (format!("trace={calls}"), format!("inject={calls}:error=EIO"));
     let arguments = ["-f", "-qq", "-o", "/dev/null", "-e", &trace, "-e", &inject, "-p", &pid];
     let mut tracer =
@@ -149,7 +160,8 @@ fn fail_syncs(process: &Process, log: &std::path::Path) -> Option<std::process::
         ended || texts.all(|text| !text.contains("TracerPid:\t0\n"))
     });
     if ended {
-        println!("skipped, as no process can be traced here: {}", std::fs::read_to_string(log).unwrap());
+        let said = std::fs::read_to_string(log).unwrap();
+        let _ = writeln!(std::io::stderr(), "skipped, as no process can be traced here: {said}");
         return None;
     }
     Some(tracer)
@@ -162,8 +174,10 @@ fn syncs_that_fail_for_a_while_stop_everything_and_lose_nothing() {
     let mut accepted = events(60, 1, (10, 2000));
     let serve = Serve::start(&world);
     until("it is ready", || serve.is_ready());
-    accepted.iter().for_each(|event| serve.post(event));
-    let Some(mut tracer) = fail_syncs(&serve.process, &world.path("strace.log")) else { return };
+    for event in &accepted {
+        serve.post(event);
+    }
+    let Some(mut tracer) = fail("fsync,fdatasync,syncfs", &serve.process, &world.path("strace.log")) else { return };
     assert!(archived(&world.archive()).len() < 60, "it was to fail in the middle");
     let refused = events_from(1000, 3, 1, (10, 1000));
     for event in &refused {
@@ -183,7 +197,9 @@ fn syncs_that_fail_for_a_while_stop_everything_and_lose_nothing() {
     tracer.wait().unwrap();
     until("it is ready", || serve.is_ready());
     let last = events_from(5000, 5, 1, (10, 1000));
-    last.iter().for_each(|event| serve.post(event));
+    for event in &last {
+        serve.post(event);
+    }
     accepted.extend(last);
     until_archived(&world.archive(), &ids(&accepted));
     serve.stop(&world);

@@ -15,7 +15,9 @@ fn a_new_inbox_is_read_from_its_beginning_whatever_position_is_kept() {
     std::fs::create_dir(world.path("disk")).unwrap();
     let serve = start();
     let mut mail = events(5, 1, (10, 1000));
-    mail.iter().for_each(|event| serve.post(event));
+    for event in &mail {
+        serve.post(event);
+    }
     until_archived(&world.path("disk/archive"), &ids(&mail));
     serve.stop(&world);
 
@@ -28,7 +30,9 @@ fn a_new_inbox_is_read_from_its_beginning_whatever_position_is_kept() {
     std::fs::write(world.path("disk"), "not mounted").unwrap();
     let serve = start();
     let more = events_from(1000, 5, 1, (10, 1000));
-    more.iter().for_each(|event| serve.post(event));
+    for event in &more {
+        serve.post(event);
+    }
     until("the archive is missed", || serve.process.stderr().contains("trying again in"));
     std::fs::remove_file(world.path("disk")).unwrap();
     std::fs::rename(world.path("unmounted"), world.path("disk")).unwrap();

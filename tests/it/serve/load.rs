@@ -1,7 +1,7 @@
 //! Many webhooks at once, and clients that trickle beside them: nothing is lost, nobody is harmed, memory is bounded.
 //! How fast that may go is measured by `benches/webhooks`.
 
-use std::io::{ErrorKind, Read as _, Write as _};
+use std::io::{ErrorKind, Write as _};
 use std::net::{SocketAddr, TcpStream};
 
 use super::*;
@@ -32,7 +32,7 @@ impl Slow {
         if self.0.write_all(b"x").is_err() {
             return true;
         }
-        match self.0.read(&mut [0; 512]) {
+        match self.0.peek(&mut [0]) {
             Ok(_) => true,
             Err(error) => !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut),
         }

@@ -36,7 +36,7 @@ impl Disk {
             let mut said = String::new();
             std::io::Read::read_to_string(&mut holder.stderr.take().unwrap(), &mut said).unwrap();
             assert!(std::env::var_os("JELLYJAR_TEST_DISKS").is_none(), "no disk could be mounted: {said}");
-            println!("skipped, as no disk can be mounted here: {said}");
+            let _ = writeln!(std::io::stderr(), "skipped, as no disk can be mounted here: {said}");
             return None;
         }
         Some(Self { holder, folder: folder.to_owned() })

@@ -135,11 +135,6 @@ pub(crate) struct Answer {
 pub(crate) struct Sender(SocketAddr);
 
 impl Sender {
-    /// Where it sends to.
-    pub(crate) const fn address(self) -> SocketAddr {
-        self.0
-    }
-
     /// Posts a body with the signature of `secret`; the status, or nothing where no answer came.
     pub(crate) fn post(self, team: &str, secret: &str, body: &[u8]) -> Option<u16> {
         let signature = format!("x-jelly-signature: {}\r\n", sign(secret, body));
