@@ -205,7 +205,7 @@ async fn walk(run: &Run, walker: &Walker, row: WalkRow) -> anyhow::Result<bool> 
                 return Ok(true);
             }
             if walk.wish == WalkWish::Nothing {
-                return Ok(false);
+                anyhow::bail!("it was stopped by another command, or given up by the service, whose log tells why");
             }
             tokio::time::sleep(FOLLOW_EVERY).await;
         }

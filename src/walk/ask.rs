@@ -140,7 +140,7 @@ impl Asker {
     }
 
     /// Waits while something holds the team's bulk work.
-    async fn wait_for_leave(&self) -> Result<(), WalkError> {
+    pub(super) async fn wait_for_leave(&self) -> Result<(), WalkError> {
         loop {
             let now_ms = self.clock.now_ms();
             let Some(pause) = self.access.held(&self.holds, Lane::Bulk, now_ms) else { return Ok(()) };

@@ -124,6 +124,8 @@ impl Walker {
             if !self.is_wanted(going).await? {
                 return Ok(());
             }
+            // What waits cannot become less while nothing may be sent.
+            self.asker.wait_for_leave().await?;
             tokio::time::sleep(WAIT).await;
         }
         Ok(())
@@ -279,8 +281,9 @@ impl Walker {
             let mut prepared = Prepared::new(self.clock.now());
             let mut sent: Vec<(AttachmentKey, Option<i64>)> = Vec::new();
             for page in &pages {
-                let payload = page::payload(&page.content)
-                    .map_err(|error| WalkError::Unreadable(format!("{error}; run `jellyjar rebuild`")))?;
+                let payload = page::payload(&page.content).map_err(|error| {
+                    WalkError::Unreadable(format!("{error}; remove the catalog, which is made anew from the archive"))
+                })?;
                 for message in &payload.messages {
                     let sent_ms = message.sent_at.as_deref().and_then(|text| text.parse::<Timestamp>().ok());
                     let sent_ms = sent_ms.map(Timestamp::as_millisecond);

@@ -9,6 +9,7 @@ use futures::stream::{FuturesUnordered, StreamExt as _};
 use jiff::Timestamp;
 
 use super::archive::Service;
+use crate::catalog::WalkWish;
 use crate::cli::backfill::walker;
 use crate::cli::output;
 use crate::cli::run::Run;
@@ -81,6 +82,12 @@ impl Service {
                 match walker.backfill(walk.row).await {
                     Ok(()) => tracing::info!(team = %name, "the backfill is read, as far as it was asked for"),
                     Err(error @ (WalkError::Catalog(_) | WalkError::Ingest(_))) => return error.into(),
+                    Err(error @ (WalkError::Stuck(_) | WalkError::Filters(_) | WalkError::Unreadable(_))) => {
+                        tracing::error!(team = %name, "a backfill is given up; ask for it again to go on: {error}");
+                        if let Err(error) = walker.catalog.want_walk(walk.row, WalkWish::Nothing).await {
+                            return error.into();
+                        }
+                    }
                     Err(error) => {
                         tracing::error!(team = %name, "a backfill cannot go on now: {error}");
                         tokio::time::sleep(RETRY_AFTER).await;
