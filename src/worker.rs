@@ -60,7 +60,7 @@ pub struct Signals {
     pub promoted: Arc<AtomicBool>,
     /// Attachments that are being worked on now, for display.
     pub in_flight: Arc<AtomicU64>,
-    /// Others need this machine more: while it is set, one attachment is worked on at a time.
+    /// Others need this machine more: while it is set, attachments are begun one after the other, [`SPARING_EVERY`].
     pub sparing: Arc<AtomicBool>,
     /// Where each turn of the driver shows a sign of life.
     pub beat: Option<Arc<Beat>>,
@@ -115,6 +115,13 @@ pub struct Driver {
 
 /// A finished item waits at most this long for its batch to fill.
 const LINGER: Duration = Duration::from_millis(200);
+
+/// While others need the machine more, an attachment is begun this often: as Jelly's quota (5,000 in 5 minutes) lets them be
+/// asked for. However long one of them takes, it keeps no other from being begun.
+const SPARING_EVERY: Duration = Duration::from_millis(60);
+
+/// Then batches wait for this long: few syncs, of which each holds up every other.
+const SPARING_LINGER: Duration = Duration::from_millis(500);
 
 /// How often the catalog is asked for work that nobody told of.
 const POLL: Duration = Duration::from_millis(500);
@@ -210,6 +217,7 @@ impl Driver {
     {
         let mut stop_by: Option<Instant> = None;
         let mut renew_at = Instant::now() + self.config.lease_duration / 3;
+        let mut start_at = Instant::now();
         loop {
             if let Some(beat) = &signals.beat {
                 beat.beat();
@@ -251,11 +259,12 @@ impl Driver {
             }
 
             // Start.
-            let at_once = if signals.sparing.load(Ordering::Relaxed) { 1 } else { self.config.concurrency };
+            let sparing = signals.sparing.load(Ordering::Relaxed);
             while !stopping
-                && progress.running.len() < at_once
+                && !(sparing && Instant::now() < start_at)
                 && let Some((team, lane, lease)) = progress.turns.start()
             {
+                start_at = Instant::now() + SPARING_EVERY;
                 let ticket = lease.ticket();
                 let task = progress.running.spawn(work(lease));
                 progress.tickets.insert(task.id(), (team, lane, ticket));
@@ -264,7 +273,8 @@ impl Driver {
 
             // Commit.
             let drained = progress.running.is_empty() && progress.turns.waiting() == 0;
-            let lingered = progress.oldest_finished.is_some_and(|oldest| oldest.elapsed() >= LINGER);
+            let linger = if sparing { SPARING_LINGER } else { LINGER };
+            let lingered = progress.oldest_finished.is_some_and(|oldest| oldest.elapsed() >= linger);
             let full =
                 progress.finished.len() >= self.config.batch_size || progress.finished_weight >= self.batch_weight;
             // A second batch beside one that is on its way only when it is full: few large ones cost less.
@@ -300,7 +310,10 @@ impl Driver {
                 wake = wake.min(Instant::now() + Duration::from_millis(wait_ms.cast_unsigned()));
             }
             if let (Some(oldest), true) = (progress.oldest_finished, progress.committing.is_empty()) {
-                wake = wake.min(oldest + LINGER);
+                wake = wake.min(oldest + linger);
+            }
+            if sparing && progress.turns.waiting() > 0 && start_at > Instant::now() {
+                wake = wake.min(start_at);
             }
             if let Some(by) = stop_by {
                 wake = wake.min(by.max(Instant::now() + Duration::from_millis(10)));

@@ -56,7 +56,7 @@ pub struct ServeConfig {
     /// The bytes that must come in each second, on average, once `header_timeout` has passed.
     #[serde(rename = "min_body_rate", deserialize_with = "values::size::<1, { 1 << 30 }, _>")]
     pub min_body_rate_bytes: u64,
-    /// How long a body may take to be stored before its sender is told to come again.
+    /// How long a body may wait for memory, and how long it may take to be stored, before its sender is told to come again.
     #[serde(deserialize_with = "values::duration::<100, 300_000, _>")]
     pub store_timeout: Duration,
     /// How many connections are served at once; more wait until one ends.

@@ -15,12 +15,12 @@ use crate::model::{Attachment, AttachmentKey, Reject};
 use crate::source::{self, Item};
 
 /// So much of the inbox is taken in at once, in bytes; a record that is larger comes alone.
-const BATCH_BYTES: usize = 4 << 20;
+const BATCH_BYTES: usize = 8 << 20;
 
 /// A batch of so many payloads tells that they come fast. Then the next ones are gathered for a while: each batch costs
 /// syncs of journal and catalog, for which the inbox would have to wait.
 const MANY: u64 = 64;
-const GATHER: Duration = Duration::from_millis(200);
+const GATHER: Duration = Duration::from_millis(400);
 
 /// Why following an inbox broke off. Nothing is lost: it goes on at the position that is kept.
 #[derive(Debug, thiserror::Error)]

@@ -34,6 +34,8 @@ pub(super) struct Bounds {
     /// So long the rate is not looked at.
     grace: Duration,
     longest: Duration,
+    /// So long it may wait for memory, all in all.
+    longest_wait: Duration,
     bytes_per_second: u64,
 }
 
@@ -43,6 +45,7 @@ impl Bounds {
             max_bytes: config.max_body_bytes,
             grace: config.header_timeout,
             longest: config.body_timeout,
+            longest_wait: config.store_timeout,
             bytes_per_second: config.min_body_rate_bytes.max(1),
         }
     }
@@ -73,6 +76,7 @@ where
     // Moves on by what was spent waiting for memory, which is not the sender's fault.
     let mut start = Instant::now();
     let mut last = start;
+    let mut left_to_wait = bounds.longest_wait;
     loop {
         let is_pressed = share.is_held() && budget.is_pressed();
         let mut deadline = start + bounds.time_for(bytes.len() as u64, is_pressed);
@@ -100,10 +104,11 @@ where
         }
         if needed > room {
             let asked = Instant::now();
-            let wait = timeout(bounds.longest, budget.grow(&mut share, needed, declared)).await;
+            let wait = timeout(left_to_wait, budget.grow(&mut share, needed, declared)).await;
             room = wait.map_err(|_| BodyError::NoRoom)?;
             last = Instant::now();
             start += last - asked;
+            left_to_wait = left_to_wait.saturating_sub(last - asked);
             let size = declared.unwrap_or(needed).min(room);
             bytes.reserve_exact(capacity(size).saturating_sub(bytes.len()));
         }
@@ -200,7 +205,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_waits_for_memory_only_so_long_and_that_is_not_the_senders_time() {
-        let config = ServeConfig { body_timeout: Duration::from_millis(200), ..hasty() };
+        let config = ServeConfig { store_timeout: Duration::from_millis(200), ..hasty() };
         let budget = Budget::new(&config);
         let (_, first) = read_all(&config, pieces(2, 1 << 20), &budget).await.unwrap();
         let second = read_all(&config, pieces(2, 1 << 20), &budget).await;

@@ -24,8 +24,8 @@ use crate::worker::Signal;
 
 /// The most that a head may take, in bytes; larger ones are answered 431.
 const MAX_HEAD_BYTES: usize = 16 << 10;
-/// The most that is buffered of one connection, in bytes.
-const MAX_BUFFER_BYTES: usize = 32 << 10;
+/// The most that is buffered of one connection, in bytes: a thousand slow ones have one each.
+const MAX_BUFFER_BYTES: usize = MAX_HEAD_BYTES;
 /// How long what a refused sender still sends is read and dropped, so that the answer reaches it. A connection that is
 /// closed with bytes unread is reset, and a reset throws away answers that are on their way.
 const LINGER: Duration = Duration::from_secs(2);
