@@ -26,7 +26,6 @@ const FOLLOW_EVERY: Duration = Duration::from_millis(300);
 
 /// The arguments of `jellyjar backfill`.
 #[derive(Debug, Clone, Args)]
-#[expect(clippy::doc_markdown, reason = "these are help texts, where backticks would show")]
 #[command(after_help = "Examples:
   jellyjar backfill --archive /srv/archive --estimate     what it would take
   jellyjar backfill --archive /srv/archive
@@ -255,7 +254,7 @@ async fn filters(args: &BackfillArgs, client: &JellyClient) -> anyhow::Result<Fi
     if let Some(wanted) = &args.label {
         let labels = client.labels().await?;
         let known = labels.iter().filter_map(|label| Some((label.id.as_ref()?, vec![label.name.as_deref()?])));
-        filters.label_id = Some(look_up("label", wanted, known.collect())?);
+        filters.label_id = Some(look_up("label", wanted, &known.collect::<Vec<_>>())?);
     }
     if let Some(wanted) = &args.mailbox {
         let mailboxes = client.mailboxes().await?;
@@ -264,13 +263,13 @@ async fn filters(args: &BackfillArgs, client: &JellyClient) -> anyhow::Result<Fi
         };
         let named: Vec<_> = mailboxes.iter().map(|one| (&one.id, names(&one.name, &one.email))).collect();
         let known = named.iter().map(|(id, names)| (*id, names.iter().map(String::as_str).collect()));
-        filters.mailbox_id = Some(look_up("mailbox", wanted, known.collect())?);
+        filters.mailbox_id = Some(look_up("mailbox", wanted, &known.collect::<Vec<_>>())?);
     }
     Ok(filters)
 }
 
 /// The id of what is named so, in any case, or has this id.
-fn look_up(what: &str, wanted: &str, known: Vec<(&Id, Vec<&str>)>) -> anyhow::Result<String> {
+fn look_up(what: &str, wanted: &str, known: &[(&Id, Vec<&str>)]) -> anyhow::Result<String> {
     let is_named = |names: &[&str]| names.iter().any(|name| name.to_lowercase() == wanted.to_lowercase());
     let found =
         known.iter().find(|(_, names)| is_named(names)).or_else(|| known.iter().find(|(id, _)| id.as_str() == wanted));
@@ -286,7 +285,8 @@ fn look_up(what: &str, wanted: &str, known: Vec<(&Id, Vec<&str>)>) -> anyhow::Re
 /// What a backfill would take.
 #[derive(Debug, Serialize)]
 struct Estimate {
-    estimate: bool,
+    #[serde(rename = "estimate")]
+    is_estimate: bool,
     #[serde(flatten)]
     counts: Counts,
     /// Attachments to fetch, at most: the rules may skip some.
@@ -340,7 +340,7 @@ async fn estimate(
     let requests = counts.pages + attachments;
     let quota = access.teams.get(&walker.team.row).map(|team| team.client.quota().bulk_time(requests));
     let seconds = quota.unwrap_or_default().as_secs();
-    let estimate = Estimate { estimate: true, counts, attachments, requests, seconds, ok: !counts.is_unsettled };
+    let estimate = Estimate { is_estimate: true, counts, attachments, requests, seconds, ok: !counts.is_unsettled };
     if global.json {
         output::json(&estimate);
     } else {

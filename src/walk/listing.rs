@@ -61,6 +61,7 @@ enum Stage {
 
 /// See the module.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub(super) struct Listing {
     /// Nothing below is asked for.
     floor_ms: Option<i64>,
@@ -239,7 +240,7 @@ impl Listing {
             Some(next) => {
                 let is_known = !self.cursors.insert(Digest::of(next.as_bytes()).short());
                 if is_known || self.stale_pages > MAX_STALE_PAGES {
-                    return self.from_the_top(Stuck::Circle);
+                    return self.begin_again(Stuck::Circle);
                 }
                 self.cursor = Some(next.to_owned());
                 Ok(())
@@ -251,7 +252,7 @@ impl Listing {
     /// back whether that is no end: without a cursor it would be refused again.
     pub(super) fn refused(&mut self, words: &str) -> Result<bool, Stuck> {
         if self.cursor.is_some() {
-            return self.from_the_top(Stuck::Refused(words.to_owned())).map(|()| true);
+            return self.begin_again(Stuck::Refused(words.to_owned())).map(|()| true);
         }
         if self.part > 0 {
             self.next_part();
@@ -345,11 +346,11 @@ impl Listing {
 
     /// Takes a page whose cursor leads to itself.
     pub(super) fn circle(&mut self) -> Result<(), Stuck> {
-        self.from_the_top(Stuck::Circle)
+        self.begin_again(Stuck::Circle)
     }
 
     /// Begins the same pass or round anew.
-    fn from_the_top(&mut self, stuck: Stuck) -> Result<(), Stuck> {
+    fn begin_again(&mut self, stuck: Stuck) -> Result<(), Stuck> {
         self.restarts += 1;
         if self.restarts >= MAX_RESTARTS {
             return Err(stuck);
