@@ -175,6 +175,8 @@ impl Run {
             let step = async {
                 self.session.reload().await?;
                 self.session.journal.heartbeat(false).await?;
+                // Walks take from them, too, and commit nothing.
+                keep_quotas(&self.session, &self.access).await?;
                 anyhow::Ok(())
             };
             if let Err(error) = step.await {
