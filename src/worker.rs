@@ -261,7 +261,7 @@ impl Driver {
             // Start.
             let sparing = signals.sparing.load(Ordering::Relaxed);
             while !stopping
-                && !(sparing && Instant::now() < start_at)
+                && (!sparing || Instant::now() >= start_at)
                 && let Some((team, lane, lease)) = progress.turns.start()
             {
                 start_at = Instant::now() + SPARING_EVERY;

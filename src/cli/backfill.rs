@@ -286,7 +286,7 @@ fn look_up(what: &str, wanted: &str, known: &[(&Id, Vec<&str>)]) -> anyhow::Resu
 #[derive(Debug, Serialize)]
 struct Estimate {
     #[serde(rename = "estimate")]
-    is_forecast: bool,
+    nothing_read: bool,
     #[serde(flatten)]
     counts: Counts,
     /// Attachments to fetch, at most: the rules may skip some.
@@ -340,7 +340,7 @@ async fn estimate(
     let requests = counts.pages + attachments;
     let quota = access.teams.get(&walker.team.row).map(|team| team.client.quota().bulk_time(requests));
     let seconds = quota.unwrap_or_default().as_secs();
-    let estimate = Estimate { is_forecast: true, counts, attachments, requests, seconds, ok: !counts.is_unsettled };
+    let estimate = Estimate { nothing_read: true, counts, attachments, requests, seconds, ok: !counts.is_unsettled };
     if global.json {
         output::json(&estimate);
     } else {
