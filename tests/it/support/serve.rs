@@ -23,12 +23,12 @@ pub(crate) const SERVE: &str = "\
 [serve]
 listen = \"127.0.0.1:0\"
 ops_listen = \"127.0.0.1:0\"
+[sweep]
+every = \"0s\"
 [inbox]
 segment_age = \"1s\"
 min_free = \"0 B\"
 allow_tmpfs = true
-[sweep]
-every = \"0s\"
 ";
 
 /// A running service.
