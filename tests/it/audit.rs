@@ -51,7 +51,7 @@ fn a_rebuild_restores_every_kind_of_outcome() {
     crate::support::attachments(&mut mail[0])[0]["inline"] = true.into();
     world.dump(&mail);
     let first = world.replay();
-    assert!(first.archived > 5 && first.failed > 5 && first.quarantined > 5 && first.skipped == 1, "{first:?}");
+    assert!(first.archived > 5 && first.failed > 5 && first.quarantined > 2 && first.skipped == 1, "{first:?}");
     world.lose_catalog();
     answer(&world, &["rebuild"]);
     let second = world.replay();

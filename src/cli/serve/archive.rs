@@ -1,5 +1,6 @@
 //! One archive of a service, with all its teams: opened, worked on, and opened again after whatever goes wrong.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -84,8 +85,6 @@ impl Service {
             opened = self.open() => opened?,
             () = stop.wait() => return Ok(()),
         };
-        self.shared.board.archive(&self.place, Ok(()));
-
         let shared = &self.shared;
         let worker = shared.pulse.expect(format!("worker of {}", self.place), TURN_WITHIN);
         let sparing = shared.rush.sparing();
@@ -98,8 +97,11 @@ impl Service {
         let compaction = Compaction { place: &self.place, shared, session: &session, run: &run, beat, lock: &lock };
         let working = async {
             tokio::select! {
+                // In this order the first time: who sees that the archive is ready finds that this service works on it.
+                biased;
                 // Only a stop ends it well.
                 ended = run.finish(true) => ended.map(|_| ()),
+                never = self.is_ready() => match never {},
                 failed = self.follow_all(&session, &run) => Err(failed),
                 failed = self.copy(&session, &copies) => Err(failed),
                 failed = self.look_after(&session, &access, &copies) => Err(failed),
@@ -112,6 +114,12 @@ impl Service {
         compaction::release(&session, &lock).await;
         let closed = run.close().await.context("the archive could not be closed in good order");
         worked.and(closed)
+    }
+
+    /// Tells that the archive is ready.
+    async fn is_ready(&self) -> Infallible {
+        self.shared.board.archive(&self.place, Ok(()));
+        std::future::pending().await
     }
 
     /// Opens the archive, and takes in what its catalog does not know.

@@ -22,7 +22,8 @@ fn marker(archive: &Path) -> String {
 
 #[test]
 fn a_disk_that_is_not_mounted_is_not_taken_for_a_new_place() {
-    let world = world();
+    let world = World::new();
+    world.settings(&format!("spool.min_free = \"0 B\"\n{SERVE}"));
     let Some(disk) = Disk::mount(&world.path("disk"), 64) else { return };
     let (mounted, empty) = (disk.path().join("archive"), world.path("disk"));
     let command = || {
