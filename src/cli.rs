@@ -70,7 +70,7 @@ pub(crate) struct UsageError(pub(crate) String);
   jellyjar status --archive /srv/archive          what is archived, and what is not
   jellyjar verify --archive /srv/archive          prove that all of it is intact
 
-Exit codes: 0 all done; 1 some failed, quarantined, rejected or pending; 2 usage or configuration;
+Exit codes: 0 all done; 1 some failed, quarantined, rejected or pending; 2 usage or configuration; \
 3 the token is refused; 130 interrupted.")]
 struct Cli {
     #[command(flatten)]

@@ -293,11 +293,42 @@ pub struct RetryConfig {
     /// The upper bound of any delay.
     #[serde(deserialize_with = "values::duration::<1, 86_400_000, _>")]
     pub max_delay: Duration,
+    /// How long `serve` goes on trying what an outage may be the cause of, however many attempts that takes.
+    #[serde(deserialize_with = "values::duration::<0, 2_592_000_000, _>")]
+    pub give_up_after: Duration,
+    /// How many attempts an outage may cost; see [`RetryConfig::patient`].
+    #[serde(skip)]
+    pub outage_attempts: u32,
+}
+
+impl RetryConfig {
+    /// So many attempts are made at most, however short the delays.
+    const MOST_ATTEMPTS: u32 = 10_000;
+
+    /// The same, for a service: outages end, and nobody is there to try again. Attempts go on until their delays, half of
+    /// their bounds on average, come to `give_up_after`.
+    #[must_use]
+    pub fn patient(mut self) -> Self {
+        let (mut attempts, mut waited) = (0, Duration::ZERO);
+        while waited < self.give_up_after && attempts < Self::MOST_ATTEMPTS {
+            let bound = self.base_delay.saturating_mul(1 << attempts.min(30)).min(self.max_delay);
+            waited = waited.saturating_add(bound / 2);
+            attempts += 1;
+        }
+        self.outage_attempts = attempts;
+        self
+    }
 }
 
 impl Default for RetryConfig {
     fn default() -> Self {
-        Self { max_attempts: 6, base_delay: Duration::from_secs(1), max_delay: Duration::from_mins(5) }
+        Self {
+            max_attempts: 6,
+            base_delay: Duration::from_secs(1),
+            max_delay: Duration::from_mins(30),
+            give_up_after: Duration::from_hours(72),
+            outage_attempts: 0,
+        }
     }
 }
 

@@ -135,19 +135,40 @@ impl Walker {
             self.count(&mut going).await?;
             self.change(&mut going, WalkPhase::Listed).await?;
         }
+        if going.walk.phase == WalkPhase::Done {
+            return Ok(());
+        }
         if going.walk.phase == WalkPhase::Listed {
             if self.catalog.walk(row).await?.wish != WalkWish::All {
                 return Ok(());
             }
             self.change(&mut going, WalkPhase::Reading).await?;
         }
-        if going.walk.phase == WalkPhase::Reading && self.read(&mut going, None).await? {
-            if going.state.filters.are_none() {
-                self.note_for_sweeps(&going).await?;
+        for turn in 1.. {
+            if !self.read(&mut going, None).await? {
+                return Ok(());
             }
-            self.change(&mut going, WalkPhase::Done).await?;
+            // What has come while messages were read is listed and read, too, until nothing more has.
+            going.state.listing.look_again();
+            self.change(&mut going, WalkPhase::Listing).await?;
+            if !self.list(&mut going).await? {
+                return Ok(());
+            }
+            self.change(&mut going, WalkPhase::Reading).await?;
+            let totals = self.catalog.walk_totals(&going.walk).await?;
+            let new = totals.to_read.saturating_sub(going.counts.failed);
+            let counts = &mut going.counts;
+            (counts.listed, counts.conversations) = (totals.listed, totals.conversations);
+            (counts.listed_attachments, counts.to_read) = (totals.attachments, counts.to_read + new);
+            counts.is_unsettled = going.state.listing.is_unsettled || turn >= MAX_TURNS && new > 0;
+            if new == 0 || turn >= MAX_TURNS {
+                break;
+            }
         }
-        Ok(())
+        if going.state.filters.are_none() {
+            self.note_for_sweeps(&going).await?;
+        }
+        self.change(&mut going, WalkPhase::Done).await
     }
 
     /// The service's clock, to the second; ours where it does not tell.
@@ -285,5 +306,7 @@ fn unlisted(refused: Refused) -> WalkError {
     }
 }
 
+/// A team whose mail comes faster than it is read is left to the sweeps, or to the next backfill, after so many turns.
+const MAX_TURNS: u32 = 20;
 /// How long a walk that must wait for others waits before it looks again.
 const WAIT: Duration = Duration::from_millis(250);

@@ -210,7 +210,11 @@ impl Fetcher {
             Decision::RetryAfter(_) | Decision::Reexchange | Decision::Quarantine => {
                 let asked = if let Decision::RetryAfter(asked) = decision { asked } else { None };
                 let attempts = job.attempts() + 1;
-                if attempts >= self.retry.max_attempts {
+                let most = match decision {
+                    Decision::RetryAfter(_) => self.retry.max_attempts.max(self.retry.outage_attempts),
+                    _ => self.retry.max_attempts,
+                };
+                if attempts >= most {
                     warn!(attachment.id_hash = %id, job.attempt = attempts, error = %reason, "failed for good");
                     let reason = format!("{reason} (attempt {attempts}, the last)");
                     return Step::Failed(Outcome::AttemptsUsedUp, reason);

@@ -31,7 +31,7 @@ use access::Access;
   jellyjar api label stair-car Bug --dry-run       show the request, and send nothing
   jellyjar api attachment - -o invoice.pdf         the id comes from standard input
 
-With --json the answer is printed as Jelly gave it, beside \"ok\". Nothing that changes something is sent
+With --json the answer is printed as Jelly gave it, beside \"ok\". Nothing that changes something is sent \
 twice by itself. A request limit is waited for, as long as worker.max_wait allows; Ctrl-C ends the wait.")]
 pub(super) struct ApiArgs {
     #[command(subcommand)]

@@ -32,8 +32,8 @@ const FOLLOW_EVERY: Duration = Duration::from_millis(300);
   jellyjar backfill --archive /srv/archive --since 2026-01-01 --mailbox support
   jellyjar backfill --archive /srv/archive --json
 
-It lists all conversations (one request for each 100), then reads the messages of those with attachments, and archives
-what the rules accept. Beside `jellyjar serve` the service does the work, and this command shows how far it is. Stop it
+It lists all conversations (one request for each 100), then reads the messages of those with attachments, and archives \
+what the rules accept. Beside `jellyjar serve` the service does the work, and this command shows how far it is. Stop it \
 as you like: the same command goes on where it was. What is archived costs no further request.")]
 pub(super) struct BackfillArgs {
     /// Tell what it would take, after listing, and stop there
@@ -276,7 +276,8 @@ fn look_up(what: &str, wanted: &str, known: &[(&Id, Vec<&str>)]) -> anyhow::Resu
     match found {
         Some((id, _)) => Ok(id.as_str().to_owned()),
         None => {
-            let names: Vec<&str> = known.iter().filter_map(|(_, names)| names.first().copied()).collect();
+            let name = |names: &Vec<&str>| names.first().map(|name| output::printable(name, 60));
+            let names: Vec<String> = known.iter().filter_map(|(_, names)| name(names)).collect();
             Err(UsageError(format!("Jelly has no {what} {wanted:?}; there are: {}", names.join(", "))).into())
         }
     }

@@ -26,9 +26,9 @@ enum CatalogCommand {
   jellyjar catalog backup /backup/catalog-2026-11-22.sqlite --archive /srv/archive
   jellyjar catalog backup monday.sqlite --archive /srv/archive --json
 
-The catalog can always be made anew from the archive's journal by `jellyjar rebuild`; a copy saves the time
-of that, and holds what the journal does not: what was rejected, pauses, and used quotas. To restore one, stop
-jellyjar, remove catalog.sqlite-wal and catalog.sqlite-shm beside the catalog, and put the copy in place of
+The catalog can always be made anew from the archive's journal by `jellyjar rebuild`; a copy saves the time \
+of that, and holds what the journal does not: what was rejected, pauses, and used quotas. To restore one, stop \
+jellyjar, remove catalog.sqlite-wal and catalog.sqlite-shm beside the catalog, and put the copy in place of \
 catalog.sqlite. The next command loads what the journal has had since.")]
     Backup {
         /// The file to write; it must not be there

@@ -17,8 +17,8 @@ use crate::audit::{CompactOptions, Compacted, compact};
   jellyjar compact --archive s3://company-mail
   jellyjar compact --archive /srv/archive --dry-run
 
-Every run leaves small segments in the journal; merging those of past days keeps opening an archive fast. No
-attachment is touched, nothing is forgotten, and other programs may work on the archive meanwhile. Once a
+Every run leaves small segments in the journal; merging those of past days keeps opening an archive fast. No \
+attachment is touched, nothing is forgotten, and other programs may work on the archive meanwhile. Once a \
 month is often enough.")]
 pub(super) struct CompactArgs {
     /// Tell what would be merged, and change nothing

@@ -28,11 +28,11 @@ use crate::store::{BucketError, Fault};
   jellyjar doctor --archive s3://company-mail --json
   jellyjar doctor --archive /srv/archive --offline
 
-It looks at settings, archive, catalog, disk, journal, clock, quota and token, and may run beside a replay. It
-costs one API request for each team that has a token. In the archive it writes one small file, and deletes it
+It looks at settings, archive, catalog, disk, journal, clock, quota and token, and may run beside a replay. It \
+costs one API request for each team that has a token. In the archive it writes one small file, and deletes it \
 again.
 
-Exit codes: 0 no problem, though there may be warnings; 1 a problem; 2 the settings cannot be used; 3 a token is
+Exit codes: 0 no problem, though there may be warnings; 1 a problem; 2 the settings cannot be used; 3 a token is \
 refused.")]
 pub(super) struct DoctorArgs {
     /// Send Jelly no request: whether the tokens are accepted is not checked

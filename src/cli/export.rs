@@ -28,8 +28,8 @@ use crate::filter::Patterns;
   jellyjar export ./pdfs --by '{year}/{sender_domain}/{date} {name}' --type application/pdf --archive /srv/archive
   cd ./q3 && sha256sum -c --quiet SHA256SUMS                               proves it, without jellyjar
 
-Only what is archived is exported; `jellyjar status` tells what is not. Run the same command again to go on
-after an interruption, or later to add what is new: what is there and right is left alone, and files keep
+Only what is archived is exported; `jellyjar status` tells what is not. Run the same command again to go on \
+after an interruption, or later to add what is new: what is there and right is left alone, and files keep \
 their names. --help tells more.",
     after_long_help = long_help()
 )]

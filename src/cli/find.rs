@@ -29,8 +29,8 @@ use crate::store::{blob_key, quarantine_key};
   jellyjar find --state skipped signature                      what the rules skipped
   jellyjar find --same-as contract.pdf                         is this very file archived? exit code 0 or 1
 
-All words must be found, in any order, whatever their case and accents; the last one may be the beginning of
-a word. Patterns know *, ?, [a-z] and {a,b}, as the rules do, and match the whole text: '*voice*' finds what
+All words must be found, in any order, whatever their case and accents; the last one may be the beginning of \
+a word. Patterns know *, ?, [a-z] and {a,b}, as the rules do, and match the whole text: '*voice*' finds what \
 'voice' does not. An attachment of several messages is shown once, with the newest that matches.")]
 pub(super) struct FindArgs {
     /// Words of the name, the subject, or the people (from, to, cc)

@@ -25,7 +25,7 @@ use crate::store::ByteStream;
   jellyjar get 5d7a0c21 --archive /srv/archive | sha256sum
   jellyjar get k3jx4… --quarantined -o look.bin --archive /srv/archive
 
-The bytes are hashed on the way. If they are not what was archived, nothing is written to FILE, and the
+The bytes are hashed on the way. If they are not what was archived, nothing is written to FILE, and the \
 exit code is 1. File names come from strangers, so none is ever taken from the mail.")]
 pub(super) struct GetArgs {
     /// A short id or a SHA-256, or the beginning of either
@@ -189,8 +189,16 @@ pub(super) fn refuse_to_replace(path: &Path, force: bool) -> Result<(), UsageErr
     if path.is_dir() {
         return Err(UsageError(format!("{} is a folder; give a file", path.display())));
     }
-    if !force && path.symlink_metadata().is_ok() {
-        return Err(UsageError(format!("{} is there already; --force replaces it", path.display())));
+    if let Ok(there) = path.symlink_metadata() {
+        if !there.is_file() {
+            return Err(UsageError(format!(
+                "{} is no regular file, and is not replaced; give another",
+                path.display()
+            )));
+        }
+        if !force {
+            return Err(UsageError(format!("{} is there already; --force replaces it", path.display())));
+        }
     }
     Ok(())
 }

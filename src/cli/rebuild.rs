@@ -19,8 +19,8 @@ use crate::clock::Clock;
   jellyjar rebuild --archive /srv/archive
   jellyjar rebuild --archive /srv/archive --catalog /var/lib/jellyjar
 
-Nothing is asked of Jelly, and nothing in the archive is changed. Every outcome and every link from a message
-to a file comes back; work without an outcome is pending again (`jellyjar retry` finishes it). A catalog that
+Nothing is asked of Jelly, and nothing in the archive is changed. Every outcome and every link from a message \
+to a file comes back; work without an outcome is pending again (`jellyjar retry` finishes it). A catalog that \
 SQLite cannot read is moved aside. Interrupted, it is simply run again.")]
 pub(super) struct RebuildArgs {}
 

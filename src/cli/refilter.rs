@@ -25,8 +25,8 @@ use crate::model::TeamKey;
   jellyjar refilter --archive /srv/archive                         fetch it
   jellyjar refilter --archive /srv/archive --inline keep-non-images --type application/pdf
 
-The rules are those of the configuration, with the flags in their place, as for `jellyjar replay`. They are
-held against every message that the archive's journal has; no dump is needed. What is accepted now is fetched
+The rules are those of the configuration, with the flags in their place, as for `jellyjar replay`. They are \
+held against every message that the archive's journal has; no dump is needed. What is accepted now is fetched \
 by its stable id: one API request each. What is archived stays archived, whatever the rules say.")]
 pub(super) struct RefilterArgs {
     /// Tell what would be fetched, without a request and without a change

@@ -35,9 +35,9 @@ use crate::worker::Ended;
   jellyjar replay dumps/ --archive /srv/archive --type application/pdf --since 2026-01-01
   jellyjar replay dumps/ --archive s3://company-mail --check
 
-A payload is a webhook body, an API message, a conversation with its messages, a page of either, or a log
-record that carries one. Files may hold one JSON document, JSON Lines, concatenated JSON or an array, each
-also gzip- or zstd-compressed; the format is told by content. Replaying the same payloads again costs no
+A payload is a webhook body, an API message, a conversation with its messages, a page of either, or a log \
+record that carries one. Files may hold one JSON document, JSON Lines, concatenated JSON or an array, each \
+also gzip- or zstd-compressed; the format is told by content. Replaying the same payloads again costs no \
 API request.")]
 pub(super) struct ReplayArgs {
     /// Files, folders (read recursively), globs, or - for standard input

@@ -54,9 +54,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
   jellyjar serve --config /etc/jellyjar/jellyjar.toml
   curl http://127.0.0.1:8081/readyz               what it needs, and how that is
 
-Jelly posts webhooks to https://YOUR.HOST/webhooks/TEAM, where TEAM is `default` unless teams are configured. A webhook is
-answered with 2xx only once it is durable in the inbox. SIGTERM stops it in good order, SIGHUP reads settings, tokens and
-secrets again; so does a change of their files. Stop it, kill it and start it again as you like: nothing that was
+Jelly posts webhooks to https://YOUR.HOST/webhooks/TEAM, where TEAM is `default` unless teams are configured. A webhook is \
+answered with 2xx only once it is durable in the inbox. SIGTERM stops it in good order, SIGHUP reads settings, tokens and \
+secrets again; so does a change of their files. Stop it, kill it and start it again as you like: nothing that was \
 accepted is lost.")]
 pub(super) struct ServeArgs {
     /// Where webhooks are taken: an address of this machine and a port [env: JELLYJAR_LISTEN] [default: 127.0.0.1:8080]
@@ -194,7 +194,9 @@ impl Listening {
         let (stop_taking, connections) = (Signal::default(), public.connections());
         let taking = tokio::spawn(public.serve(Arc::clone(&receiver), stop_taking.clone(), ANSWER_WITHIN));
         let (metrics, samples, clock) = (shared.metrics.clone(), shared.samples.clone(), shared.clock.clone());
+        let readiness = shared.board.clone();
         let asked = Operations::new(shared.board.clone(), move || {
+            readiness.show();
             metrics.connections.set(u64::try_from(connections.open()).ok());
             metrics.body_bytes_in_flight.set(receiver.body_bytes());
             samples.show(&metrics, clock.now());
@@ -241,6 +243,8 @@ pub(super) async fn run(args: ServeArgs, global: &Global) -> anyhow::Result<Exit
     }
     let shared = Shared::open(&config)?;
     let stop = Signal::default();
+    // Before anybody can ask: what is not open yet is not ready.
+    shared.board.expect(places_of(&config).into_keys());
     let listening = Listening::begin(&config, &shared, &stop).await?;
     let systemd = Arc::new(Systemd::from_environment(&Environment::from_process()));
     let (notifier, pulse, ended) = (shared.notifier.clone(), shared.pulse.clone(), stop.clone());

@@ -22,7 +22,7 @@ use crate::audit::{self, Checked, Finding, RepairAccess, Report, Unrepaired, Ver
   jellyjar verify --archive /srv/archive --quick       sizes only: fast, and blind to flipped bits
   jellyjar verify --archive /srv/archive --repair      fetch damaged or missing bytes again
 
-Compares the journal, the catalog and the bytes, each with the others, both ways. It needs no token, except
+Compares the journal, the catalog and the bytes, each with the others, both ways. It needs no token, except \
 to repair, and may run beside a replay. Repairing takes only bytes that hash to what was archived.")]
 pub(super) struct VerifyArgs {
     /// Fetch damaged or missing bytes again, by the attachments that have them

@@ -60,7 +60,21 @@ impl Folder {
         self.sync_parent(&path)
     }
 
+    /// Makes sure that the folder is still the one that was opened: where its disk was unmounted, there is another one by
+    /// its name, which is no archive.
+    fn is_in_place(&self) -> Result<()> {
+        use std::os::unix::fs::MetadataExt as _;
+        let identity = |found: &std::fs::Metadata| (found.dev(), found.ino());
+        let opened = self.descriptor.metadata().map_err(StoreError::io("look at", &self.root))?;
+        match std::fs::metadata(&self.root) {
+            Ok(found) if identity(&found) == identity(&opened) => Ok(()),
+            Ok(_) => Err(StoreError::Absent { place: self.root.display().to_string() }),
+            Err(error) => Err(StoreError::io("look at", &self.root)(error)),
+        }
+    }
+
     fn write_temporary(&self, bytes: &[u8]) -> Result<PathBuf> {
+        self.is_in_place()?;
         let home = self.root.join(Scratch::HOME);
         std::fs::create_dir_all(&home).map_err(StoreError::io("make the folder", &home))?;
         // One folder may be open more than once.
@@ -81,6 +95,7 @@ impl Folder {
         if parent == self.root || self.durable_folders().contains(parent) {
             return Ok(());
         }
+        self.is_in_place()?;
         self.make_parent(parent)?;
         make_folder(parent)?;
         // Also where it was there: whoever made it may have died before syncing it.
@@ -96,6 +111,7 @@ impl Folder {
         if parent == self.root || made.contains(parent) || self.durable_folders().contains(parent) {
             return Ok(());
         }
+        self.is_in_place()?;
         self.make_parent_unsynced(parent, made)?;
         make_folder(parent)?;
         made.insert(parent.to_owned());

@@ -166,6 +166,9 @@ impl Listing {
 
     /// Looks again, from the top down to what was newest when it ended: for what has come since.
     pub(super) fn look_again(&mut self) {
+        // Which statuses the feed does not show is known.
+        self.parts.truncate(1);
+        self.parts.extend(self.apart.iter().cloned().map(Some));
         self.part = 0;
         self.passes = 1;
         self.rounds = 0;

@@ -144,6 +144,8 @@ impl Walker {
         let row = going.walk.row;
         let mut cursors = HashSet::new();
         let mut has_restarted = false;
+        // Pages of an earlier reading have shown some.
+        let mut has_messages = to_read.cursor.is_some();
         loop {
             let cursor = to_read.cursor.clone().and_then(|cursor| Cursor::try_from(cursor).ok());
             let got = self.page_of(&id, cursor.as_ref()).await;
@@ -158,9 +160,9 @@ impl Walker {
                     to_read.cursor = None;
                     continue;
                 }
-                Err(Refused::Gone) => {
+                Err(Refused::Gone) if self.is_gone(&id, going).await? => {
                     going.counts.gone += 1;
-                    self.catalog.keep_page(row, &to_read, (None, None), None, &going.notes()).await?;
+                    self.catalog.forget_conversation(&to_read).await?;
                     reading.failures_in_a_row = 0;
                     return Ok(());
                 }
@@ -170,7 +172,8 @@ impl Walker {
                         Refused::Invalid(words) => format!("its cursors are refused ({words})"),
                         Refused::Circle => "its pages lead in a circle".into(),
                         Refused::TooLarge(reason) | Refused::Failed(reason) => reason,
-                        Refused::Gone | Refused::Walk(_) => String::new(),
+                        Refused::Gone => "Jelly has the conversation, and says that there are no messages (404)".into(),
+                        Refused::Walk(error) => error.to_string(),
                     };
                     return self.could_not_read(going, &to_read, &reason, reading).await;
                 }
@@ -178,6 +181,11 @@ impl Walker {
             if next_cursor.as_ref().is_some_and(|next| !cursors.insert(next.as_str().to_owned())) {
                 self.catalog.forget_cursors(&to_read).await?;
                 return self.could_not_read(going, &to_read, "its pages lead in a circle", reading).await;
+            }
+            has_messages |= !texts.is_empty();
+            if let (None, false, Some(count @ 1..)) = (&next_cursor, has_messages, to_read.messages_count) {
+                let reason = format!("it is listed with messages ({count}), and shows none");
+                return self.could_not_read(going, &to_read, &reason, reading).await;
             }
             let upto = care.and_then(|care| Timestamp::from_millisecond(served_ms - care.grace_ms).ok());
             let (conversation, source) = (to_read.conversation.clone(), self.source.clone());
@@ -220,7 +228,9 @@ impl Walker {
             texts.push(if lacks_attachments(message) {
                 match self.asker.ask(|| client.message(&message.id)).await {
                     Ok(whole) => whole.raw().get().to_owned(),
-                    Err(Refused::Gone) => continue,
+                    Err(Refused::Gone) => {
+                        return Err(Refused::Failed("a message that its page lists is not there (404)".into()));
+                    }
                     Err(other) => return Err(other),
                 }
             } else {
@@ -228,6 +238,17 @@ impl Walker {
             });
         }
         Ok((texts, page.next_cursor, self.served_ms(page.served_at)))
+    }
+
+    /// Whether a conversation whose messages are not there (404) is gone itself. A 404 that passes must cost nothing.
+    async fn is_gone(&self, id: &Id, going: &mut Going) -> Result<bool, WalkError> {
+        let client = self.asker.client();
+        let asked = self.asker.ask(|| client.conversation(id)).await;
+        going.counts.message_requests += self.asker.take_requests();
+        match asked {
+            Err(Refused::Walk(error)) => Err(error),
+            asked => Ok(matches!(asked, Err(Refused::Gone))),
+        }
     }
 
     /// Leaves a conversation for later; too many in a row are an outage.

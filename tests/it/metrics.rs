@@ -151,11 +151,11 @@ fn the_metrics_of_a_service_tell_what_it_has_done() {
     until_is(&serve, "jellyjar_paused{scope=\"team\",name=\"default\"}", 1.0);
     until_is(&serve, "jellyjar_troubles{condition=\"team_paused\"}", 1.0);
     until_is(&serve, "jellyjar_attempts_total{team=\"default\",result=\"released\"}", 1.0);
+    until_is(&serve, "jellyjar_attachments{team=\"default\",state=\"pending\"}", 1.0);
     are(
         &samples(&serve),
         &[
             ("jellyjar_api_requests_total{team=\"default\",answer=\"unauthorized\"}", 1.0),
-            ("jellyjar_attachments{team=\"default\",state=\"pending\"}", 1.0),
             ("jellyjar_paused{scope=\"egress_group\",name=\"default\"}", 0.0),
             ("jellyjar_troubles{condition=\"no_success\"}", 0.0),
         ],

@@ -124,6 +124,17 @@ impl Catalog {
         Ok(())
     }
 
+    /// Forgets a conversation that is gone. If it is listed again, it is new.
+    pub async fn forget_conversation(&self, read: &ToRead) -> Result<()> {
+        let mut connection = self.connection().await;
+        sqlx::query("-- name: forget_conversation\nDELETE FROM conversations WHERE id = ?")
+            .bind(read.row)
+            .execute(&mut *connection)
+            .await
+            .map_err(at("forget_conversation"))?;
+        Ok(())
+    }
+
     /// Notes that a conversation could not be read.
     pub async fn failed_to_read(&self, walk: WalkRow, read: &ToRead) -> Result<()> {
         let mut connection = self.connection().await;

@@ -28,8 +28,8 @@ const FRESH_LINKS: u32 = 2;
   jellyjar api attachment eyJfcmFpbHMi… -o invoice.pdf
   jellyjar api attachment - -o invoice.pdf --force      the id comes from standard input
 
-The id stands in the message, as `jellyjar api messages show --json` gives it. The bytes are checked
-against every size and checksum that the storage declares; FILE appears only when all of them are there.
+The id stands in the message, as `jellyjar api messages show --json` gives it. The bytes are checked \
+against every size and checksum that the storage declares; FILE appears only when all of them are there. \
 To keep them in the archive, give the message to `jellyjar replay`.")]
 pub(super) struct AttachmentArgs {
     /// The attachment's id; - reads it from standard input
@@ -46,6 +46,9 @@ pub(super) struct AttachmentArgs {
 impl AttachmentArgs {
     /// Refuses what cannot end well, before a request is spent.
     pub(super) fn check(&self, _global: &Global) -> anyhow::Result<()> {
+        if self.output == Path::new("-") {
+            return Err(UsageError("give a file: what is not whole yet goes nowhere else".into()).into());
+        }
         refuse_to_replace(&self.output, self.force)?;
         if !folder_of(&self.output).is_dir() {
             return Err(UsageError(format!("there is no folder {}", folder_of(&self.output).display())).into());

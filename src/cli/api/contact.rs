@@ -36,7 +36,7 @@ enum What {
   jellyjar api contact save alice@example.com --link Website=https://alice.example.com
   jellyjar api contact save alice@example.com --no-links
 
-What is not named stays as it is. A note, links or labels that are named REPLACE all that is there of
+What is not named stays as it is. A note, links or labels that are named REPLACE all that is there of \
 their kind: to add one, name the others too. The contact's page in Jelly has them; `contact show` may not.")]
     Save(SaveArgs),
 }

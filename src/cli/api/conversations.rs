@@ -30,7 +30,7 @@ enum What {
   jellyjar api conversations list --mailbox Support --limit 500 --json
   jellyjar api conversations list --cursor eyJpZCI6NH0
 
-Each page of up to 100 costs one request. Mail that comes meanwhile moves conversations, so that a long
+Each page of up to 100 costs one request. Mail that comes meanwhile moves conversations, so that a long \
 list can hold one twice or miss one.")]
     List(ListArgs),
     /// One conversation, with its messages

@@ -19,7 +19,7 @@ use crate::jelly::{ApiRequest, DraftReply, Id};
   jellyjar api draft-reply stair-car --body-file reply.html --member 42
   jellyjar api draft-reply stair-car --body-file - --cc sally@sitwell.test --dry-run
 
-The text is HTML. Nothing is sent to anyone until a person sends it in Jelly. Where there is a draft
+The text is HTML. Nothing is sent to anyone until a person sends it in Jelly. Where there is a draft \
 already, it stays as it is and is shown.")]
 pub(super) struct DraftReplyArgs {
     /// The conversation's slug, as in its address

@@ -30,7 +30,7 @@ enum What {
   jellyjar api labels create Important --color cherry
   jellyjar api labels create 'On hold' --dry-run
 
-Jelly's colors: gray, cherry, apricot, pineapple, gooseberry, mint, juniper, blueberry, huckleberry,
+Jelly's colors: gray, cherry, apricot, pineapple, gooseberry, mint, juniper, blueberry, huckleberry, \
 grape, plum, rhubarb and strawberry, each also as cherry-dark and so on.")]
     Create(CreateArgs),
 }

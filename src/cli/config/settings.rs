@@ -65,6 +65,7 @@ fn settings(config: &Config) -> Vec<(String, Value)> {
         ("retry.max_attempts".into(), json!(retry.max_attempts)),
         ("retry.base_delay".into(), duration(retry.base_delay)),
         ("retry.max_delay".into(), duration(retry.max_delay)),
+        ("retry.give_up_after".into(), duration(retry.give_up_after)),
         ("spool.max_size".into(), size(spool.max_bytes)),
         ("spool.max_memory".into(), size(spool.max_memory_bytes)),
         ("spool.memory_threshold".into(), size(spool.memory_threshold_bytes)),

@@ -128,7 +128,8 @@ impl Service {
         // Where an archive was once, a missing one is a disk that is not mounted, and no place for a new one.
         let create = !shared.board.was_there(&self.place);
         let earlier = shared.writers().get(&self.place).map(Arc::clone);
-        let (config, team, clock) = (self.config.clone(), self.team.clone(), shared.clock.clone());
+        let (mut config, team, clock) = (self.config.clone(), self.team.clone(), shared.clock.clone());
+        config.retry = config.retry.patient();
         let opened = Session::open_again(config, team, create, clock, earlier.as_deref()).await;
         let session = Arc::new(opened.map_err(|error| match error.downcast_ref() {
             Some(StoreError::Absent { .. }) => error.context("the archive was there before; is its disk mounted?"),

@@ -102,6 +102,10 @@ impl Board {
             (one.team, detail)
         });
         self.notifier.set_all(Kind::InboxOfNoTeam, waiting.collect());
+    }
+
+    /// Shows how each dependency is, in the metrics.
+    pub(super) fn show(&self) {
         let ready = |one: Dependency| (one.name, u64::from(one.state.is_ok()));
         self.metrics.ready.replace(self.dependencies().into_iter().map(ready));
     }

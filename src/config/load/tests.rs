@@ -199,7 +199,7 @@ fn settings_that_do_not_go_together_are_refused_where_they_stand() {
     for (text, expected) in [
         ("[teams.\"a b\"]\n", "jellyjar.toml:1: `teams.a b`: "),
         ("[teams.a]\ntoken = \"x\"\ntoken_file = \"y\"\n", "jellyjar.toml:1: `teams.a`: both "),
-        ("[retry]\nbase_delay = \"10m\"\n", "jellyjar.toml:2: `retry.base_delay`: "),
+        ("[retry]\nbase_delay = \"40m\"\n", "jellyjar.toml:2: `retry.base_delay`: "),
         ("[filter]\nmin_size = \"2 MiB\"\nmax_size = \"1 MiB\"\n", "jellyjar.toml:2: `filter.min_size`: "),
         ("[filter]\nsince = 2026-02-01\nuntil = 2026-02-01\n", "jellyjar.toml:2: `filter.since`: "),
         ("[api]\nbase_url = \"jelly\"\n", "jellyjar.toml:2: `api.base_url`: "),

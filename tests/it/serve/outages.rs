@@ -34,6 +34,50 @@ fn a_folder_that_cannot_be_made_yet_costs_nothing_but_time() {
     assert_eq!(world.jelly.exchanges_max(), 1);
 }
 
+#[test]
+fn a_folder_that_is_exchanged_while_it_is_served_gets_nothing() {
+    let world = world();
+    let serve = Serve::start(&world);
+    let mail = events(8, 1, (10, 1000));
+    serve.post(&mail[0]);
+    until_archived(&world.archive(), &ids(&mail[..1]));
+    // Its disk goes, and leaves its mount point behind.
+    std::fs::rename(world.archive(), world.path("away")).unwrap();
+    std::fs::create_dir(world.archive()).unwrap();
+    for event in &mail[1..] {
+        serve.post(event);
+    }
+    until("it says what is wrong", || !serve.is_ready());
+    std::fs::remove_dir(world.archive()).expect("nothing was put there");
+    std::fs::rename(world.path("away"), world.archive()).unwrap();
+    until_archived(&world.archive(), &ids(&mail));
+    serve.stop(&world);
+    is_archived_once(&world, &mail);
+    assert_eq!(world.run(&["verify", "--archive", "archive"]).code(), Some(0));
+}
+
+#[test]
+fn an_outage_of_jelly_fails_nothing_for_good() {
+    let world = world();
+    std::fs::write(
+        world.path("jellyjar.toml"),
+        format!("{SERVE}[retry]\nbase_delay = \"2ms\"\nmax_delay = \"20ms\"\n"),
+    )
+    .unwrap();
+    world.jelly.set_faults("api-503=1");
+    let serve = Serve::start(&world);
+    let mail = events(3, 1, (10, 1000));
+    for event in &mail {
+        serve.post(event);
+    }
+    // More than `max_attempts` for each.
+    until("it has tried often", || world.jelly.stats().api_requests > 40);
+    world.jelly.set_faults("");
+    until_archived(&world.archive(), &ids(&mail));
+    serve.stop(&world);
+    assert_eq!(Ledger::sound(&world.archive()).ids("archived"), ids(&mail));
+}
+
 /// Lets every request to a bucket be lost.
 fn cut_off(bucket: &Bucket) {
     for method in [Method::GET, Method::PUT, Method::HEAD, Method::POST, Method::DELETE] {

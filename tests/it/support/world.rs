@@ -21,6 +21,7 @@ read_timeout = \"1s\"
 [retry]
 base_delay = \"2ms\"
 max_delay = \"20ms\"
+give_up_after = \"0s\"
 ";
 
 /// See the module.
