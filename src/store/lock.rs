@@ -46,8 +46,8 @@ impl ArchiveLock {
         archive.replace(KEY, self.0.text()).await
     }
 
-    /// Gives it back, unless somebody else has taken it over. One that is never given back ends by itself.
-    pub async fn release(self, archive: &Archive) -> Result<()> {
+    /// Gives it back, unless somebody else has taken it over. One that is never given back ends by itself. May be repeated.
+    pub async fn release(&self, archive: &Archive) -> Result<()> {
         if archive.held_lock().await?.is_none_or(|held| held.writer_id != self.0.writer_id) {
             return Ok(());
         }

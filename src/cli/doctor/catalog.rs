@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::audit::mergeable;
-use crate::catalog::{Catalog, network_file_system, team_scope};
+use crate::catalog::{Catalog, network_file_system, person_scope, team_scope};
 use crate::config::Loaded;
 use crate::model::{Location, Stream};
 use crate::spool::Spool;
@@ -169,13 +169,18 @@ async fn state(findings: &mut Findings, session: &Session) -> anyhow::Result<()>
     }
     let keys = catalog.teams(archive).await?;
     for pause in catalog.pauses().await? {
-        let team = keys.iter().find(|(row, _)| team_scope(*row) == pause.scope);
-        if team.is_none() && pause.scope.starts_with("team:") {
+        let by_person = pause.scope.starts_with("person:");
+        let of = if by_person { person_scope } else { team_scope };
+        let team = keys.iter().find(|(row, _)| of(*row) == pause.scope);
+        if team.is_none() && (by_person || pause.scope.starts_with("team:")) {
             // Another archive's.
             continue;
         }
         let whose = team.map_or_else(|| pause.scope.clone(), |(_, key)| format!("team {key}"));
-        if pause.until_ms == i64::MAX {
+        if by_person {
+            let advice = "`jellyjar resume` lets it go on";
+            findings.warning("pause", format!("{whose} is paused by a person: {}", pause.reason), advice);
+        } else if pause.until_ms == i64::MAX {
             let advice = "give a valid token, then run `jellyjar retry` to go on";
             findings.warning("pause", format!("{whose} is paused: {}", pause.reason), advice);
         } else {

@@ -137,10 +137,13 @@ impl Compaction<'_> {
 
 /// Gives the archive's lock back, if it is held. One that cannot be given back ends by itself after minutes.
 pub(super) async fn release(session: &Session, lock: &Mutex<Option<ArchiveLock>>) {
-    let Some(held) = lock.lock().await.take() else { return };
+    let mut lock = lock.lock().await;
+    // It stays where it is until it is given back: whoever is dropped meanwhile leaves it to the end of the life.
+    let Some(held) = lock.as_ref() else { return };
     match tokio::time::timeout(Duration::from_secs(2), held.release(&session.archive)).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::debug!(%error, "the archive's lock is left to end by itself"),
         Err(_) => tracing::debug!("the archive's lock is left to end by itself"),
     }
+    *lock = None;
 }

@@ -27,6 +27,7 @@ fn a_replay_beside_a_service_leaves_webhooks_their_share_of_the_quota() {
     let world = world();
     world.settings(&format!("{SERVE}[quota]\nrequests_per_window = 40\nlive_share = 0.25\n"));
     let serve = Serve::start(&world);
+    until("it is ready", || serve.is_ready());
     let dump = events(1_500, 2, (10, 500));
     world.dump(&dump);
     let replay = world.start_replay();
@@ -82,6 +83,7 @@ fn bulk_work_that_hangs_leaves_webhooks_a_slot() {
     let world = world_with(&patient());
     world.jelly.set_faults("api-stall=1");
     let serve = Serve::start(&world);
+    until("it is ready", || serve.is_ready());
     world.dump(&events(40, 1, (10, 500)));
     let replay = world.start_replay();
     until("the replay has its slots", || world.jelly.stats().api_requests == 3);
@@ -113,6 +115,7 @@ fn a_team_whose_requests_hang_delays_no_other_in_the_same_archive() {
         Serve::start_with(&world, command)
     };
     let serve = start();
+    until("it is ready", || serve.is_ready());
     let post = |serve: &Serve, team: &str, event: &Value| {
         assert_eq!(serve.sender().post(team, SECRET, event.to_string().as_bytes()), Some(200), "{team}");
     };
