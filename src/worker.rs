@@ -60,7 +60,7 @@ pub struct Signals {
     pub promoted: Arc<AtomicBool>,
     /// Attachments that are being worked on now, for display.
     pub in_flight: Arc<AtomicU64>,
-    /// Others need this machine more: while it is set, attachments are begun one after the other, [`SPARING_EVERY`].
+    /// Others need this machine more: while it is set, attachments are begun one after the other, some 17 a second.
     pub sparing: Arc<AtomicBool>,
     /// Where each turn of the driver shows a sign of life.
     pub beat: Option<Arc<Beat>>,
