@@ -5,13 +5,12 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use jellyjar::sim::{Fault, Faults, Rule};
 use serde::{Deserialize, Serialize};
 
 use super::Options;
 use super::life::{Life, Totals, check_again};
 use super::random::Random;
-use super::world::{Settings, Size, World};
+use super::world::{Size, World};
 
 /// The dump of every life.
 const SIZE: Size = Size { messages: 200, per_message: 4, contents: 240, large: 24, huge: 0 };
@@ -69,18 +68,7 @@ pub(crate) fn run(options: &Options) -> Result<Totals> {
 /// One life with at most `kills` deaths.
 pub(crate) fn live(world: &World, seed: u64, number: u64, kills: u64, totals: &mut Totals) -> Result<()> {
     let mut random = Random::new(seed, number);
-    let settings = Settings {
-        batch_size: *random.pick(&[4, 8, 60, 512]),
-        memory_threshold_kib: *random.pick(&[4, 64, 256]),
-        concurrency: *random.pick(&[4, 16, 32]),
-    };
-    // Broken bodies are continued and redirects are followed, which costs no exchange.
-    let faults = match random.below(3) {
-        0 => Faults::none(),
-        1 => Faults::none().with(Fault::Truncate, Rule::Rate(0.02)),
-        _ => Faults::none().with(Fault::Redirect, Rule::Rate(0.05)),
-    };
-    world.begin(settings, faults)?;
+    world.begin_at_random(&mut random)?;
     // How long a whole run may take; learned from runs that end.
     let mut whole = Duration::from_secs(1);
     let mut life = Life::default();

@@ -11,13 +11,12 @@ use std::process::Child;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use jellyjar::sim::{Fault, Faults, Rule};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use super::life::{Life, Totals, check_again, report};
 use super::oracle::{Finding, Kind};
 use super::random::Random;
-use super::world::{Settings, Size, World};
+use super::world::{Size, World};
 use super::{Options, catalog, trace};
 use judge::Records;
 use senders::{Letters, Load};
@@ -105,18 +104,7 @@ fn live(
     posted: &mut Posted,
 ) -> Result<()> {
     let mut random = Random::new(seed, 0x5e7e + number);
-    let settings = Settings {
-        batch_size: *random.pick(&[4, 8, 60, 512]),
-        memory_threshold_kib: *random.pick(&[4, 64, 256]),
-        concurrency: *random.pick(&[4, 16, 32]),
-    };
-    // Broken bodies are continued and redirects are followed, which costs no exchange.
-    let faults = match random.below(3) {
-        0 => Faults::none(),
-        1 => Faults::none().with(Fault::Truncate, Rule::Rate(0.02)),
-        _ => Faults::none().with(Fault::Redirect, Rule::Rate(0.05)),
-    };
-    world.begin(settings, faults)?;
+    let settings = world.begin_at_random(&mut random)?;
     let load = Load::new(letters, &mut random);
     let (mut life, mut catalogs_deleted, mut starting) = (Life::default(), 0_u64, Duration::from_millis(300));
     for _ in 0..kills {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use jellyjar::sim::corpus::{CorpusConfig, write_plain};
-use jellyjar::sim::{Faults, Sim, SimConfig};
+use jellyjar::sim::{Fault, Faults, Rule, Sim, SimConfig};
 use rustix::process::{Pid, Signal};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
@@ -18,6 +18,7 @@ use tokio::runtime::Runtime;
 
 use super::bucket::Bucket;
 use super::files;
+use super::random::Random;
 
 /// A run that takes longer than this hangs.
 const HANGS_AFTER: Duration = Duration::from_mins(1);
@@ -202,6 +203,23 @@ impl World {
         }
         out.write_all(&lines)?;
         Ok(inline)
+    }
+
+    /// Begins a life with settings and faults of its own; gives the settings.
+    pub(crate) fn begin_at_random(&self, random: &mut Random) -> Result<Settings> {
+        let settings = Settings {
+            batch_size: *random.pick(&[4, 8, 60, 512]),
+            memory_threshold_kib: *random.pick(&[4, 64, 256]),
+            concurrency: *random.pick(&[4, 16, 32]),
+        };
+        // Broken bodies are continued and redirects are followed, which costs no exchange.
+        let faults = match random.below(3) {
+            0 => Faults::none(),
+            1 => Faults::none().with(Fault::Truncate, Rule::Rate(0.02)),
+            _ => Faults::none().with(Fault::Redirect, Rule::Rate(0.05)),
+        };
+        self.begin(settings, faults)?;
+        Ok(settings)
     }
 
     /// Begins a life: an empty archive, counters at nothing, these settings and faults.
