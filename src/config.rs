@@ -2,6 +2,7 @@
 
 mod aws_profile;
 mod bucket;
+mod catalog;
 mod check;
 mod credentials;
 mod environment;
@@ -26,6 +27,7 @@ use serde::Deserialize;
 pub use bucket::{
     AwsProfile, AzureConfig, BucketConfig, BucketSettings, GcsConfig, ObjectLockMode, ReadBack, S3Config,
 };
+pub use catalog::{CatalogSetting, PostgresUrl};
 pub use environment::{Environment, VARIABLES};
 pub use error::ConfigError;
 pub use inbox::InboxConfig;
@@ -43,8 +45,8 @@ use crate::secret::Secret;
 pub struct Config {
     /// Where attachments are kept, unless a team has its own: a folder or a bucket.
     pub archive: Option<Location>,
-    /// The catalog's folder; by default `.jellyjar` inside an archive that is a folder.
-    pub catalog: Option<PathBuf>,
+    /// The catalog's folder or database; by default `.jellyjar` inside an archive that is a folder.
+    pub catalog: Option<CatalogSetting>,
     /// The user's folder for state, where catalogs of buckets are by default.
     pub state_home: Option<PathBuf>,
     /// How to reach Jelly.

@@ -4,10 +4,10 @@
 use std::collections::HashMap;
 
 use serde::Serialize;
-use sqlx::{Connection as _, Row as _};
 
 use super::report::unsigned;
 use super::{ArchiveRow, BlobState, Catalog, CatalogError, Result, State, TeamRow, at, json};
+use crate::catalog::engine::query;
 use crate::digest::Digest;
 use crate::model::{AttachmentKey, OutcomeLine, TeamKey};
 
@@ -87,7 +87,7 @@ impl Catalog {
                 PRIMARY KEY (team_id, key)) WITHOUT ROWID",
             "-- name: audit_cache\nPRAGMA temp.cache_size = -16000",
         ] {
-            sqlx::query(statement).execute(&mut *connection).await.map_err(at("begin_audit"))?;
+            query(statement).execute(&mut *connection).await.map_err(at("begin_audit"))?;
         }
         Ok(())
     }
@@ -96,7 +96,7 @@ impl Catalog {
     pub async fn audit_carried(&self, team: TeamRow, carried: &[(AttachmentKey, i64)]) -> Result<()> {
         let rows: Vec<(String, i64)> = carried.iter().map(|(key, at_ms)| (key.to_hex(), *at_ms)).collect();
         let mut connection = self.connection().await;
-        sqlx::query(
+        query(
             "-- name: audit_carried
             INSERT INTO temp.audited (team_id, key, carried, at)
             SELECT $1, unhex(value ->> 0), 1, value ->> 1 FROM json_each($2) WHERE true
@@ -126,7 +126,7 @@ impl Catalog {
             .collect();
         let mut connection = self.connection().await;
         let mut transaction = connection.begin().await.map_err(at("begin_audit_outcomes"))?;
-        sqlx::query(
+        query(
             "-- name: audit_outcomes
             INSERT INTO temp.audited (team_id, key, carried, state, generation, writer_id, at, sha256, size_bytes)
             SELECT $1, unhex(value ->> 'k'), 0, value ->> 's', value ->> 'g', value ->> 'w', value ->> 't',
@@ -155,7 +155,7 @@ impl Catalog {
     /// Ends the loading: the merged journal can be asked by digest from now on.
     pub async fn index_audit(&self) -> Result<()> {
         let mut connection = self.connection().await;
-        sqlx::query(
+        query(
             "-- name: index_audit
             CREATE INDEX temp.audited_sha256 ON audited (state, sha256) WHERE sha256 IS NOT NULL",
         )
@@ -168,7 +168,7 @@ impl Catalog {
     /// How many attachments the journal holds: with an outcome, and all.
     pub async fn audit_totals(&self) -> Result<(u64, u64)> {
         let mut connection = self.connection().await;
-        let row = sqlx::query("-- name: audit_totals\nSELECT count(state), count(*) FROM temp.audited")
+        let row = query("-- name: audit_totals\nSELECT count(state), count(*) FROM temp.audited")
             .fetch_one(&mut *connection)
             .await
             .map_err(at("audit_totals"))?;
@@ -202,16 +202,16 @@ impl Catalog {
         let (mut found, mut count) = (Vec::new(), 0);
         let mut connection = self.connection().await;
         for sql in [FROM_JOURNAL, FROM_CATALOG] {
-            let mut rows = sqlx::query(sql).bind(archive.0).bind(moving.0).bind(moving.1).fetch(&mut *connection);
+            let mut rows = query(sql).bind(archive.0).bind(moving.0).bind(moving.1).fetch(&mut *connection);
             while let Some(row) = rows.try_next().await.map_err(at("audit_differences"))? {
                 count += 1;
                 if found.len() < limit {
                     found.push(Difference {
                         key: key(row.get(0))?,
                         journal: state(row.get(1))?,
-                        carried: row.get::<i64, _>(2) != 0,
+                        carried: row.get::<i64>(2) != 0,
                         catalog: state(row.get(3))?,
-                        same_bytes: row.get::<i64, _>(4) != 0,
+                        same_bytes: row.get::<i64>(4) != 0,
                     });
                 }
             }
@@ -222,7 +222,7 @@ impl Catalog {
     /// The bytes between two digests, both included, that the merged journal cites as `state`, in order.
     pub async fn audit_cited(&self, state: State, low: Digest, high: Digest) -> Result<Vec<CitedBytes>> {
         let mut connection = self.connection().await;
-        let rows = sqlx::query(
+        let rows = query(
             "-- name: audit_cited
             SELECT sha256, min(size_bytes), max(size_bytes), min(key), count(*) FROM temp.audited
             WHERE state = $1 AND sha256 IS NOT NULL AND sha256 BETWEEN $2 AND $3 GROUP BY sha256 ORDER BY sha256",
@@ -263,7 +263,7 @@ impl Catalog {
             ORDER BY sha256";
         let mut connection = self.connection().await;
         let is_whole = super::bulk::totals_are_kept(&mut connection).await?;
-        let rows = sqlx::query(if is_whole { KNOWN } else { COMING })
+        let rows = query(if is_whole { KNOWN } else { COMING })
             .bind(archive.0)
             .bind(&low.as_bytes()[..])
             .bind(&high.as_bytes()[..])
@@ -275,7 +275,7 @@ impl Catalog {
                 Ok(BlobRow {
                     sha256: digest(row.get(0))?,
                     size_bytes: unsigned(row, 1),
-                    state: row.get::<&str, _>(2).parse()?,
+                    state: row.get::<&str>(2).parse()?,
                 })
             })
             .collect()
@@ -285,7 +285,7 @@ impl Catalog {
     pub async fn links_of_lines(&self, team: TeamRow, digests: &[[u8; 16]]) -> Result<HashMap<[u8; 16], u64>> {
         let digests: Vec<String> = digests.iter().map(|digest| data_encoding::HEXLOWER.encode(digest)).collect();
         let mut connection = self.connection().await;
-        let rows = sqlx::query(
+        let rows = query(
             "-- name: links_of_lines
             SELECT m.line_digest, (SELECT count(*) FROM links l WHERE l.message_row = m.id) FROM json_each($2) j
             CROSS JOIN messages m ON m.team_id = $1 AND m.line_digest = unhex(j.value)",
@@ -295,7 +295,7 @@ impl Catalog {
         .fetch_all(&mut *connection)
         .await
         .map_err(at("links_of_lines"))?;
-        Ok(rows.iter().filter_map(|row| Some((row.get::<&[u8], _>(0).try_into().ok()?, unsigned(row, 1)))).collect())
+        Ok(rows.iter().filter_map(|row| Some((row.get::<&[u8]>(0).try_into().ok()?, unsigned(row, 1)))).collect())
     }
 
     /// Changes what is known of a blob that the catalog holds, if it is still in one of the states `from`.
@@ -308,7 +308,7 @@ impl Catalog {
     ) -> Result<bool> {
         let from: Vec<&str> = from.iter().map(|state| state.as_str()).collect();
         let mut connection = self.connection().await;
-        let done = sqlx::query(
+        let done = query(
             "-- name: change_blob_state
             UPDATE blobs SET state = $4
             WHERE archive_id = $1 AND sha256 = $2 AND state IN (SELECT value FROM json_each($3))",

@@ -4,9 +4,10 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions as _, Connection as _};
 
+use super::engine::query;
 use super::{Catalog, CatalogError, Result, at};
 
 /// A file that is removed unless it is kept.
@@ -52,7 +53,7 @@ impl Catalog {
         let Some(text) = path.to_str() else {
             return Err(failed(std::io::Error::other("its name is no text in UTF-8")));
         };
-        sqlx::query("-- name: back_up\nVACUUM INTO $1")
+        query("-- name: back_up\nVACUUM INTO $1")
             .bind(text)
             .execute(&mut *self.connection().await)
             .await
@@ -85,7 +86,7 @@ async fn check(path: &Path) -> Result<()> {
         .read_only(true)
         .busy_timeout(Duration::from_secs(30))
         .disable_statement_logging();
-    let mut connection: SqliteConnection = options.connect().await.map_err(at("open_backup"))?;
+    let mut connection: sqlx::SqliteConnection = options.connect().await.map_err(at("open_backup"))?;
     let answer: String = sqlx::query_scalar("-- name: check_backup\nPRAGMA quick_check(1)")
         .fetch_one(&mut connection)
         .await

@@ -5,10 +5,8 @@
 use std::fs::File;
 use std::path::Path;
 
-use sqlx::sqlite::SqliteConnection;
-use sqlx::{AssertSqlSafe, Connection as _};
-
 use super::{CatalogError, Result, at};
+use crate::catalog::engine::{Connection, query, query_scalar};
 
 /// What a bulk load goes without, by name: created as the migrations create it.
 const DEFERRED: [(&str, &str); 4] = [
@@ -62,8 +60,8 @@ fn lock(folder: &Path) -> Result<Option<BulkLock>> {
 }
 
 /// Whether nothing of any journal is in the catalog.
-pub(super) async fn is_empty(connection: &mut SqliteConnection) -> Result<bool> {
-    sqlx::query_scalar(
+pub(super) async fn is_empty(connection: &mut Connection) -> Result<bool> {
+    query_scalar(
         "-- name: is_empty
         SELECT NOT EXISTS (SELECT 1 FROM attachments) AND NOT EXISTS (SELECT 1 FROM messages)",
     )
@@ -73,12 +71,12 @@ pub(super) async fn is_empty(connection: &mut SqliteConnection) -> Result<bool> 
 }
 
 /// Begins: indexes and triggers go. `None` while another process does the same.
-pub(super) async fn begin(connection: &mut SqliteConnection, folder: &Path) -> Result<Option<BulkLock>> {
+pub(super) async fn begin(connection: &mut Connection, folder: &Path) -> Result<Option<BulkLock>> {
     let Some(lock) = lock(folder)? else { return Ok(None) };
-    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(at("begin_bulk"))?;
+    let mut transaction = connection.begin().await.map_err(at("begin_bulk"))?;
     drop_triggers(&mut transaction).await?;
     let drops: Vec<String> = DEFERRED.iter().map(|(name, _)| format!("DROP INDEX IF EXISTS {name};")).collect();
-    sqlx::raw_sql(AssertSqlSafe(drops.concat())).execute(&mut *transaction).await.map_err(at("drop_indexes"))?;
+    transaction.run(drops.concat()).await.map_err(at("drop_indexes"))?;
     transaction.commit().await.map_err(at("commit_bulk"))?;
     // Room for the pages of the indexes that are looked up meanwhile, at random; and a log that takes whole transactions
     // before it is copied.
@@ -87,38 +85,38 @@ pub(super) async fn begin(connection: &mut SqliteConnection, folder: &Path) -> R
 }
 
 /// Ends: everything that was left out is made, in one transaction.
-pub(super) async fn end(connection: &mut SqliteConnection, lock: BulkLock) -> Result<()> {
+pub(super) async fn end(connection: &mut Connection, lock: BulkLock) -> Result<()> {
     complete(connection).await?;
-    pragmas(connection, super::PRAGMAS).await?;
+    pragmas(connection, super::open::PRAGMAS).await?;
     drop(lock);
     Ok(())
 }
 
-async fn pragmas(connection: &mut SqliteConnection, text: &'static str) -> Result<()> {
-    sqlx::raw_sql(text).execute(connection).await.map_err(at("pragmas"))?;
+async fn pragmas(connection: &mut Connection, text: &'static str) -> Result<()> {
+    connection.run(text).await.map_err(at("pragmas"))?;
     Ok(())
 }
 
 /// Makes what a bulk load left out. Doing it again changes nothing.
-async fn complete(connection: &mut SqliteConnection) -> Result<()> {
+async fn complete(connection: &mut Connection) -> Result<()> {
     // A sort takes as much memory as the cache may, and beside it.
     pragmas(connection, "PRAGMA cache_size = -16000").await?;
-    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(at("begin_complete"))?;
-    sqlx::query(CITED).execute(&mut *transaction).await.map_err(at("cite_blobs"))?;
+    let mut transaction = connection.begin().await.map_err(at("begin_complete"))?;
+    query(CITED).execute(&mut *transaction).await.map_err(at("cite_blobs"))?;
     // Before the indexes are there: one walk over the table and a sort beat a walk in the order of the contents.
     count_totals(&mut transaction).await?;
     for (_, create) in DEFERRED {
-        sqlx::query(create).execute(&mut *transaction).await.map_err(at("create_index"))?;
+        query(create).execute(&mut *transaction).await.map_err(at("create_index"))?;
     }
     transaction.commit().await.map_err(at("commit_complete"))
 }
 
 /// Makes what the dead filler of a catalog left out. A living one does it itself.
-pub(super) async fn mend(connection: &mut SqliteConnection, folder: &Path) -> Result<()> {
-    let present: i64 = sqlx::query_scalar(AssertSqlSafe(format!(
+pub(super) async fn mend(connection: &mut Connection, folder: &Path) -> Result<()> {
+    let present: i64 = query_scalar(format!(
         "SELECT count(*) FROM sqlite_schema WHERE name IN ('{}')",
         DEFERRED.iter().map(|(name, _)| *name).chain(TRIGGERS).collect::<Vec<_>>().join("','")
-    )))
+    ))
     .fetch_one(&mut *connection)
     .await
     .map_err(at("deferred_indexes"))?;
@@ -132,21 +130,21 @@ pub(super) async fn mend(connection: &mut SqliteConnection, folder: &Path) -> Re
 }
 
 /// Drops the triggers that keep the totals, within a transaction that calls [`count_totals`], or holds [`BulkLock`].
-pub(super) async fn drop_triggers(connection: &mut SqliteConnection) -> Result<()> {
+pub(super) async fn drop_triggers(connection: &mut Connection) -> Result<()> {
     let drops: Vec<String> = TRIGGERS.iter().map(|name| format!("DROP TRIGGER IF EXISTS {name};")).collect();
-    sqlx::raw_sql(AssertSqlSafe(drops.concat())).execute(connection).await.map_err(at("drop_triggers"))?;
+    connection.run(drops.concat()).await.map_err(at("drop_triggers"))?;
     Ok(())
 }
 
 /// Counts the totals, and makes the triggers that keep them.
-pub(super) async fn count_totals(connection: &mut SqliteConnection) -> Result<()> {
-    sqlx::raw_sql(TOTALS).execute(connection).await.map_err(at("count_totals"))?;
+pub(super) async fn count_totals(connection: &mut Connection) -> Result<()> {
+    connection.run(TOTALS).await.map_err(at("count_totals"))?;
     Ok(())
 }
 
 /// Whether the totals are kept at the moment; else they must be counted.
-pub(super) async fn totals_are_kept(connection: &mut SqliteConnection) -> Result<bool> {
-    sqlx::query_scalar(
+pub(super) async fn totals_are_kept(connection: &mut Connection) -> Result<bool> {
+    query_scalar(
         "-- name: totals_are_kept
         SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'trigger' AND name = 'attachments_changed')",
     )

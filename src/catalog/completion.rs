@@ -4,11 +4,10 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use serde::Serialize;
-use sqlx::sqlite::SqliteRow;
-use sqlx::{Connection as _, Row as _};
 
 use super::jobs::LeaseJson;
 use super::{ArchiveRow, BlobState, Catalog, CatalogError, Job, Lease, LeaseTicket, Pause, Result, State, at, json};
+use crate::catalog::engine::{Row, query, query_scalar};
 use crate::digest::Digest;
 
 /// How a lease ends.
@@ -105,8 +104,8 @@ impl Catalog {
             blobs.iter().map(|(digest, size)| BlobJson { h: digest.to_hex(), z: column(*size) }).collect();
         let wanted = json(&wanted);
         let mut connection = self.connection().await;
-        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(at("begin_intend"))?;
-        let held: Vec<i64> = sqlx::query_scalar(
+        let mut transaction = connection.begin().await.map_err(at("begin_intend"))?;
+        let held: Vec<i64> = query_scalar(
             "-- name: held
             SELECT a.id FROM json_each($1) j CROSS JOIN attachments a
             ON a.id = j.value ->> 'i' AND a.lease_token = unhex(j.value ->> 't') AND a.state = 'pending'",
@@ -115,7 +114,7 @@ impl Catalog {
         .fetch_all(&mut *transaction)
         .await
         .map_err(at("held"))?;
-        let rows = sqlx::query(
+        let rows = query(
             "-- name: blob_states
             SELECT b.sha256, b.state FROM json_each($2) j
             CROSS JOIN blobs b ON b.archive_id = $1 AND b.sha256 = unhex(j.value ->> 'h')",
@@ -127,9 +126,9 @@ impl Catalog {
         .map_err(at("blob_states"))?;
         let mut known = Vec::with_capacity(rows.len());
         for row in &rows {
-            known.push((digest(row, 0)?, row.get::<&str, _>(1).parse::<BlobState>()?));
+            known.push((digest(row, 0)?, row.get::<&str>(1).parse::<BlobState>()?));
         }
-        sqlx::query(
+        query(
             "-- name: intend_blobs
             INSERT INTO blobs (archive_id, sha256, size_bytes, state)
             SELECT $1, unhex(value ->> 'h'), value ->> 'z', 'writing' FROM json_each($2) WHERE true
@@ -160,10 +159,10 @@ impl Catalog {
         let rows: Vec<CompletionJson<'_>> =
             completions.iter().map(|completion| completion_json(completion, now)).collect();
         let mut connection = self.connection().await;
-        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(at("begin_complete"))?;
+        let mut transaction = connection.begin().await.map_err(at("begin_complete"))?;
         if !durable.is_empty() {
             let digests: Vec<_> = durable.iter().map(Digest::to_hex).collect();
-            sqlx::query(BLOBS_DURABLE)
+            query(BLOBS_DURABLE)
                 .bind(archive.0)
                 .bind(json(&digests))
                 .execute(&mut *transaction)
@@ -173,7 +172,7 @@ impl Catalog {
         if let Some((key, digest)) = segment {
             super::journal::remember_segment(&mut transaction, archive, key, digest).await?;
         }
-        let done = sqlx::query(
+        let done = query(
             "-- name: complete
             UPDATE attachments SET
                 state = j.state, sha256 = j.sha256, size_bytes = j.size_bytes, sniffed_type = j.sniffed_type,
@@ -229,7 +228,7 @@ fn column_to_u64(count: usize) -> u64 {
     u64::try_from(count).unwrap_or(u64::MAX)
 }
 
-fn digest(row: &SqliteRow, column: usize) -> Result<Digest> {
+fn digest(row: &Row, column: usize) -> Result<Digest> {
     let bytes: &[u8] = row.get(column);
     let bytes = bytes.try_into().map_err(|_| CatalogError::Impossible("a digest that is not 32 bytes".into()))?;
     Ok(Digest::from_bytes(bytes))
@@ -281,10 +280,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let catalog = Catalog::open(folder.path(), Clock::system()).await.unwrap();
         let mut connection = catalog.connection().await;
-        let plan = sqlx::query(sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {BLOBS_DURABLE}")))
-            .fetch_all(&mut *connection)
-            .await
-            .unwrap();
+        let plan = query(format!("EXPLAIN QUERY PLAN {BLOBS_DURABLE}")).fetch_all(&mut *connection).await.unwrap();
         let steps: Vec<String> = plan.iter().map(|step| step.get(3)).collect();
         assert_eq!(steps[0], "SEARCH blobs USING PRIMARY KEY (archive_id=? AND sha256=?)", "{steps:?}");
     }

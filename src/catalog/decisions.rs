@@ -1,8 +1,7 @@
 //! What people decide on single attachments.
 
-use sqlx::Connection as _;
-
 use super::{ArchiveRow, AttachmentRow, Catalog, Result, at};
+use crate::catalog::engine::query;
 use crate::digest::Digest;
 
 impl Catalog {
@@ -10,9 +9,9 @@ impl Catalog {
     /// all attempts ahead; they count as seen by this run. Gives how many.
     pub async fn requeue(&self, rows: &[i64]) -> Result<u64> {
         let mut connection = self.seen_connection().await?;
-        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(at("begin_requeue"))?;
+        let mut transaction = connection.begin().await.map_err(at("begin_requeue"))?;
         let rows = serde_json::to_string(rows).expect("numbers always serialise");
-        let done = sqlx::query(
+        let done = query(
             "-- name: requeue
             UPDATE attachments SET state = 'pending', attempts = 0, not_found_count = 0, not_before = 0,
                 updated_at = $2, sha256 = NULL, size_bytes = NULL, sniffed_type = NULL
@@ -25,7 +24,7 @@ impl Catalog {
         .execute(&mut *transaction)
         .await
         .map_err(at("requeue"))?;
-        sqlx::query(
+        query(
             "-- name: see_rows
             INSERT OR IGNORE INTO temp.seen (attachment_row, known)
             SELECT a.id, a.state = 'archived' FROM json_each($1) j JOIN attachments a ON a.id = j.value",
@@ -51,8 +50,8 @@ impl Catalog {
     ) -> Result<bool> {
         let Some(sha256) = attachment.sha256 else { return Ok(false) };
         let mut connection = self.connection().await;
-        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(at("begin_accept"))?;
-        sqlx::query(
+        let mut transaction = connection.begin().await.map_err(at("begin_accept"))?;
+        query(
             "-- name: accept_blob
             INSERT INTO blobs (archive_id, sha256, size_bytes, state) VALUES ($1, $2, $3, 'durable')
             ON CONFLICT (archive_id, sha256) DO UPDATE SET state = 'durable'",
@@ -64,7 +63,7 @@ impl Catalog {
         .await
         .map_err(at("accept_blob"))?;
         super::journal::remember_segment(&mut transaction, archive, segment.0, segment.1).await?;
-        let done = sqlx::query(
+        let done = query(
             "-- name: accept
             UPDATE attachments SET state = 'archived', generation = $3, writer_id = $4, updated_at = $5, reason = $6
             WHERE id = $1 AND state = 'quarantined' AND sha256 = $2",

@@ -2,11 +2,10 @@
 //! places they get. Memory stays flat however many there are.
 
 use serde::Serialize;
-use sqlx::sqlite::SqliteRow;
-use sqlx::{Connection as _, Row as _};
 
 use super::report::unsigned;
 use super::{ArchiveRow, Catalog, CatalogError, Result, at, json};
+use crate::catalog::engine::{Row, query};
 use crate::digest::Digest;
 use crate::model::AttachmentKey;
 
@@ -139,7 +138,7 @@ fn short(bytes: &[u8]) -> Result<[u8; 16]> {
     bytes.try_into().map_err(|_| CatalogError::Impossible("a key of 16 bytes".into()))
 }
 
-fn export_row(row: &SqliteRow) -> Result<ExportRow> {
+fn export_row(row: &Row) -> Result<ExportRow> {
     let key = AttachmentKey::from_slice(row.get(2));
     Ok(ExportRow {
         message_row: row.get(0),
@@ -185,7 +184,7 @@ impl Catalog {
             "CREATE INDEX temp.exported_sha256 ON exported (sha256, path) WHERE modified_ms IS NOT NULL",
             "CREATE TEMP TABLE export_lines (path TEXT PRIMARY KEY, byte_offset INTEGER NOT NULL) WITHOUT ROWID",
         ] {
-            sqlx::query(sql).execute(&mut *connection).await.map_err(at("begin_export"))?;
+            query(sql).execute(&mut *connection).await.map_err(at("begin_export"))?;
         }
         Ok(())
     }
@@ -194,7 +193,7 @@ impl Catalog {
     pub async fn end_export(&self) -> Result<()> {
         let mut connection = self.connection().await;
         for table in TABLES {
-            sqlx::query(sqlx::AssertSqlSafe(format!("DROP TABLE IF EXISTS temp.{table}")))
+            query(format!("DROP TABLE IF EXISTS temp.{table}"))
                 .execute(&mut *connection)
                 .await
                 .map_err(at("end_export"))?;
@@ -213,7 +212,7 @@ impl Catalog {
             ORDER BY l.message_row, l.place LIMIT $4"
         );
         let mut connection = self.connection().await;
-        let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
+        let rows = query(sql)
             .bind(archive.0)
             .bind(after.0)
             .bind(after.1)
@@ -240,7 +239,7 @@ impl Catalog {
             .collect();
         let mut connection = self.connection().await;
         let mut transaction = connection.begin().await.map_err(at("begin_stage"))?;
-        sqlx::query(
+        query(
             "-- name: stage_places
             INSERT INTO temp.export_places (id, position, message_row, place, sha256, size_bytes, conversation)
             SELECT unhex(value ->> 0), unhex(value ->> 1), value ->> 2, value ->> 3, unhex(value ->> 4), value ->> 5,
@@ -254,7 +253,7 @@ impl Catalog {
         .execute(&mut *transaction)
         .await
         .map_err(at("stage_places"))?;
-        sqlx::query(
+        query(
             "-- name: stage_conversations
             INSERT INTO temp.export_conversations (id, position, sent_ms, subject, folder)
             SELECT unhex(value ->> 0), unhex(value ->> 1), value ->> 2, value ->> 3, value ->> 4 FROM json_each($1) WHERE true
@@ -273,7 +272,7 @@ impl Catalog {
     pub async fn remember_exported(&self, exported: &[Exported]) -> Result<()> {
         let rows: Vec<_> = exported.iter().map(|one| (hex(&one.id), &one.path, one.sha256, one.modified_ms)).collect();
         let mut connection = self.connection().await;
-        sqlx::query(
+        query(
             "-- name: remember_exported
             INSERT OR REPLACE INTO temp.exported (id, path, sha256, modified_ms)
             SELECT unhex(value ->> 0), value ->> 1, unhex(value ->> 2), value ->> 3 FROM json_each($1)",
@@ -288,11 +287,11 @@ impl Catalog {
     /// Puts the staged places in order, and counts them.
     pub async fn export_totals(&self) -> Result<ExportTotals> {
         let mut connection = self.connection().await;
-        sqlx::query("CREATE INDEX IF NOT EXISTS temp.export_order ON export_places (position, id)")
+        query("CREATE INDEX IF NOT EXISTS temp.export_order ON export_places (position, id)")
             .execute(&mut *connection)
             .await
             .map_err(at("order_export"))?;
-        let all = sqlx::query(
+        let all = query(
             "-- name: export_totals
             SELECT count(*), sum(p.size_bytes), count(*) FILTER (WHERE e.id IS NULL),
                 sum(p.size_bytes) FILTER (WHERE e.id IS NULL)
@@ -301,7 +300,7 @@ impl Catalog {
         .fetch_one(&mut *connection)
         .await
         .map_err(at("export_totals"))?;
-        let contents = sqlx::query(
+        let contents = query(
             "-- name: export_content_totals
             SELECT sum(size_bytes) FROM (
                 SELECT max(p.size_bytes) AS size_bytes FROM temp.export_places p WHERE NOT EXISTS (
@@ -332,7 +331,7 @@ impl Catalog {
             WHERE (p.position, p.id) > ($1, $2) ORDER BY p.position, p.id LIMIT $3"
         );
         let mut connection = self.connection().await;
-        let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
+        let rows = query(sql)
             .bind(after.0)
             .bind(&after.1[..])
             .bind(limit)
@@ -358,7 +357,7 @@ impl Catalog {
     /// For each of `digests` that a file of the export has: the first such file, and its time.
     pub async fn exported_with(&self, digests: &[Digest]) -> Result<Vec<(Digest, String, i64)>> {
         let mut connection = self.connection().await;
-        let rows = sqlx::query(
+        let rows = query(
             "-- name: exported_with
             SELECT sha256, min(path), modified_ms FROM temp.exported
             WHERE modified_ms IS NOT NULL AND sha256 IN (SELECT unhex(value) FROM json_each($1)) GROUP BY sha256",
@@ -373,7 +372,7 @@ impl Catalog {
     /// Remembers where in a file the lines of these paths begin; of those with one path, the last.
     pub async fn remember_lines(&self, lines: &[(String, u64)]) -> Result<()> {
         let mut connection = self.connection().await;
-        sqlx::query(
+        query(
             "-- name: remember_lines
             INSERT OR REPLACE INTO temp.export_lines (path, byte_offset)
             SELECT value ->> 0, value ->> 1 FROM json_each($1)",
@@ -388,7 +387,7 @@ impl Catalog {
     /// The remembered lines in the order of their paths: at most `limit` after the path `after`.
     pub async fn lines_after(&self, after: &str, limit: u32) -> Result<Vec<(String, u64)>> {
         let mut connection = self.connection().await;
-        let rows = sqlx::query(
+        let rows = query(
             "-- name: lines_after
             SELECT path, byte_offset FROM temp.export_lines WHERE path > $1 ORDER BY path LIMIT $2",
         )
@@ -403,7 +402,7 @@ impl Catalog {
     /// How many archived attachments no message shows, so that no export can have them. `verify` calls them problems.
     pub async fn archived_without_message(&self, archive: ArchiveRow) -> Result<u64> {
         let mut connection = self.connection().await;
-        let row = sqlx::query(
+        let row = query(
             "-- name: archived_without_message
             SELECT count(*) FROM attachments a WHERE a.state = 'archived'
                 AND a.team_id IN (SELECT id FROM teams WHERE archive_id = $1)

@@ -9,9 +9,8 @@ mod sql;
 mod text;
 
 use serde::Serialize;
-use sqlx::Row as _;
-use sqlx::sqlite::SqliteRow;
 
+use super::engine::{Row, query, query_scalar};
 use super::{ArchiveRow, Catalog, CatalogError, People, Result, State, TeamRow, at, json};
 use crate::digest::Digest;
 use crate::model::AttachmentKey;
@@ -167,10 +166,7 @@ impl Catalog {
             return Ok(FindPage { complete: true, ..FindPage::default() });
         };
         // A look at a million entries reads them in place, instead of copying each page.
-        sqlx::query("-- name: map_catalog\nPRAGMA mmap_size = 2147418112")
-            .execute(&mut *self.connection().await)
-            .await
-            .map_err(at("map_catalog"))?;
+        self.connection().await.sqlite_only("PRAGMA mmap_size = 2147418112").await.map_err(at("map_catalog"))?;
         if let Some(many) = statement.many_dates()
             && self.matching(&many).await?.is_empty()
         {
@@ -222,16 +218,16 @@ impl Catalog {
     /// The ids of the entries that match, in order.
     async fn matching(&self, statement: &sql::Ready) -> Result<Vec<i64>> {
         let mut connection = self.connection().await;
-        let mut query = sqlx::query_scalar::<_, Option<String>>(sqlx::AssertSqlSafe(statement.text.as_str()));
+        let mut asked = query_scalar::<Option<String>>(statement.text.clone());
         for value in &statement.values {
-            query = match value {
-                sql::Value::Integer(number) => query.bind(*number),
-                sql::Value::Text(text) => query.bind(text.as_str()),
-                sql::Value::Bytes(bytes) => query.bind(bytes.as_slice()),
+            asked = match value {
+                sql::Value::Integer(number) => asked.bind(*number),
+                sql::Value::Text(text) => asked.bind(text.as_str()),
+                sql::Value::Bytes(bytes) => asked.bind(bytes.as_slice()),
             };
         }
         // One row for all: a row each costs more than finding it.
-        let found = query.fetch_one(&mut *connection).await.map_err(at("find"))?;
+        let found = asked.fetch_one(&mut *connection).await.map_err(at("find"))?;
         let ids = found.as_deref().unwrap_or_default().split_terminator(',');
         ids.map(|id| id.parse().map_err(|_| CatalogError::Impossible("find_entries.id".into()))).collect()
     }
@@ -240,18 +236,17 @@ impl Catalog {
     /// date is still known.
     async fn position(&self, after: Shown) -> Result<sql::Position> {
         let mut connection = self.connection().await;
-        let row =
-            sqlx::query("-- name: find_position\nSELECT name, sender, size_bytes FROM find_entries WHERE id = $1")
-                .bind(after.0)
-                .fetch_optional(&mut *connection)
-                .await
-                .map_err(at("find_position"))?;
+        let row = query("-- name: find_position\nSELECT name, sender, size_bytes FROM find_entries WHERE id = $1")
+            .bind(after.0)
+            .fetch_optional(&mut *connection)
+            .await
+            .map_err(at("find_position"))?;
         Ok(sql::Position { id: after.0, keys: row.map(|row| (row.get(0), row.get(1), row.get(2))) })
     }
 
     async fn details(&self, entries: &[i64]) -> Result<Vec<Found>> {
         let mut connection = self.connection().await;
-        let rows = sqlx::query(
+        let rows = query(
             "-- name: find_details
             SELECT e.id, e.attachment_row, a.key, t.archive_key, a.state, a.sha256, a.size_bytes, a.sniffed_type,
                 a.reason, m.message_id, m.conversation_id, m.subject, m.sent_at, m.people, m.sender, l.name,
@@ -268,7 +263,7 @@ impl Catalog {
         .map_err(at("find_details"))?;
         let mut found: Vec<Found> = rows.iter().map(read_found).collect::<Result<_>>()?;
         let attachments: Vec<i64> = found.iter().map(|one| one.attachment_row).collect();
-        let rows = sqlx::query(
+        let rows = query(
             "-- name: find_messages
             SELECT e.attachment_row, m.message_id, m.conversation_id, m.subject, m.sent_at, m.people, m.sender, l.name,
                 l.content_type, l.declared_size, l.inline
@@ -284,7 +279,7 @@ impl Catalog {
         let places: std::collections::HashMap<i64, usize> =
             attachments.iter().enumerate().map(|(place, row)| (*row, place)).collect();
         for row in &rows {
-            if let Some(place) = places.get(&row.get::<i64, _>(0)) {
+            if let Some(place) = places.get(&row.get::<i64>(0)) {
                 found[*place].messages.push(read_message(row, 1));
             }
         }
@@ -292,7 +287,7 @@ impl Catalog {
     }
 }
 
-fn read_found(row: &SqliteRow) -> Result<Found> {
+fn read_found(row: &Row) -> Result<Found> {
     let key = AttachmentKey::from_slice(row.get(2));
     let sha256: Option<&[u8]> = row.get(5);
     Ok(Found {
@@ -300,7 +295,7 @@ fn read_found(row: &SqliteRow) -> Result<Found> {
         attachment_row: row.get(1),
         id: key.ok_or_else(|| CatalogError::Impossible("attachments.key".into()))?.to_string(),
         team: row.get(3),
-        state: row.get::<&str, _>(4).parse()?,
+        state: row.get::<&str>(4).parse()?,
         sha256: sha256.and_then(|bytes| bytes.try_into().ok()).map(Digest::from_bytes),
         size_bytes: optional(row, 6),
         sniffed_type: row.get(7),
@@ -310,7 +305,7 @@ fn read_found(row: &SqliteRow) -> Result<Found> {
     })
 }
 
-fn read_message(row: &SqliteRow, from: usize) -> FoundMessage {
+fn read_message(row: &Row, from: usize) -> FoundMessage {
     FoundMessage {
         id: row.get(from),
         conversation_id: row.get(from + 1),
@@ -320,12 +315,12 @@ fn read_message(row: &SqliteRow, from: usize) -> FoundMessage {
         name: row.get(from + 6),
         content_type: row.get(from + 7),
         declared_size: optional(row, from + 8),
-        inline: row.get::<i64, _>(from + 9) != 0,
+        inline: row.get::<i64>(from + 9) != 0,
     }
 }
 
-fn optional(row: &SqliteRow, column: usize) -> Option<u64> {
-    row.get::<Option<i64>, _>(column).and_then(|number| u64::try_from(number).ok())
+fn optional(row: &Row, column: usize) -> Option<u64> {
+    row.get::<Option<i64>>(column).and_then(|number| u64::try_from(number).ok())
 }
 
 #[cfg(test)]

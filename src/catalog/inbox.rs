@@ -1,9 +1,7 @@
 //! How far each team's inbox has been taken in, and which copies of inboxes in the archive.
 
-use sqlx::Row as _;
-use sqlx::sqlite::SqliteConnection;
-
 use super::{ArchiveRow, Catalog, Result, TeamRow, at};
+use crate::catalog::engine::{Connection, query, query_scalar};
 
 /// A place in a team's inbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,12 +15,8 @@ pub struct InboxPosition {
 }
 
 /// Notes how far a team's inbox has been taken in, within a transaction.
-pub(super) async fn keep_position(
-    connection: &mut SqliteConnection,
-    team: TeamRow,
-    position: &InboxPosition,
-) -> Result<()> {
-    sqlx::query(
+pub(super) async fn keep_position(connection: &mut Connection, team: TeamRow, position: &InboxPosition) -> Result<()> {
+    query(
         "-- name: keep_inbox_position
         INSERT INTO inbox_positions (team_id, inbox, segment, byte_offset) VALUES (?, ?, ?, ?)
         ON CONFLICT (team_id) DO UPDATE
@@ -42,7 +36,7 @@ impl Catalog {
     /// How far a team's inbox has been taken in.
     pub async fn inbox_position(&self, team: TeamRow) -> Result<Option<InboxPosition>> {
         let mut connection = self.connection().await;
-        let row = sqlx::query(
+        let row = query(
             "-- name: inbox_position
             SELECT inbox, segment, byte_offset FROM inbox_positions WHERE team_id = ?",
         )
@@ -53,14 +47,14 @@ impl Catalog {
         Ok(row.map(|row| InboxPosition {
             inbox: row.get(0),
             segment: row.get(1),
-            offset: row.get::<i64, _>(2).cast_unsigned(),
+            offset: row.get::<i64>(2).cast_unsigned(),
         }))
     }
 
     /// The copies of inboxes in an archive that this catalog has taken in, or whose inbox it has.
     pub async fn known_payloads(&self, archive: ArchiveRow) -> Result<Vec<String>> {
         let mut connection = self.connection().await;
-        sqlx::query_scalar("-- name: known_payloads\nSELECT key FROM payload_segments WHERE archive_id = ?")
+        query_scalar("-- name: known_payloads\nSELECT key FROM payload_segments WHERE archive_id = ?")
             .bind(archive.0)
             .fetch_all(&mut *connection)
             .await
@@ -70,7 +64,7 @@ impl Catalog {
     /// Notes that a copy of an inbox needs not be taken in, as all of it is in the catalog.
     pub async fn remember_payloads(&self, archive: ArchiveRow, key: &str) -> Result<()> {
         let mut connection = self.connection().await;
-        sqlx::query(
+        query(
             "-- name: remember_payloads
             INSERT INTO payload_segments (archive_id, key) VALUES (?, ?) ON CONFLICT (archive_id, key) DO NOTHING",
         )
@@ -85,7 +79,7 @@ impl Catalog {
     /// Forgets a copy that is no longer in the archive.
     pub async fn forget_payloads(&self, archive: ArchiveRow, key: &str) -> Result<()> {
         let mut connection = self.connection().await;
-        sqlx::query("-- name: forget_payloads\nDELETE FROM payload_segments WHERE archive_id = ? AND key = ?")
+        query("-- name: forget_payloads\nDELETE FROM payload_segments WHERE archive_id = ? AND key = ?")
             .bind(archive.0)
             .bind(key)
             .execute(&mut *connection)

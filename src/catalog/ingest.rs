@@ -3,14 +3,13 @@
 use std::collections::{HashMap, HashSet};
 use std::ops::RangeInclusive;
 
-use sqlx::sqlite::{SqliteConnection, SqliteQueryResult};
-use sqlx::{AssertSqlSafe, Connection as _};
 use tokio::sync::MutexGuard;
 
 use self::links::Link;
 use super::lanes::{self, lane_column};
 use super::rows::{PACKED_KEYS, chunks, values};
 use super::{ArchiveRow, Catalog, InboxPosition, People, Result, State, TeamRow, at, json};
+use crate::catalog::engine::{Connection, Done, query, query_scalar};
 use crate::digest::Digest;
 use crate::model::{AttachmentId, AttachmentKey, Lane, MessageLine, Reject};
 
@@ -135,7 +134,7 @@ impl Catalog {
         let mut connection = self.connection().await;
         for keys in keys.chunks(PACKED_KEYS) {
             // One row for all: a row each costs more than finding it.
-            let found: Option<String> = sqlx::query_scalar(
+            let found: Option<String> = query_scalar(
                 "-- name: known
                 SELECT group_concat(n.i || ' ' || a.state) FROM temp.ordinals n
                 CROSS JOIN attachments a ON a.team_id = $1 AND a.key = substr($2, n.i * 16 + 1, 16)
@@ -169,7 +168,7 @@ impl Catalog {
             let offset = number * PACKED_KEYS;
             // One row for all, and two numbers for each attachment: the first holds its place, the line (below 4096) and
             // whether it is archived (1), skipped (2) or waits as bulk work (3).
-            let found: Option<String> = sqlx::query_scalar(
+            let found: Option<String> = query_scalar(
                 "-- name: meet_lines
                 SELECT group_concat(
                     ((l.place << 14) | (n.i << 2) | CASE a.state
@@ -207,7 +206,7 @@ impl Catalog {
     }
 
     /// Counts attachments among those that this run has seen, each with whether it was archived when it was met.
-    pub(super) async fn see_soon(&self, connection: &mut SqliteConnection, mut seen: Vec<(i64, bool)>) -> Result<()> {
+    pub(super) async fn see_soon(&self, connection: &mut Connection, mut seen: Vec<(i64, bool)>) -> Result<()> {
         let is_full = self.seen_ahead(|ahead| {
             ahead.append(&mut seen);
             ahead.len() >= SEEN_AHEAD
@@ -216,14 +215,14 @@ impl Catalog {
     }
 
     /// The connection, for who reads the table `seen` or writes to it: everything that was met is in it.
-    pub(super) async fn seen_connection(&self) -> Result<MutexGuard<'_, SqliteConnection>> {
+    pub(super) async fn seen_connection(&self) -> Result<MutexGuard<'_, Connection>> {
         let mut connection = self.connection().await;
         self.write_seen(&mut connection).await?;
         Ok(connection)
     }
 
     /// Puts what was met into the table `seen`, in the order of its rows.
-    async fn write_seen(&self, connection: &mut SqliteConnection) -> Result<()> {
+    async fn write_seen(&self, connection: &mut Connection) -> Result<()> {
         let rows: Vec<(i64, bool)> = self.seen_ahead(|ahead| {
             // Stable: the first word of each counts.
             ahead.sort_by_key(|(row, _)| *row);
@@ -239,7 +238,7 @@ impl Catalog {
                     scattered.extend(run.iter().map(|(row, is_known)| row << 1 | i64::from(*is_known)));
                     continue;
                 }
-                sqlx::query(
+                query(
                     "-- name: write_seen_run
                     INSERT OR IGNORE INTO temp.seen (attachment_row, known) SELECT ? + i, ? FROM temp.ordinals WHERE i < ?",
                 )
@@ -252,7 +251,7 @@ impl Catalog {
             }
         }
         if !scattered.is_empty() {
-            sqlx::query(
+            query(
                 "-- name: write_seen
                 INSERT OR IGNORE INTO temp.seen (attachment_row, known) SELECT value >> 1, value & 1 FROM json_each(?)",
             )
@@ -286,7 +285,7 @@ impl Catalog {
         }
         let now = self.clock.now_ms();
         let mut connection = self.seen_connection().await?;
-        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(at("begin_ingest"))?;
+        let mut transaction = connection.begin().await.map_err(at("begin_ingest"))?;
         let Journaled { archive, segments, generation, writer_id, position, lane, promoted } = *journaled;
         for (key, digest) in segments {
             super::journal::remember_segment(&mut transaction, archive, key, *digest).await?;
@@ -312,7 +311,7 @@ impl Catalog {
             return Ok(());
         }
         let mut connection = self.connection().await;
-        sqlx::query(
+        query(
             "-- name: keep_rejects
             INSERT INTO rejects (source, line, byte_offset, reason, excerpt, first_seen_at, last_seen_at)
             SELECT value ->> '$.position.source', value ->> '$.position.line', value ->> '$.position.byte_offset',
@@ -334,9 +333,9 @@ pub(super) fn count_column(count: usize) -> i64 {
 }
 
 /// Counts attachments among those that this run has seen, where they have a row.
-async fn see(connection: &mut SqliteConnection, team: TeamRow, keys: &[AttachmentKey]) -> Result<()> {
+async fn see(connection: &mut Connection, team: TeamRow, keys: &[AttachmentKey]) -> Result<()> {
     for keys in keys.chunks(PACKED_KEYS) {
-        sqlx::query(
+        query(
             "-- name: see
             INSERT OR IGNORE INTO temp.seen (attachment_row, known)
             SELECT a.id, a.state = 'archived' FROM temp.ordinals n
@@ -355,7 +354,7 @@ async fn see(connection: &mut SqliteConnection, team: TeamRow, keys: &[Attachmen
 
 /// Puts messages, their attachments and the links between them where they are missing, within a transaction.
 pub(super) async fn insert(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     team: TeamRow,
     messages: &[IngestMessage],
     (generation, lane): (u64, Lane),
@@ -376,7 +375,7 @@ pub(super) async fn insert(
             ON CONFLICT (team_id, key) DO NOTHING",
             values(chunk.len(), 6)
         );
-        let query = sqlx::query(AssertSqlSafe(sql)).bind(team.0).bind(writer_id).bind(now);
+        let query = query(sql).bind(team.0).bind(writer_id).bind(now);
         let mut query = query.bind(lane_column(lane));
         for attachment in chunk {
             let state = if attachment.skip_rule.is_some() { State::Skipped } else { State::Pending };
@@ -410,7 +409,7 @@ pub(super) async fn insert(
             ON CONFLICT (team_id, line_digest) DO NOTHING",
             values(chunk.len(), 7)
         );
-        let mut query = sqlx::query(AssertSqlSafe(sql)).bind(team.0);
+        let mut query = query(sql).bind(team.0);
         for IngestMessage { line_digest, line, .. } in chunk {
             query = query
                 .bind(&line_digest[..])
@@ -441,7 +440,7 @@ pub(super) async fn insert(
 
 /// Makes those pending again that are skipped and accepted now; gives how many.
 async fn accept_skipped(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     (team, lane): (TeamRow, Lane),
     attachments: &[Reference<'_>],
     now: i64,
@@ -464,7 +463,7 @@ async fn accept_skipped(
             ) new WHERE attachments.id = new.id",
             values(chunk.len(), 2)
         );
-        let mut query = sqlx::query(AssertSqlSafe(sql)).bind(team.0).bind(now).bind(lane_column(lane));
+        let mut query = query(sql).bind(team.0).bind(now).bind(lane_column(lane));
         for attachment in chunk {
             query = query.bind(&attachment.key.as_bytes()[..]).bind(attachment.declared_size);
         }
@@ -494,8 +493,8 @@ fn distinct(messages: &[IngestMessage]) -> Vec<Reference<'_>> {
 
 /// The rows that a statement has inserted, in order, where all of its `count` were new: SQLite gives each the number after
 /// the highest.
-fn rows_of_new(done: &SqliteQueryResult, count: usize) -> Option<RangeInclusive<i64>> {
+fn rows_of_new(done: &Done, count: usize) -> Option<RangeInclusive<i64>> {
     let count = i64::try_from(count).ok().filter(|count| u64::try_from(*count) == Ok(done.rows_affected()))?;
-    let last = done.last_insert_rowid();
+    let last = done.last_insert_rowid()?;
     Some(last - count + 1..=last)
 }

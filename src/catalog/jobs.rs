@@ -3,11 +3,10 @@
 use std::time::Duration;
 
 use serde::Serialize;
-use sqlx::sqlite::SqliteRow;
-use sqlx::{Connection as _, Row as _};
 
 use super::lanes::lane_column;
 use super::{Catalog, CatalogError, Result, TeamRow, at, json};
+use crate::catalog::engine::{Row, query, query_scalar};
 use crate::model::{AttachmentId, AttachmentKey, Lane};
 
 /// What is to be done: ids only. Made by [`Catalog::claim`] alone.
@@ -124,7 +123,7 @@ impl Catalog {
     pub async fn next_generation(&self) -> Result<u64> {
         let mut connection = self.connection().await;
         let generation: i64 =
-            sqlx::query_scalar(NEXT_GENERATION).fetch_one(&mut *connection).await.map_err(at("next_generation"))?;
+            query_scalar(NEXT_GENERATION).fetch_one(&mut *connection).await.map_err(at("next_generation"))?;
         Ok(generation.cast_unsigned())
     }
 
@@ -133,15 +132,15 @@ impl Catalog {
         let now = self.clock.now_ms();
         let expires_at = now.saturating_add(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX));
         let mut connection = self.connection().await;
-        let due = sqlx::query_scalar(DUE).bind(team.0).bind(lane_column(lane)).bind(now);
+        let due = query_scalar(DUE).bind(team.0).bind(lane_column(lane)).bind(now);
         let due: bool = due.fetch_one(&mut *connection).await.map_err(at("due"))?;
         if !due {
             return Ok(Vec::new());
         }
-        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(at("begin_claim"))?;
+        let mut transaction = connection.begin().await.map_err(at("begin_claim"))?;
         let generation: i64 =
-            sqlx::query_scalar(NEXT_GENERATION).fetch_one(&mut *transaction).await.map_err(at("next_generation"))?;
-        let rows = sqlx::query(CLAIM)
+            query_scalar(NEXT_GENERATION).fetch_one(&mut *transaction).await.map_err(at("next_generation"))?;
+        let rows = query(CLAIM)
             .bind(expires_at)
             .bind(generation)
             .bind(team.0)
@@ -159,7 +158,7 @@ impl Catalog {
     /// milliseconds since the Unix epoch; `None` if none waits.
     pub async fn waiting_since_ms(&self, team: TeamRow) -> Result<Option<i64>> {
         let mut connection = self.connection().await;
-        sqlx::query_scalar(WAITING_SINCE)
+        query_scalar(WAITING_SINCE)
             .bind(team.0)
             .bind(team.0)
             .bind(team.0)
@@ -171,7 +170,7 @@ impl Catalog {
     /// Takes back every lease. Only for the holder of the worker lock, when it starts: whoever held them is gone.
     pub async fn release_all(&self, _lock: &super::WorkerLock) -> Result<u64> {
         let mut connection = self.connection().await;
-        let done = sqlx::query(
+        let done = query(
             "-- name: release_all
             UPDATE attachments SET lease_token = NULL, lease_expires_at = NULL WHERE lease_token IS NOT NULL",
         )
@@ -184,7 +183,7 @@ impl Catalog {
     /// Takes back the leases that have expired.
     pub async fn release_expired(&self) -> Result<u64> {
         let mut connection = self.connection().await;
-        let done = sqlx::query(
+        let done = query(
             "-- name: release_expired
             UPDATE attachments SET lease_token = NULL, lease_expires_at = NULL
             WHERE lease_token IS NOT NULL AND lease_expires_at < $1",
@@ -200,7 +199,7 @@ impl Catalog {
     pub async fn release(&self, leases: &[LeaseTicket]) -> Result<()> {
         let leases: Vec<_> = leases.iter().map(LeaseJson::new).collect();
         let mut connection = self.connection().await;
-        sqlx::query(
+        query(
             "-- name: release
             UPDATE attachments SET lease_token = NULL, lease_expires_at = NULL
             FROM (SELECT value ->> 'i' AS row, unhex(value ->> 't') AS token FROM json_each($1)) j
@@ -219,7 +218,7 @@ impl Catalog {
         let expires_at = self.clock.now_ms().saturating_add(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX));
         let leases: Vec<_> = leases.iter().map(LeaseJson::new).collect();
         let mut connection = self.connection().await;
-        let done = sqlx::query(
+        let done = query(
             "-- name: renew
             UPDATE attachments SET lease_expires_at = $2
             FROM (SELECT value ->> 'i' AS row, unhex(value ->> 't') AS token FROM json_each($1)) j
@@ -236,7 +235,7 @@ impl Catalog {
     /// When the next pending attachment of a lane of `team` that nobody has leased is due; `None` when there is none.
     pub async fn next_due_ms(&self, team: TeamRow, lane: Lane) -> Result<Option<i64>> {
         let mut connection = self.connection().await;
-        let next_due = sqlx::query_scalar(NEXT_DUE).bind(team.0).bind(lane_column(lane));
+        let next_due = query_scalar(NEXT_DUE).bind(team.0).bind(lane_column(lane));
         next_due.fetch_one(&mut *connection).await.map_err(at("next_due"))
     }
 }
@@ -271,7 +270,7 @@ impl Lease<Job> {
 const NEXT_GENERATION: &str = "-- name: next_generation
     UPDATE generations SET latest = latest + 1 WHERE singleton = 1 RETURNING latest";
 
-fn lease(row: &SqliteRow, (team, lane): (TeamRow, Lane), generation: u64) -> Result<Lease<Job>> {
+fn lease(row: &Row, (team, lane): (TeamRow, Lane), generation: u64) -> Result<Lease<Job>> {
     let impossible = |what: &str| CatalogError::Impossible(format!("attachments.{what}"));
     let key: &[u8] = row.get(1);
     let token: &[u8] = row.get(6);
@@ -280,10 +279,10 @@ fn lease(row: &SqliteRow, (team, lane): (TeamRow, Lane), generation: u64) -> Res
         team,
         lane,
         key: AttachmentKey::from_slice(key).ok_or_else(|| impossible("key"))?,
-        attachment_id: row.get::<String, _>(2).try_into().map_err(|_| impossible("attachment_id"))?,
-        declared_size: row.get::<Option<i64>, _>(3).and_then(|size| u64::try_from(size).ok()),
-        attempts: u32::try_from(row.get::<i64, _>(4)).unwrap_or(u32::MAX),
-        not_found_count: u32::try_from(row.get::<i64, _>(5)).unwrap_or(u32::MAX),
+        attachment_id: row.get::<String>(2).try_into().map_err(|_| impossible("attachment_id"))?,
+        declared_size: row.get::<Option<i64>>(3).and_then(|size| u64::try_from(size).ok()),
+        attempts: u32::try_from(row.get::<i64>(4)).unwrap_or(u32::MAX),
+        not_found_count: u32::try_from(row.get::<i64>(5)).unwrap_or(u32::MAX),
     };
     Ok(Lease { job, token: token.try_into().map_err(|_| impossible("lease_token"))?, generation })
 }

@@ -2,10 +2,8 @@
 
 use std::collections::HashMap;
 
-use sqlx::sqlite::SqliteConnection;
-use sqlx::{Connection as _, Row as _};
-
 use super::{ArchiveRow, Catalog, CatalogError, Result, TeamRow, at, json};
+use crate::catalog::engine::{Connection, query, query_scalar};
 use crate::digest::Digest;
 use crate::model::{AttachmentId, SegmentRef};
 
@@ -66,12 +64,12 @@ const REPLACED_UNREAD: i64 = 2;
 
 /// Notes that a segment has been loaded or written.
 pub(super) async fn remember_segment(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     archive: ArchiveRow,
     key: &str,
     sha256: Digest,
 ) -> Result<()> {
-    sqlx::query(
+    query(
         "-- name: remember_segment
         INSERT INTO segments (archive_id, key, sha256) VALUES ($1, $2, $3)
         ON CONFLICT (archive_id, key) DO UPDATE SET superseded = 1 WHERE superseded = 2",
@@ -86,13 +84,13 @@ pub(super) async fn remember_segment(
 }
 
 pub(super) async fn supersede_segments(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     archive: ArchiveRow,
     replaced: &[SegmentRef],
 ) -> Result<()> {
     let rows: Vec<(&str, String)> =
         replaced.iter().map(|segment| (segment.key.as_str(), segment.sha256.to_hex())).collect();
-    sqlx::query(
+    query(
         "-- name: supersede_segments
         INSERT INTO segments (archive_id, key, sha256, superseded)
         SELECT $1, value ->> 0, unhex(value ->> 1), 2 FROM json_each($2) WHERE true
@@ -110,7 +108,7 @@ impl Catalog {
     /// The segments that this catalog has seen, by key.
     pub async fn segments(&self, archive: ArchiveRow) -> Result<HashMap<String, LoadedSegment>> {
         let mut connection = self.connection().await;
-        let rows = sqlx::query(
+        let rows = query(
             "-- name: segments
             SELECT key, sha256, superseded FROM segments WHERE archive_id = $1",
         )
@@ -126,8 +124,8 @@ impl Catalog {
                     row.get(0),
                     LoadedSegment {
                         sha256: Digest::from_bytes(sha256),
-                        superseded: row.get::<i64, _>(2) != 0,
-                        loaded: row.get::<i64, _>(2) != REPLACED_UNREAD,
+                        superseded: row.get::<i64>(2) != 0,
+                        loaded: row.get::<i64>(2) != REPLACED_UNREAD,
                     },
                 ))
             })
@@ -151,7 +149,7 @@ impl Catalog {
     pub async fn replaced_are_loaded(&self, archive: ArchiveRow, replaced: &[SegmentRef]) -> Result<()> {
         let keys: Vec<&str> = replaced.iter().map(|segment| segment.key.as_str()).collect();
         let mut connection = self.connection().await;
-        sqlx::query(
+        query(
             "-- name: replaced_are_loaded
             UPDATE segments SET superseded = 1
             WHERE archive_id = $1 AND superseded = 2 AND key IN (SELECT value FROM json_each($2))",
@@ -168,7 +166,7 @@ impl Catalog {
     /// their lines are durable, [`Catalog::mark_journaled`] gives them that generation.
     pub async fn unjournaled_skips(&self, team: TeamRow) -> Result<Vec<UnjournaledSkip>> {
         let mut connection = self.connection().await;
-        let rows = sqlx::query(
+        let rows = query(
             "-- name: unjournaled_skips
             SELECT id, attachment_id, coalesce(reason, '') FROM attachments
             WHERE team_id = $1 AND state = 'skipped' AND generation = 0",
@@ -180,7 +178,7 @@ impl Catalog {
         rows.iter()
             .map(|row| {
                 let id = row
-                    .get::<String, _>(1)
+                    .get::<String>(1)
                     .try_into()
                     .map_err(|_| CatalogError::Impossible("attachments.attachment_id".into()))?;
                 Ok((row.get(0), id, row.get(2)))
@@ -191,7 +189,7 @@ impl Catalog {
     /// Gives skips that are now in the journal their generation.
     pub async fn mark_journaled(&self, rows: &[i64], generation: u64, writer_id: &str) -> Result<()> {
         let mut connection = self.connection().await;
-        sqlx::query(
+        query(
             "-- name: mark_journaled
             UPDATE attachments SET generation = $2, writer_id = $3
             FROM (SELECT value AS row FROM json_each($1)) j WHERE attachments.id = j.row AND attachments.generation = 0",
@@ -208,13 +206,13 @@ impl Catalog {
     /// Forgets everything that the journal of `archive` can tell again. For `rebuild`, under the worker lock.
     pub async fn forget_archive(&self, archive: ArchiveRow, _lock: &super::WorkerLock) -> Result<()> {
         let mut connection = self.connection().await;
-        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(at("begin_forget"))?;
+        let mut transaction = connection.begin().await.map_err(at("begin_forget"))?;
         // No triggers for each row: the totals are counted once at the end. Nor for a filler, which makes them itself.
         let totals_are_kept = super::bulk::totals_are_kept(&mut transaction).await?;
         if totals_are_kept {
             super::bulk::drop_triggers(&mut transaction).await?;
         }
-        let others: bool = sqlx::query_scalar(
+        let others: bool = query_scalar(
             "-- name: other_archives
             SELECT EXISTS (SELECT 1 FROM archives WHERE id <> $1)",
         )
@@ -224,7 +222,7 @@ impl Catalog {
         .map_err(at("other_archives"))?;
         for (all, ours) in FORGET {
             // Without a condition SQLite empties a table at once.
-            let statement = if others { sqlx::query(ours).bind(archive.0) } else { sqlx::query(all) };
+            let statement = if others { query(ours).bind(archive.0) } else { query(all) };
             statement.execute(&mut *transaction).await.map_err(at("forget_archive"))?;
         }
         if totals_are_kept {

@@ -2,12 +2,11 @@
 
 use std::collections::{HashSet, VecDeque};
 
-use sqlx::sqlite::SqliteConnection;
-
 use super::ingest::count_column;
 use super::jobs::LeaseJson;
 use super::rows::PACKED_KEYS;
 use super::{Catalog, Job, Lease, Result, TeamRow, at, json};
+use crate::catalog::engine::{Connection, query, query_scalar};
 use crate::model::{AttachmentKey, Lane};
 
 /// A lane as a column.
@@ -29,22 +28,22 @@ const PROMOTE_ROWS: &str = "-- name: promote_rows
     WHERE id IN (SELECT value FROM json_each(?)) AND state = 'pending' AND lane = 1";
 
 /// Brings pending bulk attachments among `keys` into the live lane; gives how many.
-pub(super) async fn promote(connection: &mut SqliteConnection, team: TeamRow, keys: &[AttachmentKey]) -> Result<u64> {
+pub(super) async fn promote(connection: &mut Connection, team: TeamRow, keys: &[AttachmentKey]) -> Result<u64> {
     let mut promoted = 0;
     for keys in keys.chunks(PACKED_KEYS) {
         let packed: Vec<u8> = keys.iter().flat_map(|key| *key.as_bytes()).collect();
-        let query = sqlx::query(PROMOTE).bind(team.0).bind(packed).bind(count_column(keys.len()));
+        let query = query(PROMOTE).bind(team.0).bind(packed).bind(count_column(keys.len()));
         promoted += query.execute(&mut *connection).await.map_err(at("promote"))?.rows_affected();
     }
     Ok(promoted)
 }
 
 /// The same, of rows.
-pub(super) async fn promote_rows(connection: &mut SqliteConnection, rows: &[i64]) -> Result<u64> {
+pub(super) async fn promote_rows(connection: &mut Connection, rows: &[i64]) -> Result<u64> {
     if rows.is_empty() {
         return Ok(0);
     }
-    let query = sqlx::query(PROMOTE_ROWS).bind(json(&rows));
+    let query = query(PROMOTE_ROWS).bind(json(&rows));
     Ok(query.execute(connection).await.map_err(at("promote_rows"))?.rows_affected())
 }
 
@@ -56,7 +55,7 @@ impl Catalog {
         }
         let leases: Vec<_> = queue.iter().map(|lease| LeaseJson::new(&lease.ticket())).collect();
         let mut connection = self.connection().await;
-        let rows: Vec<i64> = sqlx::query_scalar(
+        let rows: Vec<i64> = query_scalar(
             "-- name: promoted
             SELECT a.id FROM json_each(?) j CROSS JOIN attachments a ON a.id = j.value ->> 'i' AND a.lane = 0",
         )

@@ -1,13 +1,12 @@
 //! Loading the journal's lines: many in one transaction, and into an empty catalog without the indexes that can be built
 //! at the end.
 
-use sqlx::AssertSqlSafe;
-use sqlx::sqlite::{SqliteArguments, SqliteConnection};
 use tokio::sync::MutexGuard;
 
 use super::bulk::{self, BulkLock};
 use super::rows::{chunks, values};
 use super::{ArchiveRow, Catalog, IngestMessage, Result, TeamRow, at};
+use crate::catalog::engine::{Connection, Query, query};
 use crate::digest::Digest;
 use crate::model::{AttachmentKey, Lane, OutcomeKind, OutcomeLine, SegmentRef, TeamKey};
 
@@ -21,7 +20,7 @@ const BULK_LINES: usize = 250_000;
 #[derive(Debug)]
 pub struct Load<'a> {
     catalog: &'a Catalog,
-    open: Option<MutexGuard<'a, SqliteConnection>>,
+    open: Option<MutexGuard<'a, Connection>>,
     /// Lines of the open transaction.
     lines: usize,
     /// Lines of this load.
@@ -52,10 +51,10 @@ impl Catalog {
 
 impl Load<'_> {
     /// The connection, inside a transaction.
-    async fn transaction(&mut self) -> Result<&mut SqliteConnection> {
+    async fn transaction(&mut self) -> Result<&mut Connection> {
         if self.open.is_none() {
             let mut connection = self.catalog.connection().await;
-            self.catalog.begin(&mut connection).await?;
+            connection.enter().await.map_err(at("begin_load"))?;
             self.open = Some(connection);
         }
         Ok(self.open.as_mut().expect("it was opened just now"))
@@ -81,7 +80,7 @@ impl Load<'_> {
     pub async fn commit(&mut self) -> Result<()> {
         self.lines = 0;
         if let Some(mut connection) = self.open.take() {
-            self.catalog.commit(&mut connection).await?;
+            connection.commit().await.map_err(at("commit_load"))?;
         }
         Ok(())
     }
@@ -135,7 +134,7 @@ impl Load<'_> {
             cite(self.transaction().await?, archive, lines).await?;
         }
         let latest = lines.iter().map(|line| line.generation).max().unwrap_or(0);
-        sqlx::query(
+        query(
             "-- name: raise_generation
             UPDATE generations SET latest = max(latest, $1) WHERE singleton = 1",
         )
@@ -177,10 +176,10 @@ fn rounds<'a>(key: &TeamKey, lines: &'a [OutcomeLine]) -> Vec<Vec<Keyed<'a>>> {
 
 /// Merges lines of distinct attachments: those that have a row first, as in a fresh load nearly all do. Not in one
 /// statement with `DO UPDATE`: see [`super::rows`].
-async fn merge(connection: &mut SqliteConnection, team: TeamRow, lines: &[Keyed<'_>]) -> Result<()> {
+async fn merge(connection: &mut Connection, team: TeamRow, lines: &[Keyed<'_>]) -> Result<()> {
     let values = values(lines.len(), LINE_COLUMNS);
     let merged =
-        bind_all(&merge_sql(&values), team, lines).execute(&mut *connection).await.map_err(at("merge_outcomes"))?;
+        bind_all(merge_sql(&values), team, lines).execute(&mut *connection).await.map_err(at("merge_outcomes"))?;
     if usize::try_from(merged.rows_affected()).is_ok_and(|merged| merged == lines.len()) {
         return Ok(());
     }
@@ -191,7 +190,7 @@ async fn merge(connection: &mut SqliteConnection, team: TeamRow, lines: &[Keyed<
         SELECT shared.*, rows.* FROM (SELECT ?) shared CROSS JOIN (VALUES {values}) rows WHERE true
         ON CONFLICT (team_id, key) DO NOTHING"
     );
-    bind_all(&insert, team, lines).execute(connection).await.map_err(at("load_outcomes"))?;
+    bind_all(insert, team, lines).execute(connection).await.map_err(at("load_outcomes"))?;
     Ok(())
 }
 
@@ -225,15 +224,11 @@ fn merge_sql(values: &str) -> String {
 }
 
 /// The team, and the columns of each line.
-fn bind_all(
-    sql: &str,
-    team: TeamRow,
-    lines: &[Keyed<'_>],
-) -> sqlx::query::Query<'static, sqlx::Sqlite, SqliteArguments> {
-    let mut query = sqlx::query(AssertSqlSafe(sql.to_owned())).bind(team.0);
+fn bind_all<'a>(sql: String, team: TeamRow, lines: &'a [Keyed<'a>]) -> Query<'a> {
+    let mut query = query(sql).bind(team.0);
     for (key, line) in lines {
         query = query
-            .bind(key.as_bytes().to_vec())
+            .bind(&key.as_bytes()[..])
             .bind(line.attachment_id.as_str())
             .bind(line.kind.as_str())
             .bind(column(line.generation))
@@ -248,7 +243,7 @@ fn bind_all(
 }
 
 /// Takes the blobs that lines cite as `writing` where they are not known.
-async fn cite(connection: &mut SqliteConnection, archive: ArchiveRow, lines: &[OutcomeLine]) -> Result<()> {
+async fn cite(connection: &mut Connection, archive: ArchiveRow, lines: &[OutcomeLine]) -> Result<()> {
     let cited: Vec<(Digest, u64)> = lines
         .iter()
         .filter(|line| line.kind == OutcomeKind::Archived)
@@ -262,7 +257,7 @@ async fn cite(connection: &mut SqliteConnection, archive: ArchiveRow, lines: &[O
             ON CONFLICT (archive_id, sha256) DO NOTHING",
             values(chunk.len(), 2)
         );
-        let mut query = sqlx::query(AssertSqlSafe(sql)).bind(archive.0);
+        let mut query = query(sql).bind(archive.0);
         for (sha256, size) in chunk {
             query = query.bind(&sha256.as_bytes()[..]).bind(column(*size));
         }

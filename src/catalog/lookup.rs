@@ -3,6 +3,7 @@
 use super::bulk::totals_are_kept;
 use super::report::{ATTACHMENT_COLUMNS, attachment, unsigned};
 use super::{ArchiveRow, AttachmentRow, Catalog, Result, State, TeamRow, at};
+use crate::catalog::engine::{query, query_scalar};
 use crate::digest::Digest;
 use crate::model::AttachmentKey;
 
@@ -48,7 +49,7 @@ impl Catalog {
         limit: u64,
     ) -> Result<Vec<AttachmentRow>> {
         let mut connection = self.connection().await;
-        let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
+        let rows = query(sql)
             .bind(archive.0)
             .bind(low)
             .bind(high)
@@ -62,7 +63,7 @@ impl Catalog {
     /// The rows of one team's attachments in `state`.
     pub async fn rows_in_state(&self, team: TeamRow, state: State) -> Result<Vec<i64>> {
         let mut connection = self.connection().await;
-        sqlx::query_scalar(
+        query_scalar(
             "-- name: rows_in_state
             SELECT id FROM attachments WHERE team_id = $1 AND state = $2 ORDER BY id",
         )
@@ -81,17 +82,13 @@ impl Catalog {
             "-- name: last_activity
             SELECT max(changed_at) FROM {states} WHERE team_id IN (SELECT id FROM teams WHERE archive_id = $1)"
         );
-        sqlx::query_scalar(sqlx::AssertSqlSafe(sql))
-            .bind(archive.0)
-            .fetch_one(&mut *connection)
-            .await
-            .map_err(at("last_activity"))
+        query_scalar(sql).bind(archive.0).fetch_one(&mut *connection).await.map_err(at("last_activity"))
     }
 
     /// How many blobs of `archive` are known to be missing or wrong.
     pub async fn damaged_blobs(&self, archive: ArchiveRow) -> Result<u64> {
         let mut connection = self.connection().await;
-        let row = sqlx::query(
+        let row = query(
             "-- name: damaged_blobs
             SELECT count(*) FROM blobs WHERE archive_id = $1 AND state = 'damaged'",
         )

@@ -1,9 +1,7 @@
 //! Who may not send requests, until when, and what was sent: what the service asked for, kept over restarts.
 
-use sqlx::Row as _;
-use sqlx::sqlite::SqliteConnection;
-
 use super::{Catalog, Pause, Result, TeamRow, at, json};
+use crate::catalog::engine::{Connection, query, query_scalar};
 
 /// The scope of a team's pause.
 pub fn team_scope(team: TeamRow) -> String {
@@ -16,8 +14,8 @@ pub fn person_scope(team: TeamRow) -> String {
 }
 
 /// Begins or changes a pause; the later end wins.
-pub(super) async fn keep_pause(connection: &mut SqliteConnection, pause: &Pause) -> Result<()> {
-    sqlx::query(
+pub(super) async fn keep_pause(connection: &mut Connection, pause: &Pause) -> Result<()> {
+    query(
         "-- name: keep_pause
         INSERT INTO pauses (scope, until, reason) VALUES ($1, $2, $3)
         ON CONFLICT (scope) DO UPDATE SET until = excluded.until, reason = excluded.reason
@@ -36,12 +34,11 @@ impl Catalog {
     /// The pauses that are in force.
     pub async fn pauses(&self) -> Result<Vec<Pause>> {
         let mut connection = self.connection().await;
-        let rows =
-            sqlx::query("-- name: pauses\nSELECT scope, until, reason FROM pauses WHERE until > $1 ORDER BY scope")
-                .bind(self.clock.now_ms())
-                .fetch_all(&mut *connection)
-                .await
-                .map_err(at("pauses"))?;
+        let rows = query("-- name: pauses\nSELECT scope, until, reason FROM pauses WHERE until > $1 ORDER BY scope")
+            .bind(self.clock.now_ms())
+            .fetch_all(&mut *connection)
+            .await
+            .map_err(at("pauses"))?;
         Ok(rows.iter().map(|row| Pause { scope: row.get(0), until_ms: row.get(1), reason: row.get(2) }).collect())
     }
 
@@ -54,21 +51,20 @@ impl Catalog {
     /// Ends pauses, whoever began them. Gives how many were in force.
     pub async fn resume(&self, scopes: &[String]) -> Result<u64> {
         let mut connection = self.connection().await;
-        let done = sqlx::query(
-            "-- name: resume\nDELETE FROM pauses WHERE scope IN (SELECT value FROM json_each(?)) AND until > ?",
-        )
-        .bind(json(&scopes))
-        .bind(self.clock.now_ms())
-        .execute(&mut *connection)
-        .await
-        .map_err(at("resume"))?;
+        let done =
+            query("-- name: resume\nDELETE FROM pauses WHERE scope IN (SELECT value FROM json_each(?)) AND until > ?")
+                .bind(json(&scopes))
+                .bind(self.clock.now_ms())
+                .execute(&mut *connection)
+                .await
+                .map_err(at("resume"))?;
         Ok(done.rows_affected())
     }
 
     /// Ends a pause that has no end of its own: that of a refused token.
     pub async fn resume_refused(&self, scope: &str) -> Result<()> {
         let mut connection = self.connection().await;
-        sqlx::query("-- name: resume_refused\nDELETE FROM pauses WHERE scope = $1 AND until = $2")
+        query("-- name: resume_refused\nDELETE FROM pauses WHERE scope = $1 AND until = $2")
             .bind(scope)
             .bind(i64::MAX)
             .execute(&mut *connection)
@@ -80,7 +76,7 @@ impl Catalog {
     /// The kept state of a quota window.
     pub async fn quota_window(&self, scope: &str) -> Result<Option<String>> {
         let mut connection = self.connection().await;
-        sqlx::query_scalar("-- name: quota_window\nSELECT state FROM quota_windows WHERE scope = $1")
+        query_scalar("-- name: quota_window\nSELECT state FROM quota_windows WHERE scope = $1")
             .bind(scope)
             .fetch_optional(&mut *connection)
             .await
@@ -90,7 +86,7 @@ impl Catalog {
     /// Keeps the state of a quota window.
     pub async fn keep_quota_window(&self, scope: &str, state: &str) -> Result<()> {
         let mut connection = self.connection().await;
-        sqlx::query(
+        query(
             "-- name: keep_quota_window
             INSERT INTO quota_windows (scope, state, updated_at) VALUES ($1, $2, $3)
             ON CONFLICT (scope) DO UPDATE SET state = excluded.state, updated_at = excluded.updated_at",

@@ -1,10 +1,9 @@
 //! The contents that a run knows without having fetched them, page by page; and what becomes of attachments whose bytes
 //! turn out to be gone.
 
-use sqlx::{Connection as _, Row as _};
-
 use super::report::unsigned;
 use super::{ArchiveRow, Catalog, CatalogError, Result, at};
+use crate::catalog::engine::{query, query_scalar};
 use crate::digest::Digest;
 
 /// The content of attachments that this run has seen and that were archived before it.
@@ -30,9 +29,9 @@ impl Catalog {
             SELECT a.sha256, a.size_bytes FROM temp.seen s CROSS JOIN attachments a ON a.id = s.attachment_row
             WHERE s.known AND a.state = 'archived' AND a.sha256 IS NOT NULL",
         ] {
-            sqlx::query(statement).execute(&mut *connection).await.map_err(at("begin_recheck"))?;
+            query(statement).execute(&mut *connection).await.map_err(at("begin_recheck"))?;
         }
-        let count: i64 = sqlx::query_scalar("-- name: count_rechecked\nSELECT count(*) FROM temp.rechecked")
+        let count: i64 = query_scalar("-- name: count_rechecked\nSELECT count(*) FROM temp.rechecked")
             .fetch_one(&mut *connection)
             .await
             .map_err(at("count_rechecked"))?;
@@ -42,7 +41,7 @@ impl Catalog {
     /// The next gathered contents after `after`, in order, at most `limit`.
     pub async fn known_contents(&self, after: Option<Digest>, limit: usize) -> Result<Vec<KnownContent>> {
         let mut connection = self.connection().await;
-        let rows = sqlx::query(
+        let rows = query(
             "-- name: known_contents
             SELECT sha256, size_bytes FROM temp.rechecked WHERE sha256 > $1 ORDER BY sha256 LIMIT $2",
         )
@@ -65,8 +64,8 @@ impl Catalog {
     /// put back; not where its state has changed meanwhile.
     pub async fn lose_content(&self, archive: ArchiveRow, content: KnownContent) -> Result<bool> {
         let mut connection = self.seen_connection().await?;
-        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(at("begin_lose_content"))?;
-        let row: Option<i64> = sqlx::query_scalar(
+        let mut transaction = connection.begin().await.map_err(at("begin_lose_content"))?;
+        let row: Option<i64> = query_scalar(
             "-- name: requeue_lost
             UPDATE attachments SET state = 'pending', attempts = 0, not_found_count = 0, not_before = 0, lane = 1,
                 updated_at = $3, sha256 = NULL, size_bytes = NULL, sniffed_type = NULL,
@@ -84,12 +83,12 @@ impl Catalog {
         .await
         .map_err(at("requeue_lost"))?;
         if let Some(row) = row {
-            sqlx::query("-- name: unknow_lost\nUPDATE temp.seen SET known = 0 WHERE attachment_row = $1")
+            query("-- name: unknow_lost\nUPDATE temp.seen SET known = 0 WHERE attachment_row = $1")
                 .bind(row)
                 .execute(&mut *transaction)
                 .await
                 .map_err(at("unknow_lost"))?;
-            sqlx::query(
+            query(
                 "-- name: damage_lost
                 INSERT INTO blobs (archive_id, sha256, size_bytes, state) VALUES ($1, $2, $3, 'damaged')
                 ON CONFLICT (archive_id, sha256) DO UPDATE SET state = 'damaged'",

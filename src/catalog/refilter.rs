@@ -2,10 +2,9 @@
 //! flat however many there are.
 
 use serde::Serialize;
-use sqlx::Connection as _;
-use sqlx::Row as _;
 
 use super::{Catalog, IngestReference, Result, TeamRow, at, json};
+use crate::catalog::engine::query;
 use crate::catalog::report::unsigned;
 
 /// Attachments that become pending in one transaction.
@@ -41,7 +40,7 @@ impl Catalog {
             CREATE TEMP TABLE IF NOT EXISTS judged (attachment_row INTEGER PRIMARY KEY, accepted INTEGER NOT NULL)",
             "-- name: clear_judged\nDELETE FROM temp.judged",
         ] {
-            sqlx::query(statement).execute(&mut *connection).await.map_err(at("begin_judging"))?;
+            query(statement).execute(&mut *connection).await.map_err(at("begin_judging"))?;
         }
         Ok(())
     }
@@ -53,7 +52,7 @@ impl Catalog {
             .map(|reference| Verdict { k: reference.key.to_hex(), a: reference.skip_rule.is_none() })
             .collect();
         let mut connection = self.connection().await;
-        sqlx::query(
+        query(
             "-- name: judge
             INSERT INTO temp.judged (attachment_row, accepted)
             SELECT a.id, value ->> 'a' FROM json_each($2) j
@@ -72,7 +71,7 @@ impl Catalog {
     /// What the verdicts come to.
     pub async fn judged(&self) -> Result<Judged> {
         let mut connection = self.connection().await;
-        let row = sqlx::query(
+        let row = query(
             "-- name: judged
             SELECT count(*) FILTER (WHERE a.state = 'skipped' AND j.accepted),
                 sum(a.declared_size) FILTER (WHERE a.state = 'skipped' AND j.accepted),
@@ -100,8 +99,8 @@ impl Catalog {
         let mut enqueued = 0;
         loop {
             let mut connection = self.seen_connection().await?;
-            let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(at("begin_enqueue"))?;
-            let rows: Option<String> = sqlx::query(
+            let mut transaction = connection.begin().await.map_err(at("begin_enqueue"))?;
+            let rows: Option<String> = query(
                 "-- name: accepted_rows
                 SELECT '[' || group_concat(row) || ']' FROM
                     (SELECT a.id AS row FROM temp.judged j CROSS JOIN attachments a ON a.id = j.attachment_row
@@ -113,7 +112,7 @@ impl Catalog {
             .map_err(at("accepted_rows"))?
             .get(0);
             let Some(rows) = rows else { return Ok(enqueued) };
-            let done = sqlx::query(
+            let done = query(
                 "-- name: enqueue_accepted
                 UPDATE attachments SET state = 'pending', reason = NULL, attempts = 0, not_found_count = 0,
                     not_before = 0, lane = 1, updated_at = $2
@@ -136,7 +135,7 @@ impl Catalog {
                     "judged_no_more",
                 ),
             ] {
-                sqlx::query(statement).bind(&rows).execute(&mut *transaction).await.map_err(at(name))?;
+                query(statement).bind(&rows).execute(&mut *transaction).await.map_err(at(name))?;
             }
             super::find::unsettle(&mut transaction, &rows).await?;
             transaction.commit().await.map_err(at("commit_enqueue"))?;

@@ -1,11 +1,10 @@
 //! What people ask of the catalog: totals, lists, and the decisions they take on them.
 
 use serde::Serialize;
-use sqlx::Row as _;
-use sqlx::sqlite::SqliteRow;
 
 use super::bulk::totals_are_kept;
 use super::{ArchiveRow, BlobState, Catalog, CatalogError, Result, State, at};
+use crate::catalog::engine::{Row, query, query_scalar};
 use crate::digest::Digest;
 use crate::model::AttachmentKey;
 
@@ -127,8 +126,8 @@ pub struct RejectRow {
     pub first_seen_at_ms: i64,
 }
 
-pub(super) fn unsigned(row: &SqliteRow, column: usize) -> u64 {
-    row.get::<Option<i64>, _>(column).and_then(|number| u64::try_from(number).ok()).unwrap_or(0)
+pub(super) fn unsigned(row: &Row, column: usize) -> u64 {
+    row.get::<Option<i64>>(column).and_then(|number| u64::try_from(number).ok()).unwrap_or(0)
 }
 
 /// The columns that [`attachment`] takes.
@@ -142,16 +141,16 @@ pub(super) const ATTACHMENT_COLUMNS: &str =
     LEFT JOIN messages m ON m.id = l.message_row";
 
 /// Reads a row of [`ATTACHMENT_COLUMNS`].
-pub(super) fn attachment(row: &SqliteRow) -> Result<AttachmentRow> {
+pub(super) fn attachment(row: &Row) -> Result<AttachmentRow> {
     let key: &[u8] = row.get(1);
     let key = AttachmentKey::from_slice(key).ok_or_else(|| CatalogError::Impossible("attachments.key".into()))?;
     let sha256: Option<&[u8]> = row.get(10);
-    let optional = |column| row.get::<Option<i64>, _>(column).and_then(|number| u64::try_from(number).ok());
+    let optional = |column| row.get::<Option<i64>>(column).and_then(|number| u64::try_from(number).ok());
     Ok(AttachmentRow {
         row: row.get(0),
         id: key.to_string(),
         team: row.get(2),
-        state: row.get::<&str, _>(3).parse()?,
+        state: row.get::<&str>(3).parse()?,
         name: row.get(4),
         subject: row.get(5),
         sender: row.get(6),
@@ -174,7 +173,7 @@ impl Catalog {
     pub async fn seen_totals(&self) -> Result<SeenTotals> {
         let mut connection = self.seen_connection().await?;
         // In one walk, which groups nothing: sorting costs more than counting.
-        let row = sqlx::query(
+        let row = query(
             "-- name: seen_totals
             SELECT count(*), count(a.lease_token), count(*) FILTER (WHERE s.known AND a.state = 'archived'),
                 count(*) FILTER (WHERE NOT s.known AND a.state = 'archived'),
@@ -204,7 +203,7 @@ impl Catalog {
     /// Forgets what this run has seen: for a service, whose runs never end and give no account.
     pub async fn forget_seen(&self) -> Result<()> {
         let mut connection = self.seen_connection().await?;
-        sqlx::query("-- name: forget_seen\nDELETE FROM temp.seen")
+        query("-- name: forget_seen\nDELETE FROM temp.seen")
             .execute(&mut *connection)
             .await
             .map_err(at("forget_seen"))?;
@@ -214,7 +213,7 @@ impl Catalog {
     /// How many attachments this writer has decided that this run has not seen: work that earlier runs left pending.
     pub async fn decided_unseen(&self, writer_id: &str) -> Result<u64> {
         let mut connection = self.seen_connection().await?;
-        let count: i64 = sqlx::query_scalar(
+        let count: i64 = query_scalar(
             "-- name: decided_unseen
             SELECT count(*) FROM attachments a WHERE a.writer_id = $1 AND a.state IN ('archived', 'failed', 'quarantined')
                 AND NOT EXISTS (SELECT 1 FROM temp.seen s WHERE s.attachment_row = a.id)",
@@ -229,7 +228,7 @@ impl Catalog {
     /// Whether any attachment that this run has seen is pending.
     pub async fn any_seen_pending(&self) -> Result<bool> {
         let mut connection = self.seen_connection().await?;
-        sqlx::query_scalar(
+        query_scalar(
             "-- name: any_seen_pending
             SELECT EXISTS (SELECT 1 FROM attachments a WHERE a.state = 'pending' AND a.lease_token IS NULL
                     AND EXISTS (SELECT 1 FROM temp.seen s WHERE s.attachment_row = a.id))
@@ -256,11 +255,7 @@ impl Catalog {
             FROM teams t LEFT JOIN {states} s ON s.team_id = t.id
             WHERE t.archive_id = $1 ORDER BY t.archive_key"
         );
-        let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
-            .bind(archive.0)
-            .fetch_all(&mut *connection)
-            .await
-            .map_err(at("team_totals"))?;
+        let rows = query(sql).bind(archive.0).fetch_all(&mut *connection).await.map_err(at("team_totals"))?;
         let mut teams: Vec<TeamTotals> = Vec::new();
         for row in &rows {
             let team: String = row.get(0);
@@ -268,7 +263,7 @@ impl Catalog {
                 let states = StateTotals::default();
                 teams.push(TeamTotals { team, states, messages: unsigned(row, 4), archived_bytes: 0 });
             }
-            if let (Some(totals), Some(state)) = (teams.last_mut(), row.get::<Option<&str>, _>(1)) {
+            if let (Some(totals), Some(state)) = (teams.last_mut(), row.get::<Option<&str>>(1)) {
                 totals.states.add(state.parse()?, unsigned(row, 2));
                 totals.archived_bytes += unsigned(row, 3);
             }
@@ -281,11 +276,7 @@ impl Catalog {
         let mut connection = self.connection().await;
         let contents = if totals_are_kept(&mut connection).await? { "content_totals" } else { "counted_contents" };
         let sql = format!("-- name: content_totals\nSELECT contents, bytes FROM {contents} WHERE archive_id = $1");
-        let row = sqlx::query(sqlx::AssertSqlSafe(sql))
-            .bind(archive.0)
-            .fetch_optional(&mut *connection)
-            .await
-            .map_err(at("content_totals"))?;
+        let row = query(sql).bind(archive.0).fetch_optional(&mut *connection).await.map_err(at("content_totals"))?;
         Ok(row.map_or((0, 0), |row| (unsigned(&row, 0), unsigned(&row, 1))))
     }
 
@@ -296,7 +287,7 @@ impl Catalog {
             "-- name: in_state\n{ATTACHMENT_COLUMNS}
             WHERE t.archive_id = $1 AND a.state = $2 ORDER BY a.updated_at DESC, a.id LIMIT $3"
         );
-        let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
+        let rows = query(sql)
             .bind(archive.0)
             .bind(state.as_str())
             .bind(i64::try_from(limit).unwrap_or(i64::MAX))
@@ -313,7 +304,7 @@ impl Catalog {
             "-- name: by_digest\n{ATTACHMENT_COLUMNS}
             WHERE t.archive_id = $1 AND a.sha256 = $2 ORDER BY a.id"
         );
-        let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
+        let rows = query(sql)
             .bind(archive.0)
             .bind(&sha256.as_bytes()[..])
             .fetch_all(&mut *connection)
@@ -325,7 +316,7 @@ impl Catalog {
     /// What could not be read, the latest first, at most `limit`.
     pub async fn rejects(&self, limit: u64) -> Result<Vec<RejectRow>> {
         let mut connection = self.connection().await;
-        let rows = sqlx::query(
+        let rows = query(
             "-- name: rejects
             SELECT source, line, byte_offset, reason, excerpt, first_seen_at FROM rejects ORDER BY id DESC LIMIT $1",
         )
@@ -349,7 +340,7 @@ impl Catalog {
     /// How many things could not be read.
     pub async fn reject_count(&self) -> Result<u64> {
         let mut connection = self.connection().await;
-        let count: i64 = sqlx::query_scalar("-- name: reject_count\nSELECT count(*) FROM rejects")
+        let count: i64 = query_scalar("-- name: reject_count\nSELECT count(*) FROM rejects")
             .fetch_one(&mut *connection)
             .await
             .map_err(at("reject_count"))?;
@@ -365,7 +356,7 @@ impl Catalog {
         state: BlobState,
     ) -> Result<()> {
         let mut connection = self.connection().await;
-        sqlx::query(
+        query(
             "-- name: set_blob_state
             INSERT INTO blobs (archive_id, sha256, size_bytes, state) VALUES ($1, $2, $3, $4)
             ON CONFLICT (archive_id, sha256) DO UPDATE SET state = excluded.state",

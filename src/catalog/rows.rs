@@ -5,9 +5,8 @@
 //! file first, to undo one statement alone, and of random keys every row is a page of its own. A statement that fails
 //! takes its whole transaction with it here.
 
-use sqlx::sqlite::SqliteConnection;
-
 use super::{Result, at};
+use crate::catalog::engine::{Connection, query};
 
 /// Rows of one statement, largest first: a few texts, so that each is prepared once.
 const CHUNKS: [usize; 4] = [256, 32, 4, 1];
@@ -37,14 +36,14 @@ pub(super) fn values(rows: usize, columns: usize) -> String {
 }
 
 /// Makes the temporary tables of a connection: `seen`, what this run has met; `ordinals`, the numbers that take a packed list apart.
-pub(super) async fn create_temporary(connection: &mut SqliteConnection) -> Result<()> {
+pub(super) async fn create_temporary(connection: &mut Connection) -> Result<()> {
     for statement in [
         "CREATE TEMP TABLE seen (attachment_row INTEGER PRIMARY KEY, known INTEGER NOT NULL)",
         "CREATE TEMP TABLE ordinals (i INTEGER PRIMARY KEY)",
         "INSERT INTO temp.ordinals (i)
             WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 4095) SELECT i FROM n",
     ] {
-        sqlx::query(statement).execute(&mut *connection).await.map_err(at("create_temporary"))?;
+        query(statement).execute(&mut *connection).await.map_err(at("create_temporary"))?;
     }
     Ok(())
 }

@@ -1,12 +1,10 @@
 //! The texts of payloads that were taken in: what is replayed again byte for byte is known by its text's digest, and need
 //! not even be parsed. A cache: whatever is missing in it is found by its message lines.
 
-use sqlx::Connection as _;
-use sqlx::sqlite::SqliteConnection;
-
 use super::ingest::{count_column, numbers};
 use super::rows::PACKED_KEYS;
 use super::{Catalog, Result, TeamRow, at};
+use crate::catalog::engine::{Connection, query, query_scalar};
 use crate::digest::Digest;
 use crate::model::AttachmentKey;
 
@@ -58,7 +56,7 @@ impl Catalog {
         for (digests, known) in digests.chunks(PACKED_KEYS).zip(known.chunks_mut(PACKED_KEYS)) {
             // One row for all, and two numbers for each attachment: the first holds the text (below 4096), and whether
             // it is archived (1), or must be looked at again (2), as it is skipped but not by these rules.
-            let found: Option<String> = sqlx::query_scalar(
+            let found: Option<String> = query_scalar(
                 "-- name: meet_texts
                 SELECT group_concat(
                     ((n.i << 2) | CASE
@@ -99,7 +97,7 @@ impl Catalog {
         texts.bare.sort_unstable();
         texts.lines.sort_unstable();
         let mut connection = self.connection().await;
-        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(at("begin_texts"))?;
+        let mut transaction = connection.begin().await.map_err(at("begin_texts"))?;
         for bare in texts.bare.chunks(PACKED_KEYS) {
             let statement = "-- name: remember_bare_texts
                 INSERT OR REPLACE INTO texts (digest, attachment_row, rules, is_skipped)
@@ -130,13 +128,13 @@ impl Catalog {
 }
 
 async fn remember(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     (team, rules): (TeamRow, RulesId),
     statement: &'static str,
     packed: Vec<u8>,
     count: usize,
 ) -> Result<()> {
-    let query = sqlx::query(statement).bind(team.0).bind(packed).bind(count_column(count)).bind(rules.0);
+    let query = query(statement).bind(team.0).bind(packed).bind(count_column(count)).bind(rules.0);
     query.execute(connection).await.map_err(at("remember_texts"))?;
     Ok(())
 }

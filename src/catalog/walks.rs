@@ -2,10 +2,8 @@
 
 use std::str::FromStr;
 
-use sqlx::sqlite::{SqliteConnection, SqliteRow};
-use sqlx::{Connection as _, Row as _};
-
 use super::{Catalog, CatalogError, Result, TeamRow, at};
+use crate::catalog::engine::{Connection, Row, query, query_scalar};
 use crate::digest::Digest;
 use crate::model::Conversation;
 
@@ -153,22 +151,22 @@ fn column(count: Option<u64>) -> Option<i64> {
 
 const WALKS: &str = "SELECT id, team_id, kind, filters, phase, wish, state, counts FROM walks";
 
-fn walk(row: &SqliteRow) -> Result<Walk> {
+fn walk(row: &Row) -> Result<Walk> {
     Ok(Walk {
         row: WalkRow(row.get(0)),
         team: TeamRow(row.get(1)),
-        kind: row.get::<&str, _>(2).parse()?,
+        kind: row.get::<&str>(2).parse()?,
         filters: row.get(3),
-        phase: row.get::<&str, _>(4).parse()?,
-        wish: row.get::<&str, _>(5).parse()?,
+        phase: row.get::<&str>(4).parse()?,
+        wish: row.get::<&str>(5).parse()?,
         state: row.get(6),
         counts: row.get(7),
     })
 }
 
 /// Writes where a walk is, within a transaction.
-async fn note(connection: &mut SqliteConnection, row: WalkRow, notes: &WalkNotes, now_ms: i64) -> Result<()> {
-    sqlx::query("-- name: note_walk\nUPDATE walks SET state = ?, counts = ?, updated_at = ? WHERE id = ?")
+async fn note(connection: &mut Connection, row: WalkRow, notes: &WalkNotes, now_ms: i64) -> Result<()> {
+    query("-- name: note_walk\nUPDATE walks SET state = ?, counts = ?, updated_at = ? WHERE id = ?")
         .bind(&notes.state)
         .bind(&notes.counts)
         .bind(now_ms)
@@ -184,7 +182,7 @@ impl Catalog {
     pub async fn find_walk(&self, team: TeamRow, kind: WalkKind, filters: &str) -> Result<Option<Walk>> {
         let mut connection = self.connection().await;
         let sql = format!("-- name: find_walk\n{WALKS} WHERE team_id = ? AND kind = ? AND filters = ?");
-        let row = sqlx::query(sqlx::AssertSqlSafe(sql))
+        let row = query(sql)
             .bind(team.0)
             .bind(kind.as_str())
             .bind(filters)
@@ -198,8 +196,7 @@ impl Catalog {
     pub async fn walk(&self, row: WalkRow) -> Result<Walk> {
         let mut connection = self.connection().await;
         let sql = format!("-- name: walk\n{WALKS} WHERE id = ?");
-        let found =
-            sqlx::query(sqlx::AssertSqlSafe(sql)).bind(row.0).fetch_one(&mut *connection).await.map_err(at("walk"))?;
+        let found = query(sql).bind(row.0).fetch_one(&mut *connection).await.map_err(at("walk"))?;
         walk(&found)
     }
 
@@ -210,11 +207,7 @@ impl Catalog {
             "-- name: wanted_walks\n{WALKS} WHERE team_id = ? AND kind = 'backfill'
             AND (wish = 'all' AND phase <> 'done' OR wish = 'listing' AND phase = 'listing') ORDER BY id"
         );
-        let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
-            .bind(team.0)
-            .fetch_all(&mut *connection)
-            .await
-            .map_err(at("wanted_walks"))?;
+        let rows = query(sql).bind(team.0).fetch_all(&mut *connection).await.map_err(at("wanted_walks"))?;
         rows.iter().map(walk).collect()
     }
 
@@ -222,11 +215,7 @@ impl Catalog {
     pub async fn walks(&self, team: TeamRow) -> Result<Vec<Walk>> {
         let mut connection = self.connection().await;
         let sql = format!("-- name: walks\n{WALKS} WHERE team_id = ? ORDER BY id");
-        let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
-            .bind(team.0)
-            .fetch_all(&mut *connection)
-            .await
-            .map_err(at("walks"))?;
+        let rows = query(sql).bind(team.0).fetch_all(&mut *connection).await.map_err(at("walks"))?;
         rows.iter().map(walk).collect()
     }
 
@@ -241,8 +230,8 @@ impl Catalog {
     ) -> Result<WalkRow> {
         let now_ms = self.clock.now_ms();
         let mut connection = self.connection().await;
-        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(at("begin_walk"))?;
-        let id: i64 = sqlx::query_scalar(
+        let mut transaction = connection.begin().await.map_err(at("begin_walk"))?;
+        let id: i64 = query_scalar(
             "-- name: begin_walk
             INSERT INTO walks (team_id, kind, filters, phase, wish, state, counts, updated_at)
             VALUES (?, ?, ?, 'listing', ?, ?, ?, ?)
@@ -264,7 +253,7 @@ impl Catalog {
             "-- name: forget_walk_entries\nDELETE FROM walk_entries WHERE walk_id = ?",
             "-- name: forget_walk_attachments\nDELETE FROM walk_attachments WHERE walk_id = ?",
         ] {
-            sqlx::query(forget).bind(id).execute(&mut *transaction).await.map_err(at("begin_walk"))?;
+            query(forget).bind(id).execute(&mut *transaction).await.map_err(at("begin_walk"))?;
         }
         transaction.commit().await.map_err(at("begin_walk"))?;
         Ok(WalkRow(id))
@@ -273,7 +262,7 @@ impl Catalog {
     /// Says what of a walk is asked for.
     pub async fn want_walk(&self, row: WalkRow, wish: WalkWish) -> Result<()> {
         let mut connection = self.connection().await;
-        sqlx::query("-- name: want_walk\nUPDATE walks SET wish = ? WHERE id = ?")
+        query("-- name: want_walk\nUPDATE walks SET wish = ? WHERE id = ?")
             .bind(wish.as_str())
             .bind(row.0)
             .execute(&mut *connection)
@@ -286,16 +275,16 @@ impl Catalog {
     /// what it could not read.
     pub async fn change_walk(&self, row: WalkRow, phase: WalkPhase, notes: &WalkNotes) -> Result<()> {
         let mut connection = self.connection().await;
-        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(at("change_walk"))?;
+        let mut transaction = connection.begin().await.map_err(at("change_walk"))?;
         note(&mut transaction, row, notes, self.clock.now_ms()).await?;
-        sqlx::query("-- name: change_walk\nUPDATE walks SET phase = ? WHERE id = ?")
+        query("-- name: change_walk\nUPDATE walks SET phase = ? WHERE id = ?")
             .bind(phase.as_str())
             .bind(row.0)
             .execute(&mut *transaction)
             .await
             .map_err(at("change_walk"))?;
         if phase == WalkPhase::Done {
-            sqlx::query(
+            query(
                 "-- name: forget_read_entries
                 DELETE FROM walk_entries WHERE walk_id = ? AND NOT EXISTS (
                     SELECT 1 FROM conversations c JOIN walks w ON w.id = walk_entries.walk_id
@@ -321,7 +310,7 @@ impl Catalog {
     ) -> Result<()> {
         let pass = column(Some(pass)).unwrap_or_default();
         let mut connection = self.connection().await;
-        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(at("begin_list_page"))?;
+        let mut transaction = connection.begin().await.map_err(at("begin_list_page"))?;
         let mut met = Vec::with_capacity(entries.len());
         for entry in entries {
             met.push(meet(&mut transaction, row, team, pass, entry).await?);
@@ -332,22 +321,15 @@ impl Catalog {
 }
 
 /// Notes one entry, within a transaction.
-async fn meet(
-    connection: &mut SqliteConnection,
-    row: WalkRow,
-    team: TeamRow,
-    pass: i64,
-    entry: &WalkEntry,
-) -> Result<Met> {
+async fn meet(connection: &mut Connection, row: WalkRow, team: TeamRow, pass: i64, entry: &WalkEntry) -> Result<Met> {
     let key = entry.key();
-    let known =
-        sqlx::query("-- name: walk_entry\nSELECT pass, fingerprint FROM walk_entries WHERE walk_id = ? AND key = ?")
-            .bind(row.0)
-            .bind(&key[..])
-            .fetch_optional(&mut *connection)
-            .await
-            .map_err(at("walk_entry"))?;
-    let met = match known.map(|known| (known.get::<i64, _>(0), known.get::<i64, _>(1))) {
+    let known = query("-- name: walk_entry\nSELECT pass, fingerprint FROM walk_entries WHERE walk_id = ? AND key = ?")
+        .bind(row.0)
+        .bind(&key[..])
+        .fetch_optional(&mut *connection)
+        .await
+        .map_err(at("walk_entry"))?;
+    let met = match known.map(|known| (known.get::<i64>(0), known.get::<i64>(1))) {
         None => Met::New,
         Some((_, fingerprint)) if fingerprint != entry.fingerprint => Met::Changed,
         Some((before, _)) if before == pass => return Ok(Met::Repeated),
@@ -359,7 +341,7 @@ async fn meet(
     if entry.only_known && !entry.may_hold {
         return Ok(Met::Same);
     }
-    sqlx::query(
+    query(
         "-- name: meet_entry
         INSERT INTO walk_entries (walk_id, key, pass, fingerprint) VALUES (?, ?, ?, ?)
         ON CONFLICT (walk_id, key) DO UPDATE SET pass = excluded.pass, fingerprint = excluded.fingerprint, failures = 0",
@@ -375,7 +357,7 @@ async fn meet(
 }
 
 /// Notes a conversation that may hold attachments; gives whether it is to be counted as met.
-async fn see(connection: &mut SqliteConnection, team: TeamRow, key: &[u8; 16], entry: &WalkEntry) -> Result<bool> {
+async fn see(connection: &mut Connection, team: TeamRow, key: &[u8; 16], entry: &WalkEntry) -> Result<bool> {
     const UPDATE: &str = "-- name: see_again
         UPDATE conversations SET fields = ?, seen = ?, messages_count = ?, attachments_count = ?
         WHERE team_id = ? AND key = ? AND seen <> ?";
@@ -384,7 +366,7 @@ async fn see(connection: &mut SqliteConnection, team: TeamRow, key: &[u8; 16], e
         VALUES (?, ?, ?, ?, ?, ?)
         ON CONFLICT (team_id, key) DO UPDATE SET fields = excluded.fields, seen = excluded.seen,
             messages_count = excluded.messages_count, attachments_count = excluded.attachments_count";
-    let query = sqlx::query(if entry.only_known { UPDATE } else { UPSERT })
+    let query = query(if entry.only_known { UPDATE } else { UPSERT })
         .bind(super::json(&entry.conversation))
         .bind(entry.fingerprint)
         .bind(column(entry.messages_count))

@@ -315,7 +315,7 @@ async fn estimate(
         if has_ended(&walk) {
             break walk;
         }
-        if let Some(_lock) = session.catalog.try_worker_lock().context("cannot lock the catalog")? {
+        if let Some(_lock) = session.catalog.try_worker_lock().await.context("cannot lock the catalog")? {
             access.load_quotas(session).await?;
             let done = tokio::select! {
                 done = walker.backfill(row) => Some(done),

@@ -7,10 +7,11 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use super::receipt::size;
-use super::session::{catalog_folder, settings};
+use super::session::{open_place, settings};
 use super::{DONE, Global, INTERRUPTED, UsageError, output, run};
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, CatalogPlace};
 use crate::clock::Clock;
+use crate::config::PostgresUrl;
 
 /// The arguments of `jellyjar catalog`.
 #[derive(Debug, Clone, Args)]
@@ -54,7 +55,10 @@ struct BackupAnswer {
 /// Runs the command.
 pub(super) async fn run(args: CatalogArgs, global: &Global) -> anyhow::Result<ExitCode> {
     let loaded = settings(&global.overrides(true))?;
-    let folder = catalog_folder(global, &loaded.config).await?;
+    let folder = match open_place(global, &loaded.config).await? {
+        CatalogPlace::Folder(folder) => folder,
+        CatalogPlace::Postgres { url, .. } => return in_postgres(&args.command, &url, global),
+    };
     let file = folder.join(Catalog::FILE_NAME);
     match args.command {
         CatalogCommand::Path => {
@@ -77,6 +81,24 @@ pub(super) async fn run(args: CatalogArgs, global: &Global) -> anyhow::Result<Ex
             }
         }
     }
+}
+
+/// What is said of a catalog that is no file.
+fn in_postgres(command: &CatalogCommand, url: &PostgresUrl, global: &Global) -> anyhow::Result<ExitCode> {
+    match command {
+        CatalogCommand::Path if global.json => {
+            output::json(&serde_json::json!({ "ok": true, "path": url.to_string() }))
+        }
+        CatalogCommand::Path => output::line(url.to_string()),
+        CatalogCommand::Backup { .. } => {
+            return Err(UsageError(format!(
+                "the catalog {url} is in PostgreSQL; copy it with `pg_dump --schema=jellyjar`, or make it anew with \
+                 `jellyjar rebuild` when it is lost"
+            ))
+            .into());
+        }
+    }
+    Ok(ExitCode::from(DONE))
 }
 
 async fn back_up(folder: &Path, file: &Path, target: &Path, global: &Global) -> anyhow::Result<ExitCode> {

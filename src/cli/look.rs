@@ -26,7 +26,7 @@ impl Look {
     pub(super) async fn open(global: &Global) -> anyhow::Result<Self> {
         let session = Session::open(global, settings(&global.overrides(true))?, false).await?;
         // Held for the moment of the load only; a worker that starts meanwhile waits for it.
-        let lock = session.catalog.try_worker_lock().context("cannot lock the catalog")?;
+        let lock = session.catalog.try_worker_lock().await.context("cannot lock the catalog")?;
         let worker_running = lock.is_none();
         let mut trouble = None;
         if !worker_running {

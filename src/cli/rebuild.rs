@@ -7,10 +7,10 @@ use clap::Args;
 use serde::Serialize;
 
 use super::receipt::number;
-use super::session::{Session, catalog_folder, settings};
+use super::session::{Session, open_place, settings};
 use super::{DONE, Global, UsageError, output};
 use crate::audit::{self, Rebuilt};
-use crate::catalog::{Catalog, StateTotals};
+use crate::catalog::{Catalog, CatalogPlace, StateTotals};
 use crate::clock::Clock;
 
 /// The arguments of `jellyjar rebuild`.
@@ -39,14 +39,14 @@ struct Answer {
 /// Runs the command.
 pub(super) async fn run(_args: RebuildArgs, global: &Global) -> anyhow::Result<ExitCode> {
     let loaded = settings(&global.overrides(true))?;
-    let folder = catalog_folder(global, &loaded.config).await?;
-    let Some(lock) = Catalog::worker_lock_in(&folder)? else {
-        return Err(UsageError(
-            "another jellyjar works with this catalog; stop it, or wait until it is done, then run this again".into(),
-        )
-        .into());
+    let in_use = "another jellyjar works with this catalog; stop it, or wait until it is done, then run this again";
+    let (lock, moved_aside) = match open_place(global, &loaded.config).await? {
+        CatalogPlace::Folder(folder) => {
+            let lock = Catalog::worker_lock_in(&folder)?.ok_or_else(|| UsageError(in_use.into()))?;
+            (Some(lock), Catalog::set_aside_if_corrupt(&folder, &Clock::system()).await?)
+        }
+        CatalogPlace::Postgres { .. } => (None, None),
     };
-    let moved_aside = Catalog::set_aside_if_corrupt(&folder, &Clock::system()).await?;
     if let Some(path) = &moved_aside {
         tracing::warn!(
             "the catalog could not be read and was moved to {}; kept quotas, pauses and rejects were in it",
@@ -54,6 +54,10 @@ pub(super) async fn run(_args: RebuildArgs, global: &Global) -> anyhow::Result<E
         );
     }
     let session = Session::open(global, loaded, false).await?;
+    let lock = match lock {
+        Some(lock) => lock,
+        None => session.catalog.try_lock_alone().await?.ok_or_else(|| UsageError(in_use.into()))?,
+    };
     let rules = session.rules()?;
     let loaded = audit::rebuild(&session.subject(), &session.intake, &lock, &rules).await.context("cannot rebuild")?;
     session.journal.heartbeat(true).await?;

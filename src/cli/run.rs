@@ -77,7 +77,7 @@ impl Run {
         let _progress = Progress::start(quiet, Arc::clone(&self.tally), Arc::clone(&self.expected));
         let mut said = false;
         loop {
-            if let Some(lock) = self.session.catalog.try_worker_lock().context("cannot lock the catalog")? {
+            if let Some(lock) = self.session.catalog.try_worker_lock().await.context("cannot lock the catalog")? {
                 return self.drive(&lock).await;
             }
             if !said {

@@ -10,9 +10,9 @@ use anyhow::Context as _;
 use super::places::KnownPlace;
 use super::{Global, UsageError};
 use crate::archive::{Fetcher, Holds, TeamAccess};
-use crate::catalog::{ArchiveRow, Catalog, TeamRow, person_scope, team_scope};
+use crate::catalog::{ArchiveRow, Catalog, CatalogPlace, TeamRow, person_scope, team_scope};
 use crate::clock::Clock;
-use crate::config::{Config, DEFAULT_TEAM, Environment, Loaded, Overrides, load};
+use crate::config::{CatalogSetting, Config, DEFAULT_TEAM, Environment, Loaded, Overrides, load};
 use crate::filter::Filter;
 use crate::http::{BaseUrl, HttpClients};
 use crate::ingest::{Intake, Team};
@@ -83,8 +83,8 @@ impl Session {
             Archive::open(&place).await?
         };
         let archive = Arc::new(archive);
-        let folder = catalog_folder_of(&config, &location, archive.uuid())?;
-        let catalog = Arc::new(Catalog::open(&folder, clock.clone()).await?);
+        let place = catalog_place(&config, &location, archive.uuid())?;
+        let catalog = Arc::new(Catalog::open(place, clock.clone()).await?);
         let name = match &location {
             Location::Folder(root) => root.canonicalize().unwrap_or_else(|_| root.clone()).display().to_string(),
             Location::Bucket(bucket) => bucket.to_string(),
@@ -193,17 +193,21 @@ fn location_of<'a>(config: &'a Config, team_name: &str) -> anyhow::Result<&'a Lo
 
 /// Where the catalog is: as configured; else inside a folder archive; for a bucket in the user's state folder, under the
 /// archive's UUID.
-pub(super) fn catalog_folder_of(config: &Config, location: &Location, uuid: &str) -> anyhow::Result<PathBuf> {
-    match (&config.catalog, location) {
-        (Some(folder), _) => Ok(folder.clone()),
-        (None, Location::Folder(root)) => Ok(root.join(Scratch::HOME)),
-        (None, Location::Bucket(_)) => {
+pub(super) fn catalog_place(config: &Config, location: &Location, uuid: &str) -> anyhow::Result<CatalogPlace> {
+    let home = match (&config.catalog, location) {
+        (Some(CatalogSetting::Folder(folder)), _) => folder.clone(),
+        (_, Location::Folder(root)) => root.join(Scratch::HOME),
+        (_, Location::Bucket(_)) => {
             let home = config.state_home.as_ref().ok_or_else(|| {
                 UsageError("HOME is not set, so there is no usual place for the catalog; give --catalog DIR".into())
             })?;
-            Ok(home.join("jellyjar").join(uuid))
+            home.join("jellyjar").join(uuid)
         }
-    }
+    };
+    Ok(match &config.catalog {
+        Some(CatalogSetting::Postgres(url)) => CatalogPlace::Postgres { url: url.clone(), home },
+        _ => CatalogPlace::Folder(home),
+    })
 }
 
 /// Where downloads are until they are stored: in the file system of a folder archive; for a bucket beside the catalog,
@@ -228,13 +232,15 @@ fn spool_home(session: &Session) -> anyhow::Result<PathBuf> {
 
 /// Where the catalog of the chosen team's archive is, for a command that must not open it yet. The archive must be
 /// there.
-pub(super) async fn catalog_folder(global: &Global, config: &Config) -> anyhow::Result<PathBuf> {
+pub(super) async fn open_place(global: &Global, config: &Config) -> anyhow::Result<CatalogPlace> {
     let location = location_of(config, &choose_team(config, global.team.as_deref())?)?;
     let place = Place::of(location, &config.buckets, &config.http, &Clock::system())?;
     let archive = Archive::open(&place).await?;
-    let folder = catalog_folder_of(config, location, archive.uuid())?;
-    std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    Ok(folder)
+    let place = catalog_place(config, location, archive.uuid())?;
+    if let CatalogPlace::Folder(folder) = &place {
+        std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    }
+    Ok(place)
 }
 
 /// What a dry run sees: an archive and a catalog if they are there, and nothing that is written.

@@ -121,7 +121,7 @@ async fn repair(session: &Session, answer: &mut Answer) -> anyhow::Result<()> {
     let access = Access::open(session).await?;
     // Beside a worker the repair goes on, since storing right bytes twice is harmless; but the worker alone keeps the
     // count of the quota. The service's own limit still holds for both.
-    let lock = session.catalog.try_worker_lock()?;
+    let lock = session.catalog.try_lock_alone().await?;
     if lock.is_none() {
         tracing::info!("another jellyjar works on this archive; repairing beside it");
     }

@@ -10,9 +10,9 @@ use serde::Deserialize;
 use toml::de::{DeTable, DeValue};
 
 use super::{
-    ApiConfig, AzureConfig, BackfillConfig, BucketConfig, ConfigError, FilterConfig, GcsConfig, HttpConfig,
-    InboxConfig, NotifyConfig, QuotaConfig, RetryConfig, S3Config, ServeConfig, SourceConfig, SpoolConfig, SweepConfig,
-    WorkerConfig, token, values, web,
+    ApiConfig, AzureConfig, BackfillConfig, BucketConfig, CatalogSetting, ConfigError, FilterConfig, GcsConfig,
+    HttpConfig, InboxConfig, NotifyConfig, QuotaConfig, RetryConfig, S3Config, ServeConfig, SourceConfig, SpoolConfig,
+    SweepConfig, WorkerConfig, token, values, web,
 };
 use crate::model::Location;
 use crate::secret::Secret;
@@ -26,8 +26,8 @@ const MAX_FILE_BYTES: u64 = 4 << 20;
 pub(super) struct ConfigFile {
     #[serde(deserialize_with = "values::optional_location")]
     pub(super) archive: Option<Location>,
-    #[serde(deserialize_with = "values::optional_path")]
-    pub(super) catalog: Option<PathBuf>,
+    #[serde(deserialize_with = "values::optional_catalog")]
+    pub(super) catalog: Option<CatalogSetting>,
     pub(super) api: ApiConfig,
     pub(super) http: HttpConfig,
     pub(super) quota: QuotaConfig,

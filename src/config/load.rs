@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use super::file::{self, TeamFile};
 use super::{
-    Config, ConfigError, Environment, Origin, Sources, TeamConfig, check, credentials, notify, token, values, web,
+    CatalogSetting, Config, ConfigError, Environment, Origin, Sources, TeamConfig, check, credentials, notify, token,
+    values, web,
 };
 use crate::model::Location;
 use crate::secret::Secret;
@@ -132,7 +133,7 @@ impl Loaded {
         (config.archive, config.catalog) = (file.archive, file.catalog);
         config.http = file.http;
         resolve("archive", config.archive.as_mut().and_then(Location::folder_mut))?;
-        resolve("catalog", config.catalog.as_mut())?;
+        resolve("catalog", config.catalog.as_mut().and_then(CatalogSetting::folder_mut))?;
         resolve("http.ca_file", config.http.ca_file.as_mut())?;
         config.spool = file.spool;
         resolve("spool.folder", config.spool.folder.as_mut())?;
@@ -234,7 +235,11 @@ impl Loaded {
             }
         }
         if let Some((path, origin)) = pick("--catalog", &overrides.catalog, "JELLYJAR_CATALOG")? {
-            self.config.catalog = Some(path);
+            let refused = |message| match origin {
+                Origin::Flag(name) => ConfigError::Flag { name, message },
+                _ => ConfigError::environment("JELLYJAR_CATALOG", message),
+            };
+            self.config.catalog = Some(CatalogSetting::of(path).map_err(refused)?);
             self.sources.set("catalog", origin);
         }
         if let Some((path, origin)) = pick("--ca-file", &overrides.ca_file, "JELLYJAR_CA_FILE")? {

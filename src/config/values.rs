@@ -12,6 +12,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use toml::Value;
 
+use crate::config::CatalogSetting;
 use crate::model::{InvalidLocation, Location, TeamKey};
 
 /// Reads a duration: a number and a unit (`250ms`, `30s`, `5m`, `1h 30m`, `30d`). A day has 24 hours.
@@ -219,6 +220,14 @@ pub(super) fn optional_path<'de, D: Deserializer<'de>>(deserializer: D) -> Resul
     read(deserializer, |value| match value {
         Value::String(text) => check_path(Path::new(text)).map(|()| Some(PathBuf::from(text))),
         other => Err(format!("a path is a text in quotes, not {}", kind(other))),
+    })
+}
+
+/// Reads the place of a catalog: a folder's path or a PostgreSQL database's URL.
+pub(super) fn optional_catalog<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<CatalogSetting>, D::Error> {
+    read(deserializer, |value| match value {
+        Value::String(text) => CatalogSetting::of(text.into()).map(Some),
+        other => Err(format!("a catalog's place is a text in quotes, not {}", kind(other))),
     })
 }
 

@@ -3,10 +3,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use sqlx::sqlite::SqliteConnection;
-use sqlx::{AssertSqlSafe, Connection as _, Row as _};
-
 use super::text::indexed;
+use crate::catalog::engine::{Connection, query, query_scalar};
 use crate::catalog::rows::{chunks, values};
 use crate::catalog::{Catalog, People, Result, at, json};
 use crate::filter::{address, essence};
@@ -71,20 +69,20 @@ struct OfAttachment {
 }
 
 /// Empties the index; the next step begins anew.
-pub(in crate::catalog) async fn forget(connection: &mut SqliteConnection) -> Result<()> {
+pub(in crate::catalog) async fn forget(connection: &mut Connection) -> Result<()> {
     for statement in [
         "-- name: forget_find_entries\nDELETE FROM find_entries",
         "-- name: forget_find_text\nINSERT INTO find_text (find_text) VALUES ('delete-all')",
         "-- name: forget_find_progress\nUPDATE find_progress SET message_row = 0, entries = 0",
     ] {
-        sqlx::query(statement).execute(&mut *connection).await.map_err(at("forget_find"))?;
+        query(statement).execute(&mut *connection).await.map_err(at("forget_find"))?;
     }
     Ok(())
 }
 
 /// Notes that size and type of these attachments' entries may change.
-pub(in crate::catalog) async fn unsettle(connection: &mut SqliteConnection, rows: &str) -> Result<()> {
-    sqlx::query(
+pub(in crate::catalog) async fn unsettle(connection: &mut Connection, rows: &str) -> Result<()> {
+    query(
         "-- name: unsettle_find_entries
         UPDATE find_entries SET settled = 0 WHERE attachment_row IN (SELECT value FROM json_each($1))",
     )
@@ -99,7 +97,7 @@ impl Catalog {
     /// About how many messages the index of `find` does not know yet.
     pub async fn unindexed_messages(&self) -> Result<u64> {
         let mut connection = self.connection().await;
-        let count: i64 = sqlx::query_scalar(
+        let count: i64 = query_scalar(
             "-- name: unindexed_messages
             SELECT (SELECT coalesce(max(id), 0) FROM messages) - message_row FROM find_progress",
         )
@@ -117,21 +115,18 @@ impl Catalog {
         if unknown == 0 {
             return make_deferred(&mut connection).await;
         }
-        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(at("begin_index"))?;
-        let (from, mut number): (i64, i64) =
-            sqlx::query_as("-- name: find_progress\nSELECT message_row, entries FROM find_progress")
-                .fetch_one(&mut *transaction)
-                .await
-                .map_err(at("find_progress"))?;
+        let mut transaction = connection.begin().await.map_err(at("begin_index"))?;
+        let progress = query("-- name: find_progress\nSELECT message_row, entries FROM find_progress")
+            .fetch_one(&mut transaction)
+            .await
+            .map_err(at("find_progress"))?;
+        let (from, mut number): (i64, i64) = (progress.get(0), progress.get(1));
         let unknown = i64::try_from(unknown).unwrap_or(i64::MAX);
         if unknown > BULK_MESSAGES.max(from) {
             let drops: Vec<String> = DEFERRED.iter().map(|(name, _)| format!("DROP INDEX IF EXISTS {name};")).collect();
-            sqlx::raw_sql(AssertSqlSafe(drops.concat()))
-                .execute(&mut *transaction)
-                .await
-                .map_err(at("drop_find_indexes"))?;
+            transaction.run(drops.concat()).await.map_err(at("drop_find_indexes"))?;
         }
-        let last: Option<i64> = sqlx::query_scalar(
+        let last: Option<i64> = query_scalar(
             "-- name: last_of_step
             SELECT max(id) FROM (SELECT id FROM messages WHERE id > $1 ORDER BY id LIMIT $2)",
         )
@@ -144,7 +139,7 @@ impl Catalog {
         let mut attachments = coming(&mut transaction, from, last).await?;
         there(&mut transaction, &mut attachments).await?;
         write(&mut transaction, &mut attachments, &mut number).await?;
-        sqlx::query("-- name: keep_find_progress\nUPDATE find_progress SET message_row = $1, entries = $2")
+        query("-- name: keep_find_progress\nUPDATE find_progress SET message_row = $1, entries = $2")
             .bind(last)
             .bind(number)
             .execute(&mut *transaction)
@@ -159,7 +154,7 @@ impl Catalog {
     pub async fn settle_entries(&self, limit: u64, seen: bool) -> Result<()> {
         let mut connection = self.connection().await;
         if seen {
-            sqlx::query(
+            query(
                 "-- name: unsettle_seen
                 UPDATE find_entries SET settled = 0 WHERE settled = 1 AND attachment_row IN
                     (SELECT attachment_row FROM temp.seen WHERE known = 0)",
@@ -168,7 +163,7 @@ impl Catalog {
             .await
             .map_err(at("unsettle_seen"))?;
         }
-        sqlx::query(
+        query(
             "-- name: settle_entries
             UPDATE find_entries SET settled = 1, sniffed_type = a.sniffed_type,
                 size_bytes = coalesce(a.size_bytes, a.declared_size, -1)
@@ -185,8 +180,8 @@ impl Catalog {
 }
 
 /// Makes one index that a large fill left out, or whose filler died; `false` where none is missing.
-async fn make_deferred(connection: &mut SqliteConnection) -> Result<bool> {
-    let present: Vec<String> = sqlx::query_scalar(
+async fn make_deferred(connection: &mut Connection) -> Result<bool> {
+    let present: Vec<String> = query_scalar(
         "-- name: find_indexes
         SELECT name FROM sqlite_schema WHERE type = 'index' AND tbl_name = 'find_entries'",
     )
@@ -196,13 +191,13 @@ async fn make_deferred(connection: &mut SqliteConnection) -> Result<bool> {
     let Some((_, create)) = DEFERRED.iter().find(|(name, _)| !present.iter().any(|one| one == name)) else {
         return Ok(false);
     };
-    sqlx::query(*create).execute(connection).await.map_err(at("create_find_index"))?;
+    query(*create).execute(connection).await.map_err(at("create_find_index"))?;
     Ok(true)
 }
 
 /// What the messages above `from`, up to `last`, bring.
-async fn coming(connection: &mut SqliteConnection, from: i64, last: i64) -> Result<HashMap<i64, OfAttachment>> {
-    let rows = sqlx::query(
+async fn coming(connection: &mut Connection, from: i64, last: i64) -> Result<HashMap<i64, OfAttachment>> {
+    let rows = query(
         "-- name: messages_to_index
         SELECT m.id, m.message_id, m.subject, m.sender, m.people, m.sent_at, m.conversation_id, l.place,
             l.attachment_row, l.name, l.content_type, a.state, a.sniffed_type,
@@ -217,7 +212,7 @@ async fn coming(connection: &mut SqliteConnection, from: i64, last: i64) -> Resu
     .map_err(at("messages_to_index"))?;
     let mut attachments: HashMap<i64, OfAttachment> = HashMap::with_capacity(rows.len());
     for row in &rows {
-        let text = |column: usize| row.get::<Option<&str>, _>(column);
+        let text = |column: usize| row.get::<Option<&str>>(column);
         let message_row: i64 = row.get(0);
         let people = People::read(text(4), text(3));
         let sent = text(5).and_then(|text| text.trim().parse::<jiff::Timestamp>().ok());
@@ -247,9 +242,9 @@ async fn coming(connection: &mut SqliteConnection, from: i64, last: i64) -> Resu
 }
 
 /// Finds the entries that those attachments have already.
-async fn there(connection: &mut SqliteConnection, attachments: &mut HashMap<i64, OfAttachment>) -> Result<()> {
+async fn there(connection: &mut Connection, attachments: &mut HashMap<i64, OfAttachment>) -> Result<()> {
     let rows: Vec<i64> = attachments.keys().copied().collect();
-    let found = sqlx::query(
+    let found = query(
         "-- name: entries_of
         SELECT e.id, e.attachment_row, e.message_row, m.message_id
         FROM json_each($1) j CROSS JOIN find_entries e ON e.attachment_row = j.value
@@ -261,7 +256,7 @@ async fn there(connection: &mut SqliteConnection, attachments: &mut HashMap<i64,
     .map_err(at("entries_of"))?;
     for row in &found {
         let (attachment_row, message_row): (i64, i64) = (row.get(1), row.get(2));
-        let identity = row.get::<Option<String>, _>(3).map_or(Identity::Row(message_row), Identity::Id);
+        let identity = row.get::<Option<String>>(3).map_or(Identity::Row(message_row), Identity::Id);
         if let Some(attachment) = attachments.get_mut(&attachment_row) {
             attachment.there.insert(identity, row.get(0));
         }
@@ -270,7 +265,7 @@ async fn there(connection: &mut SqliteConnection, attachments: &mut HashMap<i64,
 }
 
 async fn write(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     attachments: &mut HashMap<i64, OfAttachment>,
     number: &mut i64,
 ) -> Result<()> {
@@ -301,12 +296,12 @@ async fn write(
         "-- name: drop_find_entries
         DELETE FROM find_entries WHERE id IN (SELECT value FROM json_each($1))",
     ] {
-        sqlx::query(statement).bind(&replaced).execute(&mut *connection).await.map_err(at("drop_find_entries"))?;
+        query(statement).bind(&replaced).execute(&mut *connection).await.map_err(at("drop_find_entries"))?;
     }
     for chunk in chunks(&entries) {
         add(connection, chunk).await?;
     }
-    sqlx::query(
+    query(
         "-- name: mark_shared
         UPDATE find_entries SET shared = 1 WHERE attachment_row IN (SELECT value FROM json_each($1))",
     )
@@ -318,7 +313,7 @@ async fn write(
 }
 
 /// Adds entries that are not there, in the order of their ids.
-async fn add(connection: &mut SqliteConnection, entries: &[&Entry]) -> Result<()> {
+async fn add(connection: &mut Connection, entries: &[&Entry]) -> Result<()> {
     let sql = format!(
         "-- name: add_find_entries
         INSERT OR FAIL INTO find_entries (id, attachment_row, message_row, place, name, sender, content_type,
@@ -326,9 +321,9 @@ async fn add(connection: &mut SqliteConnection, entries: &[&Entry]) -> Result<()
         VALUES {}",
         values(entries.len(), 11)
     );
-    let mut query = sqlx::query(AssertSqlSafe(sql));
+    let mut adding = query(sql);
     for entry in entries {
-        query = query
+        adding = adding
             .bind(entry.id)
             .bind(entry.attachment_row)
             .bind(entry.message_row)
@@ -341,13 +336,13 @@ async fn add(connection: &mut SqliteConnection, entries: &[&Entry]) -> Result<()
             .bind(entry.conversation_id.as_deref())
             .bind(entry.settled);
     }
-    query.execute(&mut *connection).await.map_err(at("add_find_entries"))?;
+    adding.execute(&mut *connection).await.map_err(at("add_find_entries"))?;
     let sql = format!(
         "-- name: add_find_text
         INSERT INTO find_text (rowid, name, subject, people) VALUES {}",
         values(entries.len(), 4)
     );
-    let mut query = sqlx::query(AssertSqlSafe(sql));
+    let mut query = query(sql);
     for entry in entries {
         query = query.bind(entry.id).bind(entry.name.as_str()).bind(entry.subject.as_str()).bind(entry.people.as_str());
     }

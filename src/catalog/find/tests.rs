@@ -251,7 +251,7 @@ fn a_row_of_an_older_program_is_found_by_its_sender() {
     run(async {
         let world = World::new().await;
         world.take(&[mail("a", "a.pdf")]).await;
-        sqlx::query("UPDATE messages SET people = NULL").execute(&mut *world.catalog.connection().await).await.unwrap();
+        query("UPDATE messages SET people = NULL").execute(&mut *world.catalog.connection().await).await.unwrap();
         world.index().await;
         assert_eq!(world.names(words("ann")).await, ["a.pdf"]);
         assert_eq!(world.names(words("bob")).await, [""; 0]);
@@ -318,7 +318,7 @@ fn indexes_that_a_large_fill_left_out_are_made() {
         let world = World::new().await;
         world.take(&[mail("a", "a.pdf")]).await;
         let indexes = || async {
-            sqlx::query_scalar::<_, String>(
+            query_scalar::<String>(
                 "SELECT group_concat(name || sql) FROM (SELECT name, sql FROM sqlite_schema
                     WHERE tbl_name = 'find_entries' ORDER BY name)",
             )
@@ -332,7 +332,7 @@ fn indexes_that_a_large_fill_left_out_are_made() {
         let before = indexes().await;
         let drops = "DROP INDEX find_entries_name; DROP INDEX find_entries_sender; DROP INDEX find_entries_size;
             DROP INDEX find_entries_conversation";
-        sqlx::raw_sql(drops).execute(&mut *world.catalog.connection().await).await.unwrap();
+        world.catalog.connection().await.run(drops).await.unwrap();
         world.index().await;
         assert_eq!(indexes().await, before);
         assert_eq!(world.names(FindQuery { sort: FindSort::Name, ..words("pdf") }).await, ["a.pdf"]);

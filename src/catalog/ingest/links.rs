@@ -1,9 +1,7 @@
 //! Links between message lines and attachments.
 
-use sqlx::AssertSqlSafe;
-use sqlx::sqlite::{SqliteArguments, SqliteConnection};
-
 use super::{count_column, size_column};
+use crate::catalog::engine::{Connection, Query, query};
 use crate::catalog::rows::{chunks, values};
 use crate::catalog::{Result, TeamRow, at};
 use crate::model::{Attachment, AttachmentKey};
@@ -21,14 +19,14 @@ pub(super) struct Link<'a> {
 }
 
 /// Puts links where they are missing.
-pub(super) async fn insert(connection: &mut SqliteConnection, team: TeamRow, links: Vec<Link<'_>>) -> Result<()> {
+pub(super) async fn insert(connection: &mut Connection, team: TeamRow, links: Vec<Link<'_>>) -> Result<()> {
     let (new, others): (Vec<Link<'_>>, Vec<Link<'_>>) = links.into_iter().partition(|link| link.rows.is_some());
     insert_new(connection, &new).await?;
     insert_known(connection, team, &others).await
 }
 
 /// Links new messages to new attachments, which have no links yet: no row must be looked for.
-async fn insert_new(connection: &mut SqliteConnection, links: &[Link<'_>]) -> Result<()> {
+async fn insert_new(connection: &mut Connection, links: &[Link<'_>]) -> Result<()> {
     for chunk in chunks(links) {
         let sql = format!(
             "-- name: ingest_new_links
@@ -36,7 +34,7 @@ async fn insert_new(connection: &mut SqliteConnection, links: &[Link<'_>]) -> Re
             VALUES {}",
             values(chunk.len(), 7)
         );
-        let mut query = sqlx::query(AssertSqlSafe(sql));
+        let mut query = query(sql);
         for link in chunk {
             let (message, attachment) = link.rows.unzip();
             query = bind_link(query.bind(message).bind(attachment), link);
@@ -47,7 +45,7 @@ async fn insert_new(connection: &mut SqliteConnection, links: &[Link<'_>]) -> Re
 }
 
 /// Links messages to attachments that have rows, where they are not linked.
-async fn insert_known(connection: &mut SqliteConnection, team: TeamRow, links: &[Link<'_>]) -> Result<()> {
+async fn insert_known(connection: &mut Connection, team: TeamRow, links: &[Link<'_>]) -> Result<()> {
     for chunk in chunks(links) {
         let sql = format!(
             "-- name: ingest_links
@@ -60,19 +58,17 @@ async fn insert_known(connection: &mut SqliteConnection, team: TeamRow, links: &
             ON CONFLICT (message_row, place) DO NOTHING",
             values(chunk.len(), 7)
         );
-        let mut query = sqlx::query(AssertSqlSafe(sql)).bind(team.0);
+        let mut query = query(sql).bind(team.0);
         for link in chunk {
-            query = bind_link(query.bind(&link.digest[..]).bind(link.key.as_bytes().to_vec()), link);
+            query = bind_link(query.bind(&link.digest[..]).bind(&link.key.as_bytes()[..]), link);
         }
         query.execute(&mut *connection).await.map_err(at("ingest_links"))?;
     }
     Ok(())
 }
 
-type Query = sqlx::query::Query<'static, sqlx::Sqlite, SqliteArguments>;
-
 /// The columns of a link that the message's line tells.
-fn bind_link(query: Query, link: &Link<'_>) -> Query {
+fn bind_link<'q>(query: Query<'q>, link: &'q Link<'_>) -> Query<'q> {
     query
         .bind(count_column(link.place))
         .bind(link.attachment.name.as_deref())

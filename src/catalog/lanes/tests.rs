@@ -3,8 +3,6 @@
 use std::path::Path;
 use std::time::Duration;
 
-use sqlx::{AssertSqlSafe, Row as _};
-
 use super::*;
 use crate::catalog::jobs::{CLAIM, DUE, NEXT_DUE, WAITING_SINCE};
 use crate::catalog::{ArchiveRow, IngestMessage, IngestReference, Ingested, Journaled, NewState};
@@ -51,7 +49,7 @@ impl World {
     /// The one column of a query.
     async fn column(&self, query: &'static str) -> Vec<String> {
         let mut connection = self.catalog.connection().await;
-        sqlx::query_scalar(query).fetch_all(&mut *connection).await.unwrap()
+        query_scalar(query).fetch_all(&mut *connection).await.unwrap()
     }
 }
 
@@ -220,7 +218,7 @@ async fn lanes_are_found_by_the_index_and_by_keys_and_never_by_a_walk_or_a_sort(
         (PROMOTE_ROWS, 1, "attachments USING INTEGER PRIMARY KEY (rowid=?)"),
     ] {
         let mut connection = world.catalog.connection().await;
-        let plan = sqlx::query(AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}")));
+        let plan = query(format!("EXPLAIN QUERY PLAN {sql}"));
         let plan = plan.fetch_all(&mut *connection).await.unwrap();
         let steps: Vec<String> = plan.iter().map(|step| step.get(3)).collect();
         let found = steps.iter().filter(|step| step.contains(&format!("SEARCH {by}"))).count();
@@ -243,7 +241,7 @@ async fn what_waited_before_there_were_lanes_is_bulk_work() {
             WHERE state = 'pending' AND lease_token IS NULL",
         "DELETE FROM _sqlx_migrations WHERE version = 7",
     ] {
-        sqlx::query(statement).execute(&mut *connection).await.unwrap();
+        query(statement).execute(&mut *connection).await.unwrap();
     }
     drop(connection);
     let schema = "SELECT sql FROM sqlite_schema WHERE name = 'attachments_due'";

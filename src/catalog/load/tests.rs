@@ -78,7 +78,7 @@ async fn open(folder: &Path) -> (Catalog, ArchiveRow) {
 
 async fn column(catalog: &Catalog, sql: &'static str) -> Vec<String> {
     let mut connection = catalog.connection().await;
-    sqlx::query_scalar(sql).fetch_all(&mut *connection).await.unwrap()
+    crate::catalog::engine::query_scalar(sql).fetch_all(&mut *connection).await.unwrap()
 }
 
 /// The indexes and triggers of a catalog.
@@ -240,9 +240,9 @@ async fn outcomes_are_merged_by_their_keys_and_not_by_a_walk_through_the_table()
     let mut connection = catalog.connection().await;
     for rows in [1, 4, 256] {
         let sql = merge_sql(&values(rows, LINE_COLUMNS));
-        let plan = sqlx::query(AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}")));
+        let plan = query(format!("EXPLAIN QUERY PLAN {sql}"));
         let plan = plan.fetch_all(&mut *connection).await.unwrap();
-        let steps: Vec<String> = plan.iter().map(|step| sqlx::Row::get(step, 3)).collect();
+        let steps: Vec<String> = plan.iter().map(|step| step.get(3)).collect();
         let table = |step: &&String| step.contains("old") || step.contains("attachments");
         let table: Vec<&String> = steps.iter().filter(table).collect();
         assert_eq!(table.len(), 2, "{steps:?}");
@@ -294,7 +294,7 @@ async fn totals_follow_every_change_of_state() {
     let other = OutcomeLine { generation: 300, sha256: Some(Digest::of(b"other")), ..outcomes(4).remove(3) };
     catalog.load_outcomes(archive, &team(), &[other]).await.unwrap();
     assert_totals_are_right(&catalog).await;
-    let lock = catalog.try_worker_lock().unwrap().unwrap();
+    let lock = catalog.try_worker_lock().await.unwrap().unwrap();
     catalog.forget_archive(archive, &lock).await.unwrap();
     assert_totals_are_right(&catalog).await;
     assert_eq!(catalog.content_totals(archive).await.unwrap(), (0, 0));

@@ -144,7 +144,7 @@ async fn texts_are_forgotten_with_what_they_lead_to() {
     let fixture = Fixture::new(folder.path()).await;
     let mine = rules("mine");
     fixture.remember(mine, &[(10, 1)], &[]).await;
-    let lock = fixture.catalog.try_worker_lock().unwrap().unwrap();
+    let lock = fixture.catalog.try_worker_lock().await.unwrap().unwrap();
     fixture.catalog.forget_archive(fixture.archive, &lock).await.unwrap();
     assert_eq!(fixture.meet(mine, &[10, 90]).await, [false, false]);
 }

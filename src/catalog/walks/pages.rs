@@ -1,9 +1,7 @@
 //! What a walk reads: the next conversation, its pages until they are ingested, and the attachments in them.
 
-use sqlx::Connection as _;
-use sqlx::Row as _;
-
 use super::{Walk, WalkNotes, WalkRow, column, note};
+use crate::catalog::engine::query;
 use crate::catalog::ingest::count_column;
 use crate::catalog::rows::PACKED_KEYS;
 use crate::catalog::{Catalog, CatalogError, Result, TeamRow, at};
@@ -47,7 +45,7 @@ impl Catalog {
     /// `failures` times.
     pub async fn next_to_read(&self, walk: &Walk, after: i64, failures: u32) -> Result<Option<ToRead>> {
         let mut connection = self.connection().await;
-        let row = sqlx::query(NEXT_TO_READ)
+        let row = query(NEXT_TO_READ)
             .bind(walk.team.0)
             .bind(after)
             .bind(walk.row.0)
@@ -58,10 +56,10 @@ impl Catalog {
         row.map(|row| {
             let conversation = serde_json::from_str(row.get(1))
                 .map_err(|error| CatalogError::Impossible(format!("conversations.fields: {error}")))?;
-            let count = |index: usize| row.get::<Option<i64>, _>(index).map(i64::cast_unsigned);
+            let count = |index: usize| row.get::<Option<i64>>(index).map(i64::cast_unsigned);
             let (now, before) = (count(5), count(6));
             let grew = now.zip(before).is_some_and(|(now, before)| now > before);
-            let cursor = if row.get(7) { row.get(3) } else { row.get::<Option<String>, _>(4).filter(|_| grew) };
+            let cursor = if row.get(7) { row.get(3) } else { row.get::<Option<String>>(4).filter(|_| grew) };
             Ok(ToRead { row: row.get(0), conversation, fingerprint: row.get(2), cursor, messages_count: now })
         })
         .transpose()
@@ -79,9 +77,9 @@ impl Catalog {
         notes: &WalkNotes,
     ) -> Result<()> {
         let mut connection = self.connection().await;
-        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(at("begin_keep_page"))?;
+        let mut transaction = connection.begin().await.map_err(at("begin_keep_page"))?;
         if let Some(content) = content {
-            sqlx::query("-- name: keep_page\nINSERT INTO walk_pages (walk_id, content) VALUES (?, ?)")
+            query("-- name: keep_page\nINSERT INTO walk_pages (walk_id, content) VALUES (?, ?)")
                 .bind(walk.0)
                 .bind(content)
                 .execute(&mut *transaction)
@@ -89,13 +87,13 @@ impl Catalog {
                 .map_err(at("keep_page"))?;
         }
         let query = match next_cursor {
-            Some(next_cursor) => sqlx::query(
+            Some(next_cursor) => query(
                 "-- name: read_on
                 UPDATE conversations SET reading = ?, next_cursor = ? WHERE id = ?",
             )
             .bind(read.fingerprint)
             .bind(next_cursor),
-            None => sqlx::query(
+            None => query(
                 "-- name: read_to_end
                 UPDATE conversations SET done = ?, last_cursor = ?, done_messages_count = ?, reading = NULL,
                     next_cursor = NULL
@@ -113,7 +111,7 @@ impl Catalog {
     /// Has a conversation read from its beginning: a cursor of it is refused.
     pub async fn forget_cursors(&self, read: &ToRead) -> Result<()> {
         let mut connection = self.connection().await;
-        sqlx::query(
+        query(
             "-- name: forget_cursors
             UPDATE conversations SET reading = NULL, next_cursor = NULL, last_cursor = NULL WHERE id = ?",
         )
@@ -127,7 +125,7 @@ impl Catalog {
     /// Forgets a conversation that is gone. If it is listed again, it is new.
     pub async fn forget_conversation(&self, read: &ToRead) -> Result<()> {
         let mut connection = self.connection().await;
-        sqlx::query("-- name: forget_conversation\nDELETE FROM conversations WHERE id = ?")
+        query("-- name: forget_conversation\nDELETE FROM conversations WHERE id = ?")
             .bind(read.row)
             .execute(&mut *connection)
             .await
@@ -138,7 +136,7 @@ impl Catalog {
     /// Notes that a conversation could not be read.
     pub async fn failed_to_read(&self, walk: WalkRow, read: &ToRead) -> Result<()> {
         let mut connection = self.connection().await;
-        sqlx::query(
+        query(
             "-- name: failed_to_read
             UPDATE walk_entries SET failures = failures + 1
             WHERE walk_id = ? AND key = (SELECT key FROM conversations WHERE id = ?)",
@@ -154,20 +152,18 @@ impl Catalog {
     /// Lets a walk try again what it could not read.
     pub async fn forget_failures(&self, walk: WalkRow) -> Result<()> {
         let mut connection = self.connection().await;
-        sqlx::query(
-            "-- name: forget_failures\nUPDATE walk_entries SET failures = 0 WHERE walk_id = ? AND failures > 0",
-        )
-        .bind(walk.0)
-        .execute(&mut *connection)
-        .await
-        .map_err(at("forget_failures"))?;
+        query("-- name: forget_failures\nUPDATE walk_entries SET failures = 0 WHERE walk_id = ? AND failures > 0")
+            .bind(walk.0)
+            .execute(&mut *connection)
+            .await
+            .map_err(at("forget_failures"))?;
         Ok(())
     }
 
     /// The first pages of a walk that are not yet ingested: up to `limit`, and of about `bytes` together.
     pub async fn kept_pages(&self, walk: WalkRow, limit: u32, bytes: usize) -> Result<Vec<KeptPage>> {
         let mut connection = self.connection().await;
-        let rows = sqlx::query(
+        let rows = query(
             "-- name: kept_pages
             SELECT id, content FROM (
                 SELECT id, content, sum(length(content)) OVER (ORDER BY id) - length(content) AS before
@@ -194,8 +190,8 @@ impl Catalog {
         notes: &WalkNotes,
     ) -> Result<()> {
         let mut connection = self.connection().await;
-        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(at("begin_pages_ingested"))?;
-        sqlx::query("-- name: drop_pages\nDELETE FROM walk_pages WHERE walk_id = ? AND id <= ?")
+        let mut transaction = connection.begin().await.map_err(at("begin_pages_ingested"))?;
+        query("-- name: drop_pages\nDELETE FROM walk_pages WHERE walk_id = ? AND id <= ?")
             .bind(walk.0)
             .bind(upto)
             .execute(&mut *transaction)
@@ -205,7 +201,7 @@ impl Catalog {
             let keys: Vec<AttachmentKey> =
                 met.iter().filter(|(_, known)| *known == is_known).map(|(key, _)| *key).collect();
             for keys in keys.chunks(PACKED_KEYS) {
-                sqlx::query(
+                query(
                     "-- name: note_met
                     INSERT OR IGNORE INTO walk_attachments (walk_id, attachment_row, known)
                     SELECT ?, a.id, ? FROM temp.ordinals n

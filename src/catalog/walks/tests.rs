@@ -1,7 +1,5 @@
 use std::path::Path;
 
-use sqlx::Row as _;
-
 use super::*;
 use crate::clock::Clock;
 
@@ -165,15 +163,15 @@ async fn the_next_to_read_is_found_by_its_index() {
     let folder = tempfile::tempdir().unwrap();
     let world = Fixture::new(folder.path()).await;
     let mut connection = world.catalog.connection().await;
-    let plan = sqlx::query(sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {}", pages::NEXT_TO_READ)))
-        .bind(1)
-        .bind(0)
-        .bind(1)
-        .bind(0)
+    let plan = query(format!("EXPLAIN QUERY PLAN {}", pages::NEXT_TO_READ))
+        .bind(1_i64)
+        .bind(0_i64)
+        .bind(1_i64)
+        .bind(0_i64)
         .fetch_all(&mut *connection)
         .await
         .unwrap();
-    let plan: Vec<String> = plan.iter().map(|row| row.get("detail")).collect();
+    let plan: Vec<String> = plan.iter().map(|row| row.get(3)).collect();
     assert!(plan.iter().any(|step| step.contains("conversations_unread")), "{plan:?}");
     assert!(!plan.iter().any(|step| step.starts_with("SCAN") || step.contains("TEMP B-TREE")), "{plan:?}");
 }

@@ -1,8 +1,7 @@
 //! What a walk has before it, and what became of what it has met.
 
-use sqlx::Row as _;
-
 use super::{Walk, WalkRow};
+use crate::catalog::engine::{query, query_scalar};
 use crate::catalog::{Catalog, Result, at};
 
 /// What a walk knows once all is listed.
@@ -28,15 +27,15 @@ impl Catalog {
     /// What a walk has before it.
     pub async fn walk_totals(&self, walk: &Walk) -> Result<WalkTotals> {
         let mut connection = self.connection().await;
-        let row = sqlx::query(
+        let row = query(
             "-- name: walk_totals
-            SELECT count(c.id), count(c.id) FILTER (WHERE c.done IS NOT c.seen),
-                coalesce(sum(max(1, (coalesce(c.messages_count, 1) - iif(c.last_cursor IS NULL, 0,
-                    min(coalesce(c.done_messages_count, 0), coalesce(c.messages_count, 1))) + 99) / 100))
-                    FILTER (WHERE c.done IS NOT c.seen), 0),
-                total(c.attachments_count),
-                coalesce(sum(c.attachments_count) FILTER (WHERE c.done IS c.seen), 0),
-                count(c.id) FILTER (WHERE e.failures > 0 AND c.done IS NOT c.seen), count(*)
+            SELECT count(c.id), count(c.id) FILTER (WHERE c.done IS DISTINCT FROM c.seen),
+                CAST(coalesce(sum(max(1, (coalesce(c.messages_count, 1) - CASE WHEN c.last_cursor IS NULL THEN 0
+                    ELSE min(coalesce(c.done_messages_count, 0), coalesce(c.messages_count, 1)) END + 99) / 100))
+                    FILTER (WHERE c.done IS DISTINCT FROM c.seen), 0) AS BIGINT),
+                CAST(coalesce(sum(c.attachments_count), 0) AS BIGINT),
+                CAST(coalesce(sum(c.attachments_count) FILTER (WHERE c.done IS NOT DISTINCT FROM c.seen), 0) AS BIGINT),
+                count(c.id) FILTER (WHERE e.failures > 0 AND c.done IS DISTINCT FROM c.seen), count(*)
             FROM walk_entries e LEFT JOIN conversations c ON c.team_id = ? AND c.key = e.key
             WHERE e.walk_id = ?",
         )
@@ -45,12 +44,12 @@ impl Catalog {
         .fetch_one(&mut *connection)
         .await
         .map_err(at("walk_totals"))?;
-        let known: i64 = sqlx::query_scalar(
+        let known: i64 = query_scalar(
             "-- name: walk_known
             SELECT count(DISTINCT l.attachment_row) FROM messages m JOIN links l ON l.message_row = m.id
             WHERE m.team_id = ? AND m.conversation_id IN (
                 SELECT c.fields ->> 'id' FROM walk_entries e JOIN conversations c ON c.team_id = ? AND c.key = e.key
-                WHERE e.walk_id = ? AND c.done IS NOT c.seen)",
+                WHERE e.walk_id = ? AND c.done IS DISTINCT FROM c.seen)",
         )
         .bind(walk.team.0)
         .bind(walk.team.0)
@@ -58,13 +57,8 @@ impl Catalog {
         .fetch_one(&mut *connection)
         .await
         .map_err(at("walk_known"))?;
-        let count = |index: usize| row.get::<i64, _>(index).cast_unsigned();
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "a total of counts, shown to people"
-        )]
-        let attachments = row.get::<f64, _>(3) as u64;
+        let count = |index: usize| row.get::<i64>(index).cast_unsigned();
+        let attachments = row.get::<i64>(3).cast_unsigned();
         Ok(WalkTotals {
             listed: count(6),
             conversations: count(0),
@@ -79,7 +73,7 @@ impl Catalog {
     /// Counts the attachments that a walk has met among those that this run has seen.
     pub async fn see_walk(&self, walk: WalkRow) -> Result<()> {
         let mut connection = self.seen_connection().await?;
-        sqlx::query(
+        query(
             "-- name: see_walk
             INSERT INTO temp.seen (attachment_row, known)
             SELECT attachment_row, known FROM walk_attachments WHERE walk_id = ?
@@ -95,7 +89,7 @@ impl Catalog {
     /// How many attachments of a team wait.
     pub async fn pending(&self, team: crate::catalog::TeamRow) -> Result<u64> {
         let mut connection = self.connection().await;
-        let count: Option<i64> = sqlx::query_scalar(
+        let count: Option<i64> = query_scalar(
             "-- name: pending\nSELECT attachments FROM state_totals WHERE team_id = ? AND state = 'pending'",
         )
         .bind(team.0)

@@ -28,7 +28,7 @@ pub(super) fn as_text(loaded: &Loaded) -> String {
         say(bucket(loaded, provider));
     }
     if let Some(catalog) = &config.catalog {
-        say(format!("The catalog is in {} ({}).", catalog.display(), sources.of("catalog")));
+        say(format!("The catalog is in {catalog} ({}).", sources.of("catalog")));
     }
     say(format!("Jelly is asked at {} ({}).", config.api.base_url, sources.of("api.base_url")));
     if let Some(proxy) = &config.http.proxy {
@@ -109,7 +109,7 @@ pub(super) fn as_json(loaded: &Loaded) -> Value {
         "ok": true,
         "file": sources.file.as_ref().map(|file| file.display().to_string()),
         "archive": config.archive.as_ref().map(ToString::to_string),
-        "catalog": config.catalog.as_ref().map(|catalog| catalog.display().to_string()),
+        "catalog": config.catalog.as_ref().map(ToString::to_string),
         "buckets": providers(config).into_iter().map(|provider| json!({
             "provider": provider.scheme(),
             "endpoint": config.buckets.endpoint(provider),

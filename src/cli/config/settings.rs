@@ -42,7 +42,7 @@ fn settings(config: &Config) -> Vec<(String, Value)> {
     } = config;
     let mut all: Vec<(String, Value)> = vec![
         ("archive".into(), place(archive)),
-        ("catalog".into(), path(catalog)),
+        ("catalog".into(), json!(catalog.as_ref().map(ToString::to_string))),
         ("api.base_url".into(), json!(api.base_url)),
         ("http.connect_timeout".into(), duration(http.connect_timeout)),
         ("http.read_timeout".into(), duration(http.read_timeout)),

@@ -3,14 +3,14 @@
 use std::path::Path;
 
 use crate::audit::mergeable;
-use crate::catalog::{Catalog, network_file_system, person_scope, team_scope};
+use crate::catalog::{Catalog, CatalogPlace, network_file_system, person_scope, team_scope};
 use crate::config::Loaded;
 use crate::model::{Location, Stream};
 use crate::spool::Spool;
 use crate::store::{Place, nearest};
 
 use super::super::receipt::{number, size};
-use super::super::session::{Session, catalog_folder_of};
+use super::super::session::{Session, catalog_place};
 use super::super::{Global, output};
 use super::place::{Found, disk};
 use super::{Findings, told};
@@ -36,8 +36,9 @@ pub(super) async fn examine(
             return None;
         }
     };
-    let folder = match catalog_folder_of(&loaded.config, location, uuid) {
-        Ok(folder) => folder,
+    let (folder, is_shared) = match catalog_place(&loaded.config, location, uuid) {
+        Ok(CatalogPlace::Folder(folder)) => (folder, false),
+        Ok(CatalogPlace::Postgres { home, .. }) => (home, true),
         Err(error) => {
             findings.failed("catalog", &error);
             return None;
@@ -48,7 +49,12 @@ pub(super) async fn examine(
         spool(findings, loaded, &folder);
     }
     let path = folder.join(Catalog::FILE_NAME);
-    if matches!(found, Found::Nothing) || !path.exists() {
+    if is_shared {
+        if matches!(found, Found::Nothing) {
+            findings.ok("catalog", "without an archive PostgreSQL is not asked");
+            return None;
+        }
+    } else if matches!(found, Found::Nothing) || !path.exists() {
         match network_file_system(&nearest(&folder)) {
             Some(kind) => findings.problem(
                 "catalog",
@@ -104,7 +110,7 @@ async fn sound(findings: &mut Findings, session: &Session, path: &Path) {
     let catalog = &session.catalog;
     let bytes = std::fs::metadata(path).map_or(0, |metadata| metadata.len());
     let schema = catalog.schema_version().await.map_or_else(|_| "?".into(), |version| version.to_string());
-    let worker = match catalog.try_worker_lock() {
+    let worker = match catalog.try_lock_alone().await {
         Ok(None) => "another process works with it now",
         _ => "no other process works with it",
     };

@@ -1,0 +1,236 @@
+//! Opening a catalog: a file of SQLite in a folder, or a schema in a PostgreSQL database.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::ConnectOptions as _;
+use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
+use tokio::sync::Mutex;
+
+use super::engine::{Connection, query_scalar};
+use super::{Catalog, CatalogError, Result, at, bulk, network_file_system, recover, rows};
+use crate::clock::Clock;
+use crate::config::PostgresUrl;
+
+/// `jjar` in ASCII: marks the database file as ours (SQLite's application id).
+const APPLICATION_ID: i64 = 0x6a6a_6172;
+
+/// How a connection works but while it fills an empty catalog. The log is copied at 16 MiB: a page that several batches
+/// change is copied to the database once.
+pub(super) const PRAGMAS: &str = "PRAGMA cache_size = -32000; PRAGMA wal_autocheckpoint = 4000;";
+
+/// Where a catalog is.
+#[derive(Debug, Clone)]
+pub enum CatalogPlace {
+    /// A file of SQLite in this folder.
+    Folder(PathBuf),
+    /// A PostgreSQL database, which many machines share.
+    Postgres {
+        /// The server and the database.
+        url: PostgresUrl,
+        /// The folder for what this machine keeps beside it.
+        home: PathBuf,
+    },
+}
+
+impl From<&Path> for CatalogPlace {
+    fn from(folder: &Path) -> Self {
+        Self::Folder(folder.to_owned())
+    }
+}
+
+impl From<&PathBuf> for CatalogPlace {
+    fn from(folder: &PathBuf) -> Self {
+        Self::Folder(folder.clone())
+    }
+}
+
+/// Its migrations, of which a program tolerates newer ones: see the table `compatibility`.
+static POSTGRES: sqlx::migrate::Migrator = {
+    let mut migrator = sqlx::migrate!("src/catalog/migrations/postgres");
+    migrator.ignore_missing = true;
+    migrator
+};
+
+/// Joins are made in the order in which a statement names its tables, by look-ups, as SQLite makes them: the statements are
+/// written for that. A worker that is stopped in the middle of a transaction holds others up for so long and no longer.
+const SESSION: &str = "SET join_collapse_limit = 1; SET from_collapse_limit = 1; SET enable_hashjoin = off;
+    SET enable_mergejoin = off; SET random_page_cost = 1.1; SET jit = off; SET idle_in_transaction_session_timeout = '10s';
+    SET lock_timeout = '30s'; SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3;
+    SET client_min_messages = warning;";
+
+impl Catalog {
+    /// Opens the catalog at a place, making it where it is missing.
+    ///
+    /// # Errors
+    /// A network file system, a newer or foreign database, a server that cannot be reached, and anything the file system
+    /// refuses.
+    pub async fn open(place: impl Into<CatalogPlace>, clock: Clock) -> Result<Self> {
+        let place = place.into();
+        #[cfg(test)]
+        let place = test::chosen(place).await;
+        match place {
+            CatalogPlace::Folder(folder) => Self::open_folder(&folder, clock).await,
+            CatalogPlace::Postgres { url, home } => Self::open_postgres(&url, home, clock).await,
+        }
+    }
+
+    fn new(connection: Connection, clock: Clock, folder: PathBuf) -> Self {
+        Self {
+            connection: Mutex::new(connection),
+            seen_ahead: std::sync::Mutex::default(),
+            unlocked: Arc::default(),
+            clock,
+            folder,
+        }
+    }
+
+    async fn open_postgres(url: &PostgresUrl, home: PathBuf, clock: Clock) -> Result<Self> {
+        let connect = |source| CatalogError::Connect { shown: url.to_string(), source };
+        std::fs::create_dir_all(&home).map_err(|source| CatalogError::Open { path: home.clone(), source })?;
+        let mut connection = postgres_connection(url).await?;
+        let lock = |text: &'static str| sqlx::raw_sql(text);
+        // Of two that make a catalog at once, the second must find the tables of the first.
+        lock("SELECT pg_advisory_lock(7307498800)").execute(&mut connection).await.map_err(at("lock_migrations"))?;
+        lock("CREATE SCHEMA IF NOT EXISTS jellyjar").execute(&mut connection).await.map_err(at("create_schema"))?;
+        POSTGRES.run(&mut connection).await.map_err(|error| match error {
+            sqlx::migrate::MigrateError::Execute(source) => CatalogError::Query { query: "migrate", source },
+            other => connect(sqlx::Error::Migrate(Box::new(other))),
+        })?;
+        lock("SELECT pg_advisory_unlock(7307498800)")
+            .execute(&mut connection)
+            .await
+            .map_err(at("unlock_migrations"))?;
+        let mut connection = Connection::from(connection);
+        let oldest: i64 = query_scalar("-- name: oldest_program\nSELECT oldest FROM compatibility")
+            .fetch_one(&mut connection)
+            .await
+            .map_err(at("oldest_program"))?;
+        if POSTGRES.iter().map(|migration| migration.version).max().unwrap_or(0) < oldest {
+            return Err(CatalogError::Outdated { shown: url.to_string() });
+        }
+        rows::create_temporary(&mut connection).await?;
+        let now_ms = query_scalar("-- name: server_time\nSELECT now_ms()");
+        let now_ms: i64 = now_ms.fetch_one(&mut connection).await.map_err(at("server_time"))?;
+        let clock = if clock.is_system() { Clock::server(now_ms) } else { clock };
+        Ok(Self::new(connection, clock, home))
+    }
+
+    async fn open_folder(folder: &Path, clock: Clock) -> Result<Self> {
+        let path = folder.join(Self::FILE_NAME);
+        let open = |source| CatalogError::Open { path: path.clone(), source };
+        std::fs::create_dir_all(folder).map_err(open)?;
+        if let Some(kind) = network_file_system(folder) {
+            return Err(CatalogError::NetworkFileSystem { path: folder.to_owned(), kind });
+        }
+        // Of two that make a catalog at once, the second must find the tables of the first: SQLite's migrations take no
+        // lock of their own. Held until they are done.
+        let opening = File::options().create(true).truncate(false).write(true).open(folder.join("open.lock"));
+        let opening = opening.map_err(|error| match error.kind() {
+            std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => {
+                CatalogError::ReadOnly { path: path.clone() }
+            }
+            _ => open(error),
+        })?;
+        opening.lock().map_err(open)?;
+        let options = SqliteConnectOptions::new()
+            .filename(&path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .busy_timeout(Duration::from_secs(30))
+            .foreign_keys(false)
+            .pragma("temp_store", "0")
+            .pragma("journal_size_limit", "67108864")
+            .disable_statement_logging();
+        let mut connection: sqlx::SqliteConnection = options.connect().await.map_err(|error| {
+            if recover::is_corrupt(&error) {
+                return CatalogError::Corrupt { path: path.clone(), source: error };
+            }
+            open(std::io::Error::other(error))
+        })?;
+        let application_id: i64 = sqlx::query_scalar("PRAGMA application_id")
+            .fetch_one(&mut connection)
+            .await
+            .map_err(at("application_id"))?;
+        let tables: i64 = sqlx::query_scalar("SELECT count(*) FROM sqlite_schema")
+            .fetch_one(&mut connection)
+            .await
+            .map_err(at("count_tables"))?;
+        if application_id != APPLICATION_ID && (application_id != 0 || tables != 0) {
+            return Err(CatalogError::Foreign { path });
+        }
+        sqlx::raw_sql(PRAGMAS).execute(&mut connection).await.map_err(at("pragmas"))?;
+        sqlx::query("PRAGMA application_id = 1785356658").execute(&mut connection).await.map_err(|error| {
+            let read_only = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+            if read_only.is_some_and(|code| code == "8" || code == "1032") {
+                return CatalogError::ReadOnly { path: path.clone() };
+            }
+            at("mark")(error)
+        })?;
+        sqlx::migrate!("src/catalog/migrations/sqlite").run(&mut connection).await.map_err(|error| match error {
+            sqlx::migrate::MigrateError::VersionMissing(_) => CatalogError::Newer { path: path.clone() },
+            sqlx::migrate::MigrateError::Execute(source) => CatalogError::Query { query: "migrate", source },
+            other => open(std::io::Error::other(other)),
+        })?;
+        let mut connection = Connection::from(connection);
+        bulk::mend(&mut connection, folder).await?;
+        rows::create_temporary(&mut connection).await?;
+        drop(opening);
+        Ok(Self::new(connection, clock, folder.to_owned()))
+    }
+}
+
+/// A connection to PostgreSQL, whose statements mean our schema.
+pub(super) async fn postgres_connection(url: &PostgresUrl) -> Result<PgConnection> {
+    let connect = |source| CatalogError::Connect { shown: url.to_string(), source };
+    let options: PgConnectOptions = url.expose().parse().map_err(connect)?;
+    let options = options
+        .application_name(concat!("jellyjar ", env!("CARGO_PKG_VERSION")))
+        .options([("search_path", "jellyjar")])
+        .disable_statement_logging();
+    let connecting = tokio::time::timeout(Duration::from_secs(30), options.connect());
+    let mut connection: PgConnection = connecting
+        .await
+        .map_err(|_| connect(sqlx::Error::PoolTimedOut))
+        .and_then(|connected| connected.map_err(connect))?;
+    sqlx::raw_sql(SESSION).execute(&mut connection).await.map_err(at("session"))?;
+    Ok(connection)
+}
+
+/// Tests of this crate run on both engines: with `JELLYJAR_TEST_CATALOG=postgres` each folder stands for a database of the
+/// server at `JELLYJAR_TEST_POSTGRES`.
+#[cfg(test)]
+pub(super) mod test {
+    use super::*;
+
+    /// Whether the tests of this run are PostgreSQL's.
+    pub(in crate::catalog) fn is_postgres() -> bool {
+        std::env::var("JELLYJAR_TEST_CATALOG").is_ok_and(|engine| engine == "postgres")
+    }
+
+    pub(super) async fn chosen(place: CatalogPlace) -> CatalogPlace {
+        let CatalogPlace::Folder(home) = place else { return place };
+        if !is_postgres() {
+            return CatalogPlace::Folder(home);
+        }
+        std::fs::create_dir_all(&home).unwrap();
+        let server = std::env::var("JELLYJAR_TEST_POSTGRES").expect("JELLYJAR_TEST_POSTGRES names a server");
+        let folder = home.canonicalize().unwrap();
+        let digest = crate::digest::Digest::of(folder.as_os_str().as_encoded_bytes()).to_hex();
+        let database = format!("unit_{}", &digest[..24]);
+        let mut admin: PgConnection = <PgConnection as sqlx::Connection>::connect(&server).await.unwrap();
+        let made = sqlx::raw_sql(sqlx::AssertSqlSafe(format!("CREATE DATABASE {database}"))).execute(&mut admin).await;
+        if let Err(error) = made {
+            let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+            // It is there: another catalog of the same folder.
+            assert!(matches!(code.as_deref(), Some("42P04" | "23505")), "{error}");
+        }
+        let mut url = url::Url::parse(&server).unwrap();
+        url.set_path(&database);
+        CatalogPlace::Postgres { url: url.as_str().parse().unwrap(), home }
+    }
+}
