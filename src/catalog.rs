@@ -179,7 +179,28 @@ fn at(query: &'static str) -> impl FnOnce(sqlx::Error) -> CatalogError {
 
 /// A batch as the one JSON parameter of a statement.
 fn json<T: serde::Serialize>(value: &T) -> String {
-    serde_json::to_string(value).expect("plain structs of text and numbers always serialise")
+    let text = serde_json::to_string(value).expect("plain structs of text and numbers always serialise");
+    if text.contains("\\u0000") { without_nul(&text) } else { text }
+}
+
+/// JSON without NUL characters: SQLite drops them, and PostgreSQL refuses them.
+fn without_nul(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    let mut rest = json;
+    while let Some(escape) = rest.find('\\') {
+        text.push_str(&rest[..escape]);
+        rest = &rest[escape..];
+        match rest.strip_prefix("\\u0000") {
+            Some(behind) => rest = behind,
+            None => {
+                let (pair, behind) = rest.split_at(2);
+                text.push_str(pair);
+                rest = behind;
+            }
+        }
+    }
+    text.push_str(rest);
+    text
 }
 
 /// The row id of an archive in this catalog.

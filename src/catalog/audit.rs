@@ -85,7 +85,6 @@ impl Catalog {
             CREATE TEMP TABLE audited (team_id INTEGER NOT NULL, key BLOB NOT NULL, carried INTEGER NOT NULL,
                 state TEXT, generation INTEGER, at INTEGER NOT NULL, writer_id TEXT, sha256 BLOB, size_bytes INTEGER,
                 PRIMARY KEY (team_id, key)) WITHOUT ROWID",
-            "-- name: audit_cache\nPRAGMA temp.cache_size = -16000",
         ] {
             query(statement).execute(&mut *connection).await.map_err(at("begin_audit"))?;
         }
@@ -94,12 +93,13 @@ impl Catalog {
 
     /// Loads attachments that a message line read at `at_ms` carries.
     pub async fn audit_carried(&self, team: TeamRow, carried: &[(AttachmentKey, i64)]) -> Result<()> {
-        let rows: Vec<(String, i64)> = carried.iter().map(|(key, at_ms)| (key.to_hex(), *at_ms)).collect();
+        let rows: HashMap<String, i64> = carried.iter().map(|(key, at_ms)| (key.to_hex(), *at_ms)).collect();
+        let rows: Vec<(String, i64)> = rows.into_iter().collect();
         let mut connection = self.connection().await;
         query(
             "-- name: audit_carried
             INSERT INTO temp.audited (team_id, key, carried, at)
-            SELECT $1, unhex(value ->> 0), 1, value ->> 1 FROM json_each($2) WHERE true
+            SELECT $1, unhex(value ->> 0), 1, CAST(value ->> 1 AS BIGINT) FROM json_each($2) WHERE true
             ON CONFLICT (team_id, key) DO UPDATE SET carried = 1",
         )
         .bind(team.0)
@@ -129,8 +129,8 @@ impl Catalog {
         query(
             "-- name: audit_outcomes
             INSERT INTO temp.audited (team_id, key, carried, state, generation, writer_id, at, sha256, size_bytes)
-            SELECT $1, unhex(value ->> 'k'), 0, value ->> 's', value ->> 'g', value ->> 'w', value ->> 't',
-                unhex(value ->> 'h'), value ->> 'z'
+            SELECT $1, unhex(value ->> 'k'), 0, value ->> 's', CAST(value ->> 'g' AS BIGINT), value ->> 'w',
+                CAST(value ->> 't' AS BIGINT), unhex(value ->> 'h'), CAST(value ->> 'z' AS BIGINT)
             FROM json_each($2) WHERE true
             ON CONFLICT (team_id, key) DO UPDATE SET
                 state = excluded.state, generation = excluded.generation, writer_id = excluded.writer_id,
@@ -185,15 +185,15 @@ impl Catalog {
     ) -> Result<(Vec<Difference>, u64)> {
         use futures::TryStreamExt as _;
         const FROM_JOURNAL: &str = "-- name: audit_from_journal
-            SELECT j.key, j.state, j.carried, a.state, a.sha256 IS j.sha256 AND a.size_bytes IS j.size_bytes
+            SELECT j.key, j.state, j.carried, a.state, a.sha256 IS NOT DISTINCT FROM j.sha256 AND a.size_bytes IS NOT DISTINCT FROM j.size_bytes
             FROM temp.audited j LEFT JOIN attachments a ON a.team_id = j.team_id AND a.key = j.key
             WHERE $1 IS NOT NULL AND j.at NOT BETWEEN $2 AND $3 AND coalesce(a.updated_at, -1) NOT BETWEEN $2 AND $3
                 AND (a.id IS NULL
-                    OR (j.state <> 'erased' AND NOT j.carried)
+                    OR (j.state <> 'erased' AND j.carried = 0)
                     OR (j.state IS NOT NULL
                         AND NOT (a.state = 'pending' AND j.state NOT IN ('archived', 'erased'))
                         AND (a.state <> j.state OR (j.state IN ('archived', 'quarantined')
-                            AND NOT (a.sha256 IS j.sha256 AND a.size_bytes IS j.size_bytes)))))";
+                            AND NOT (a.sha256 IS NOT DISTINCT FROM j.sha256 AND a.size_bytes IS NOT DISTINCT FROM j.size_bytes)))))";
         const FROM_CATALOG: &str = "-- name: audit_from_catalog
             SELECT a.key, j.state, j.key IS NOT NULL, a.state, 0
             FROM attachments a LEFT JOIN temp.audited j ON j.team_id = a.team_id AND j.key = a.key

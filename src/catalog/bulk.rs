@@ -72,6 +72,10 @@ pub(super) async fn is_empty(connection: &mut Connection) -> Result<bool> {
 
 /// Begins: indexes and triggers go. `None` while another process does the same.
 pub(super) async fn begin(connection: &mut Connection, folder: &Path) -> Result<Option<BulkLock>> {
+    // PostgreSQL is filled as it is: others may be at work.
+    if connection.is_postgres() {
+        return Ok(None);
+    }
     let Some(lock) = lock(folder)? else { return Ok(None) };
     let mut transaction = connection.begin().await.map_err(at("begin_bulk"))?;
     drop_triggers(&mut transaction).await?;
@@ -144,6 +148,9 @@ pub(super) async fn count_totals(connection: &mut Connection) -> Result<()> {
 
 /// Whether the totals are kept at the moment; else they must be counted.
 pub(super) async fn totals_are_kept(connection: &mut Connection) -> Result<bool> {
+    if connection.is_postgres() {
+        return Ok(true);
+    }
     query_scalar(
         "-- name: totals_are_kept
         SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'trigger' AND name = 'attachments_changed')",

@@ -1,6 +1,6 @@
 //! How leases end: what a batch is about to cite, and its outcomes, fenced by each lease's token.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -100,15 +100,16 @@ impl Catalog {
             z: i64,
         }
         let tickets: Vec<_> = leases.iter().map(LeaseJson::new).collect();
-        let wanted: Vec<_> =
-            blobs.iter().map(|(digest, size)| BlobJson { h: digest.to_hex(), z: column(*size) }).collect();
+        let wanted: BTreeMap<String, i64> =
+            blobs.iter().map(|(digest, size)| (digest.to_hex(), column(*size))).collect();
+        let wanted: Vec<_> = wanted.into_iter().map(|(h, z)| BlobJson { h, z }).collect();
         let wanted = json(&wanted);
         let mut connection = self.connection().await;
         let mut transaction = connection.begin().await.map_err(at("begin_intend"))?;
         let held: Vec<i64> = query_scalar(
             "-- name: held
             SELECT a.id FROM json_each($1) j CROSS JOIN attachments a
-            ON a.id = j.value ->> 'i' AND a.lease_token = unhex(j.value ->> 't') AND a.state = 'pending'",
+            ON a.id = CAST(j.value ->> 'i' AS BIGINT) AND a.lease_token = unhex(j.value ->> 't') AND a.state = 'pending'",
         )
         .bind(json(&tickets))
         .fetch_all(&mut *transaction)
@@ -131,7 +132,8 @@ impl Catalog {
         query(
             "-- name: intend_blobs
             INSERT INTO blobs (archive_id, sha256, size_bytes, state)
-            SELECT $1, unhex(value ->> 'h'), value ->> 'z', 'writing' FROM json_each($2) WHERE true
+            SELECT $1, unhex(value ->> 'h'), CAST(value ->> 'z' AS BIGINT), 'writing' FROM json_each($2) WHERE true
+            ORDER BY value ->> 'h'
             ON CONFLICT (archive_id, sha256) DO UPDATE SET state = 'writing' WHERE blobs.state = 'condemned'",
         )
         .bind(archive.0)
@@ -156,13 +158,15 @@ impl Catalog {
         writer_id: &str,
     ) -> Result<u64> {
         let now = self.clock.now_ms();
-        let rows: Vec<CompletionJson<'_>> =
+        let mut rows: Vec<CompletionJson<'_>> =
             completions.iter().map(|completion| completion_json(completion, now)).collect();
+        // In one order, as others may lock some of these rows, too.
+        rows.sort_by_key(|row| row.lease.as_ref().map(LeaseJson::row));
         let mut connection = self.connection().await;
         let mut transaction = connection.begin().await.map_err(at("begin_complete"))?;
         if !durable.is_empty() {
             let digests: Vec<_> = durable.iter().map(Digest::to_hex).collect();
-            query(BLOBS_DURABLE)
+            query(transaction.pick(BLOBS_DURABLE, BLOBS_DURABLE_IN_ORDER))
                 .bind(archive.0)
                 .bind(json(&digests))
                 .execute(&mut *transaction)
@@ -179,12 +183,12 @@ impl Catalog {
                 reason = j.reason, not_before = j.not_before, attempts = attachments.attempts + j.attempts,
                 not_found_count = attachments.not_found_count + j.not_found, lease_token = NULL, lease_expires_at = NULL,
                 writer_id = $2, updated_at = $3
-            FROM (SELECT value ->> 'i' AS row, unhex(value ->> 't') AS token, value ->> 's' AS state,
-                    unhex(value ->> 'h') AS sha256, value ->> 'z' AS size_bytes, value ->> 'y' AS sniffed_type,
-                    value ->> 'r' AS reason, value ->> 'b' AS not_before, value ->> 'a' AS attempts,
-                    value ->> 'n' AS not_found
+            FROM (SELECT CAST(value ->> 'i' AS BIGINT) AS row_id, unhex(value ->> 't') AS token, value ->> 's' AS state,
+                    unhex(value ->> 'h') AS sha256, CAST(value ->> 'z' AS BIGINT) AS size_bytes, value ->> 'y' AS sniffed_type,
+                    value ->> 'r' AS reason, CAST(value ->> 'b' AS BIGINT) AS not_before, CAST(value ->> 'a' AS BIGINT) AS attempts,
+                    CAST(value ->> 'n' AS BIGINT) AS not_found
                 FROM json_each($1)) j
-            WHERE attachments.id = j.row AND attachments.lease_token = j.token AND attachments.state = 'pending'",
+            WHERE attachments.id = j.row_id AND attachments.lease_token = j.token AND attachments.state = 'pending'",
         )
         .bind(json(&rows))
         .bind(writer_id)
@@ -223,6 +227,14 @@ impl Intent {
 const BLOBS_DURABLE: &str = "-- name: blobs_durable
     UPDATE blobs SET state = 'durable'
     WHERE archive_id = $1 AND sha256 IN (SELECT unhex(value) FROM json_each($2))";
+
+/// Others may do the same for some of them: rows are locked in one order.
+const BLOBS_DURABLE_IN_ORDER: &str = "-- name: blobs_durable_in_order
+    WITH known AS (SELECT archive_id, sha256 FROM blobs
+        WHERE archive_id = $1 AND sha256 IN (SELECT unhex(value) FROM json_each($2)) AND state <> 'durable'
+        ORDER BY sha256 FOR UPDATE)
+    UPDATE blobs SET state = 'durable' FROM known
+    WHERE blobs.archive_id = known.archive_id AND blobs.sha256 = known.sha256";
 
 fn column_to_u64(count: usize) -> u64 {
     u64::try_from(count).unwrap_or(u64::MAX)

@@ -15,8 +15,8 @@ impl Catalog {
             "-- name: requeue
             UPDATE attachments SET state = 'pending', attempts = 0, not_found_count = 0, not_before = 0,
                 updated_at = $2, sha256 = NULL, size_bytes = NULL, sniffed_type = NULL
-            FROM (SELECT value AS row FROM json_each($1)) j
-            WHERE attachments.id = j.row AND attachments.state IN ('failed', 'quarantined', 'pending')
+            FROM (SELECT CAST(value AS BIGINT) AS row_id FROM json_each($1)) j
+            WHERE attachments.id = j.row_id AND attachments.state IN ('failed', 'quarantined', 'pending')
                 AND attachments.lease_token IS NULL",
         )
         .bind(&rows)
@@ -27,7 +27,8 @@ impl Catalog {
         query(
             "-- name: see_rows
             INSERT OR IGNORE INTO temp.seen (attachment_row, known)
-            SELECT a.id, a.state = 'archived' FROM json_each($1) j JOIN attachments a ON a.id = j.value",
+            SELECT a.id, CASE a.state WHEN 'archived' THEN 1 ELSE 0 END FROM json_each($1) j
+            CROSS JOIN attachments a ON a.id = CAST(j.value AS BIGINT)",
         )
         .bind(&rows)
         .execute(&mut *transaction)

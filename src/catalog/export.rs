@@ -1,6 +1,8 @@
 //! What an export reads and remembers: archived attachments with their messages, and, in temporary tables on disk, the
 //! places they get. Memory stays flat however many there are.
 
+use std::collections::HashMap;
+
 use serde::Serialize;
 
 use super::report::unsigned;
@@ -172,9 +174,9 @@ impl Catalog {
     pub async fn begin_export(&self) -> Result<()> {
         self.end_export().await?;
         let mut connection = self.connection().await;
+        // Their keys come in no order: most pages of a million places should stay in memory while they are filled.
+        connection.sqlite_only("PRAGMA temp.cache_size = -32000").await.map_err(at("begin_export"))?;
         for sql in [
-            // Their keys come in no order: most pages of a million places should stay in memory while they are filled.
-            "PRAGMA temp.cache_size = -32000",
             "CREATE TEMP TABLE export_places (id BLOB PRIMARY KEY, position BLOB NOT NULL, message_row INTEGER NOT NULL,
                 place INTEGER NOT NULL, sha256 BLOB NOT NULL, size_bytes INTEGER NOT NULL, conversation BLOB) WITHOUT ROWID",
             "CREATE TEMP TABLE export_conversations (id BLOB PRIMARY KEY, position BLOB NOT NULL, sent_ms INTEGER,
@@ -242,8 +244,8 @@ impl Catalog {
         query(
             "-- name: stage_places
             INSERT INTO temp.export_places (id, position, message_row, place, sha256, size_bytes, conversation)
-            SELECT unhex(value ->> 0), unhex(value ->> 1), value ->> 2, value ->> 3, unhex(value ->> 4), value ->> 5,
-                unhex(value ->> 6)
+            SELECT unhex(value ->> 0), unhex(value ->> 1), CAST(value ->> 2 AS BIGINT), CAST(value ->> 3 AS BIGINT),
+                unhex(value ->> 4), CAST(value ->> 5 AS BIGINT), unhex(value ->> 6)
             FROM json_each($1) WHERE true
             ON CONFLICT (id) DO UPDATE SET position = excluded.position, message_row = excluded.message_row,
                 place = excluded.place, conversation = excluded.conversation
@@ -256,7 +258,7 @@ impl Catalog {
         query(
             "-- name: stage_conversations
             INSERT INTO temp.export_conversations (id, position, sent_ms, subject, folder)
-            SELECT unhex(value ->> 0), unhex(value ->> 1), value ->> 2, value ->> 3, value ->> 4 FROM json_each($1) WHERE true
+            SELECT unhex(value ->> 0), unhex(value ->> 1), CAST(value ->> 2 AS BIGINT), value ->> 3, value ->> 4 FROM json_each($1) WHERE true
             ON CONFLICT (id) DO UPDATE SET position = excluded.position, sent_ms = excluded.sent_ms,
                 subject = excluded.subject, folder = coalesce(export_conversations.folder, excluded.folder)
             WHERE excluded.position < export_conversations.position",
@@ -270,12 +272,16 @@ impl Catalog {
 
     /// Remembers paths that are given away; of those with one id, the last.
     pub async fn remember_exported(&self, exported: &[Exported]) -> Result<()> {
-        let rows: Vec<_> = exported.iter().map(|one| (hex(&one.id), &one.path, one.sha256, one.modified_ms)).collect();
+        let last: HashMap<&[u8; 16], &Exported> = exported.iter().map(|one| (&one.id, one)).collect();
+        let rows: Vec<_> = last.values().map(|one| (hex(&one.id), &one.path, one.sha256, one.modified_ms)).collect();
         let mut connection = self.connection().await;
         query(
             "-- name: remember_exported
-            INSERT OR REPLACE INTO temp.exported (id, path, sha256, modified_ms)
-            SELECT unhex(value ->> 0), value ->> 1, unhex(value ->> 2), value ->> 3 FROM json_each($1)",
+            INSERT INTO temp.exported (id, path, sha256, modified_ms)
+            SELECT unhex(value ->> 0), value ->> 1, unhex(value ->> 2), CAST(value ->> 3 AS BIGINT) FROM json_each($1)
+            WHERE true
+            ON CONFLICT (id) DO UPDATE SET path = excluded.path, sha256 = excluded.sha256,
+                modified_ms = excluded.modified_ms",
         )
         .bind(json(&rows))
         .execute(&mut *connection)
@@ -293,8 +299,8 @@ impl Catalog {
             .map_err(at("order_export"))?;
         let all = query(
             "-- name: export_totals
-            SELECT count(*), sum(p.size_bytes), count(*) FILTER (WHERE e.id IS NULL),
-                sum(p.size_bytes) FILTER (WHERE e.id IS NULL)
+            SELECT count(*), CAST(sum(p.size_bytes) AS BIGINT), count(*) FILTER (WHERE e.id IS NULL),
+                CAST(sum(p.size_bytes) FILTER (WHERE e.id IS NULL) AS BIGINT)
             FROM temp.export_places p LEFT JOIN temp.exported e ON e.id = p.id AND e.modified_ms IS NOT NULL",
         )
         .fetch_one(&mut *connection)
@@ -302,10 +308,10 @@ impl Catalog {
         .map_err(at("export_totals"))?;
         let contents = query(
             "-- name: export_content_totals
-            SELECT sum(size_bytes) FROM (
+            SELECT CAST(sum(size_bytes) AS BIGINT) FROM (
                 SELECT max(p.size_bytes) AS size_bytes FROM temp.export_places p WHERE NOT EXISTS (
                     SELECT 1 FROM temp.exported e WHERE e.sha256 = p.sha256 AND e.modified_ms IS NOT NULL)
-                GROUP BY p.sha256)",
+                GROUP BY p.sha256) contents",
         )
         .fetch_one(&mut *connection)
         .await
@@ -371,11 +377,14 @@ impl Catalog {
 
     /// Remembers where in a file the lines of these paths begin; of those with one path, the last.
     pub async fn remember_lines(&self, lines: &[(String, u64)]) -> Result<()> {
+        let lines: HashMap<&str, u64> = lines.iter().map(|(path, offset)| (path.as_str(), *offset)).collect();
+        let lines: Vec<_> = lines.into_iter().collect();
         let mut connection = self.connection().await;
         query(
             "-- name: remember_lines
-            INSERT OR REPLACE INTO temp.export_lines (path, byte_offset)
-            SELECT value ->> 0, value ->> 1 FROM json_each($1)",
+            INSERT INTO temp.export_lines (path, byte_offset)
+            SELECT value ->> 0, CAST(value ->> 1 AS BIGINT) FROM json_each($1) WHERE true
+            ON CONFLICT (path) DO UPDATE SET byte_offset = excluded.byte_offset",
         )
         .bind(json(&lines))
         .execute(&mut *connection)

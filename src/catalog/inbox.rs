@@ -6,8 +6,8 @@ use crate::catalog::engine::{Connection, query, query_scalar};
 /// A place in a team's inbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InboxPosition {
-    /// Which inbox that is; nothing where a version of before did not note it.
-    pub inbox: Option<String>,
+    /// Which inbox that is.
+    pub inbox: String,
     /// The segment.
     pub segment: String,
     /// Bytes of it.
@@ -19,8 +19,8 @@ pub(super) async fn keep_position(connection: &mut Connection, team: TeamRow, po
     query(
         "-- name: keep_inbox_position
         INSERT INTO inbox_positions (team_id, inbox, segment, byte_offset) VALUES (?, ?, ?, ?)
-        ON CONFLICT (team_id) DO UPDATE
-        SET inbox = excluded.inbox, segment = excluded.segment, byte_offset = excluded.byte_offset",
+        ON CONFLICT (team_id, inbox) DO UPDATE
+        SET segment = excluded.segment, byte_offset = excluded.byte_offset",
     )
     .bind(team.0)
     .bind(&position.inbox)
@@ -33,14 +33,15 @@ pub(super) async fn keep_position(connection: &mut Connection, team: TeamRow, po
 }
 
 impl Catalog {
-    /// How far a team's inbox has been taken in.
-    pub async fn inbox_position(&self, team: TeamRow) -> Result<Option<InboxPosition>> {
+    /// How far an inbox of a team has been taken in.
+    pub async fn inbox_position(&self, team: TeamRow, inbox: &str) -> Result<Option<InboxPosition>> {
         let mut connection = self.connection().await;
         let row = query(
             "-- name: inbox_position
-            SELECT inbox, segment, byte_offset FROM inbox_positions WHERE team_id = ?",
+            SELECT inbox, segment, byte_offset FROM inbox_positions WHERE team_id = ? AND inbox = ?",
         )
         .bind(team.0)
+        .bind(inbox)
         .fetch_optional(&mut *connection)
         .await
         .map_err(at("inbox_position"))?;

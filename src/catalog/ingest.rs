@@ -136,7 +136,7 @@ impl Catalog {
             // One row for all: a row each costs more than finding it.
             let found: Option<String> = query_scalar(
                 "-- name: known
-                SELECT group_concat(n.i || ' ' || a.state) FROM temp.ordinals n
+                SELECT group_concat(n.i || ' ' || a.state, ',') FROM temp.ordinals n
                 CROSS JOIN attachments a ON a.team_id = $1 AND a.key = substr($2, n.i * 16 + 1, 16)
                 WHERE n.i < $3",
             )
@@ -171,7 +171,7 @@ impl Catalog {
             let found: Option<String> = query_scalar(
                 "-- name: meet_lines
                 SELECT group_concat(
-                    ((l.place << 14) | (n.i << 2) | CASE a.state
+                    (l.place * 16384 + n.i * 4 + CASE a.state
                         WHEN 'archived' THEN 1 WHEN 'skipped' THEN 2 WHEN 'pending' THEN 3 * a.lane ELSE 0 END)
                     || ' ' || l.attachment_row, ' ')
                 FROM temp.ordinals n
@@ -253,7 +253,7 @@ impl Catalog {
         if !scattered.is_empty() {
             query(
                 "-- name: write_seen
-                INSERT OR IGNORE INTO temp.seen (attachment_row, known) SELECT value >> 1, value & 1 FROM json_each(?)",
+                INSERT OR IGNORE INTO temp.seen (attachment_row, known) SELECT CAST(value AS BIGINT) >> 1, CAST(value AS BIGINT) & 1 FROM json_each(?)",
             )
             .bind(json(&scattered))
             .execute(connection)
@@ -310,12 +310,20 @@ impl Catalog {
         if rejects.is_empty() {
             return Ok(());
         }
+        let mut places = HashSet::new();
+        let rejects: Vec<&Reject> = rejects
+            .iter()
+            .filter(|reject| {
+                let position = &reject.position;
+                places.insert((&position.source, position.line, position.byte_offset, &reject.reason))
+            })
+            .collect();
         let mut connection = self.connection().await;
         query(
             "-- name: keep_rejects
             INSERT INTO rejects (source, line, byte_offset, reason, excerpt, first_seen_at, last_seen_at)
-            SELECT value ->> '$.position.source', value ->> '$.position.line', value ->> '$.position.byte_offset',
-                value ->> 'reason', value ->> 'excerpt', $2, $2
+            SELECT value -> 'position' ->> 'source', CAST(value -> 'position' ->> 'line' AS BIGINT),
+                CAST(value -> 'position' ->> 'byte_offset' AS BIGINT), value ->> 'reason', value ->> 'excerpt', $2, $2
             FROM json_each($1) WHERE true
             ON CONFLICT (source, line, byte_offset, reason) DO UPDATE SET last_seen_at = excluded.last_seen_at",
         )
@@ -338,7 +346,7 @@ async fn see(connection: &mut Connection, team: TeamRow, keys: &[AttachmentKey])
         query(
             "-- name: see
             INSERT OR IGNORE INTO temp.seen (attachment_row, known)
-            SELECT a.id, a.state = 'archived' FROM temp.ordinals n
+            SELECT a.id, CASE a.state WHEN 'archived' THEN 1 ELSE 0 END FROM temp.ordinals n
             CROSS JOIN attachments a ON a.team_id = $1 AND a.key = substr($2, n.i * 16 + 1, 16)
             WHERE n.i < $3",
         )
@@ -361,7 +369,11 @@ pub(super) async fn insert(
     writer_id: &str,
     now: i64,
 ) -> Result<Ingested> {
-    let attachments = distinct(messages);
+    let mut attachments = distinct(messages);
+    if connection.is_postgres() {
+        // Others may take in the same: rows are made in one order.
+        attachments.sort_unstable_by(|one, other| one.key.as_bytes().cmp(other.key.as_bytes()));
+    }
     let generation = i64::try_from(generation).unwrap_or(i64::MAX);
     let skips = attachments.iter().filter(|attachment| attachment.skip_rule.is_some()).count();
     let (mut changed, mut promoted) = (0, 0);
@@ -371,7 +383,7 @@ pub(super) async fn insert(
             "-- name: ingest_attachments
             INSERT OR FAIL INTO attachments
                 (team_id, writer_id, updated_at, lane, key, attachment_id, state, declared_size, reason, generation)
-            SELECT shared.*, rows.* FROM (SELECT ?, ?, ?, ?) shared CROSS JOIN (VALUES {}) rows WHERE true
+            SELECT shared.*, rows.* FROM (SELECT ?, ?, ?, ?) shared CROSS JOIN (VALUES {}) rows ON true WHERE true
             ON CONFLICT (team_id, key) DO NOTHING",
             values(chunk.len(), 6)
         );
@@ -401,11 +413,15 @@ pub(super) async fn insert(
         }
     }
     let mut links = Vec::new();
-    for chunk in chunks(messages) {
+    let mut messages: Vec<&IngestMessage> = messages.iter().collect();
+    if connection.is_postgres() {
+        messages.sort_unstable_by_key(|message| message.line_digest);
+    }
+    for chunk in chunks(&messages) {
         let sql = format!(
             "-- name: ingest_messages
             INSERT OR FAIL INTO messages (team_id, line_digest, message_id, subject, sender, people, sent_at, conversation_id)
-            SELECT shared.*, rows.* FROM (SELECT ?) shared CROSS JOIN (VALUES {}) rows WHERE true
+            SELECT shared.*, rows.* FROM (SELECT ?) shared CROSS JOIN (VALUES {}) rows ON true WHERE true
             ON CONFLICT (team_id, line_digest) DO NOTHING",
             values(chunk.len(), 7)
         );
@@ -455,7 +471,7 @@ async fn accept_skipped(
                 updated_at = new.updated_at, lane = new.lane
             FROM (
                 SELECT old.id, v.column2 AS declared_size, shared.updated_at, shared.lane
-                FROM (SELECT ? AS team_id, ? AS updated_at, ? AS lane) shared CROSS JOIN (VALUES {}) v
+                FROM (SELECT ? AS team_id, ? AS updated_at, ? AS lane) shared CROSS JOIN (VALUES {}) v ON true
                 CROSS JOIN attachments old ON old.team_id = shared.team_id AND old.key = v.column1
                 WHERE old.state = 'skipped'
                 -- Without it SQLite joins in another order, and walks the whole table.

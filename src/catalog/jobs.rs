@@ -87,6 +87,10 @@ pub(super) struct LeaseJson {
 }
 
 impl LeaseJson {
+    pub(super) const fn row(&self) -> i64 {
+        self.i
+    }
+
     pub(super) fn new(ticket: &LeaseTicket) -> Self {
         Self { i: ticket.row, t: data_encoding::HEXLOWER.encode(&ticket.token) }
     }
@@ -96,12 +100,12 @@ impl LeaseJson {
 pub(super) const WAITING_SINCE: &str = "-- name: waiting_since
     SELECT min(since) FROM (
         SELECT since FROM (SELECT updated_at AS since FROM attachments
-            WHERE team_id = ? AND lane = 0 AND state = 'pending' AND lease_token IS NULL ORDER BY not_before, id LIMIT 1)
+            WHERE team_id = ? AND lane = 0 AND state = 'pending' AND lease_token IS NULL ORDER BY not_before, id LIMIT 1) live
         UNION ALL
         SELECT since FROM (SELECT updated_at AS since FROM attachments
-            WHERE team_id = ? AND lane = 1 AND state = 'pending' AND lease_token IS NULL ORDER BY not_before, id LIMIT 1)
+            WHERE team_id = ? AND lane = 1 AND state = 'pending' AND lease_token IS NULL ORDER BY not_before, id LIMIT 1) bulk
         UNION ALL
-        SELECT min(updated_at) FROM attachments WHERE lease_token IS NOT NULL AND +team_id = ?)";
+        SELECT min(updated_at) FROM attachments WHERE lease_token IS NOT NULL AND +team_id = ?) waiting";
 
 pub(super) const DUE: &str = "-- name: due
     SELECT EXISTS (SELECT 1 FROM attachments
@@ -117,6 +121,15 @@ pub(super) const CLAIM: &str = "-- name: claim
 pub(super) const NEXT_DUE: &str = "-- name: next_due
     SELECT min(not_before) FROM attachments
     WHERE team_id = ? AND lane = ? AND state = 'pending' AND lease_token IS NULL";
+
+/// Whoever claims at the same time takes others.
+const CLAIM_OF_MANY: &str = "-- name: claim_of_many
+    WITH due AS MATERIALIZED (SELECT id FROM attachments
+        WHERE team_id = ?3 AND lane = ?4 AND state = 'pending' AND lease_token IS NULL AND not_before <= ?5
+        ORDER BY not_before, id LIMIT ?6 FOR UPDATE SKIP LOCKED)
+    UPDATE attachments SET lease_token = random_token(), lease_expires_at = ?1, generation = ?2
+    FROM due WHERE attachments.id = due.id
+    RETURNING attachments.id, key, attachment_id, declared_size, attempts, not_found_count, lease_token";
 
 impl Catalog {
     /// Issues the next generation, above all that were issued or loaded.
@@ -137,20 +150,27 @@ impl Catalog {
         if !due {
             return Ok(Vec::new());
         }
-        let mut transaction = connection.begin().await.map_err(at("begin_claim"))?;
+        // Each statement of PostgreSQL's is a transaction of its own: should this process be stopped between the two, nobody
+        // waits for the row of the generations.
+        let is_shared = connection.is_postgres();
+        if !is_shared {
+            connection.enter().await.map_err(at("begin_claim"))?;
+        }
         let generation: i64 =
-            query_scalar(NEXT_GENERATION).fetch_one(&mut *transaction).await.map_err(at("next_generation"))?;
-        let rows = query(CLAIM)
+            query_scalar(NEXT_GENERATION).fetch_one(&mut connection).await.map_err(at("next_generation"))?;
+        let rows = query(connection.pick(CLAIM, CLAIM_OF_MANY))
             .bind(expires_at)
             .bind(generation)
             .bind(team.0)
             .bind(lane_column(lane))
             .bind(now)
             .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-            .fetch_all(&mut *transaction)
+            .fetch_all(&mut connection)
             .await
             .map_err(at("claim"))?;
-        transaction.commit().await.map_err(at("commit_claim"))?;
+        if !is_shared {
+            connection.commit().await.map_err(at("commit_claim"))?;
+        }
         rows.iter().map(|row| lease(row, (team, lane), generation.cast_unsigned())).collect()
     }
 
@@ -167,9 +187,14 @@ impl Catalog {
             .map_err(at("waiting_since"))
     }
 
-    /// Takes back every lease. Only for the holder of the worker lock, when it starts: whoever held them is gone.
+    /// Takes back every lease. Only for the holder of the worker lock, when it starts: whoever held them is gone. On
+    /// PostgreSQL, where others may hold some, it changes nothing.
     pub async fn release_all(&self, _lock: &super::WorkerLock) -> Result<u64> {
         let mut connection = self.connection().await;
+        if connection.is_postgres() {
+            // Others may be at work: what its holder does not renew expires.
+            return Ok(0);
+        }
         let done = query(
             "-- name: release_all
             UPDATE attachments SET lease_token = NULL, lease_expires_at = NULL WHERE lease_token IS NOT NULL",
@@ -180,9 +205,19 @@ impl Catalog {
         Ok(done.rows_affected())
     }
 
-    /// Takes back the leases that have expired.
+    /// Takes back the leases that have expired. On PostgreSQL, this is also the time to look at the server's clock again,
+    /// and to sum up the changes of the totals.
     pub async fn release_expired(&self) -> Result<u64> {
         let mut connection = self.connection().await;
+        if connection.is_postgres() {
+            let now_ms = query_scalar("-- name: server_time\nSELECT now_ms()");
+            let now_ms: i64 = now_ms.fetch_one(&mut connection).await.map_err(at("server_time"))?;
+            self.clock.set_server_ms(now_ms);
+            query("-- name: sum_changes\nSELECT sum_changes()")
+                .execute(&mut connection)
+                .await
+                .map_err(at("sum_changes"))?;
+        }
         let done = query(
             "-- name: release_expired
             UPDATE attachments SET lease_token = NULL, lease_expires_at = NULL
@@ -202,8 +237,8 @@ impl Catalog {
         query(
             "-- name: release
             UPDATE attachments SET lease_token = NULL, lease_expires_at = NULL
-            FROM (SELECT value ->> 'i' AS row, unhex(value ->> 't') AS token FROM json_each($1)) j
-            WHERE attachments.id = j.row AND attachments.lease_token = j.token",
+            FROM (SELECT CAST(value ->> 'i' AS BIGINT) AS row_id, unhex(value ->> 't') AS token FROM json_each($1)) j
+            WHERE attachments.id = j.row_id AND attachments.lease_token = j.token",
         )
         .bind(json(&leases))
         .execute(&mut *connection)
@@ -221,8 +256,8 @@ impl Catalog {
         let done = query(
             "-- name: renew
             UPDATE attachments SET lease_expires_at = $2
-            FROM (SELECT value ->> 'i' AS row, unhex(value ->> 't') AS token FROM json_each($1)) j
-            WHERE attachments.id = j.row AND attachments.lease_token = j.token",
+            FROM (SELECT CAST(value ->> 'i' AS BIGINT) AS row_id, unhex(value ->> 't') AS token FROM json_each($1)) j
+            WHERE attachments.id = j.row_id AND attachments.lease_token = j.token",
         )
         .bind(json(&leases))
         .bind(expires_at)

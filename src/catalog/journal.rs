@@ -72,7 +72,7 @@ pub(super) async fn remember_segment(
     query(
         "-- name: remember_segment
         INSERT INTO segments (archive_id, key, sha256) VALUES ($1, $2, $3)
-        ON CONFLICT (archive_id, key) DO UPDATE SET superseded = 1 WHERE superseded = 2",
+        ON CONFLICT (archive_id, key) DO UPDATE SET superseded = 1 WHERE segments.superseded = 2",
     )
     .bind(archive.0)
     .bind(key)
@@ -94,7 +94,7 @@ pub(super) async fn supersede_segments(
         "-- name: supersede_segments
         INSERT INTO segments (archive_id, key, sha256, superseded)
         SELECT $1, value ->> 0, unhex(value ->> 1), 2 FROM json_each($2) WHERE true
-        ON CONFLICT (archive_id, key) DO UPDATE SET superseded = 1 WHERE superseded = 0",
+        ON CONFLICT (archive_id, key) DO UPDATE SET superseded = 1 WHERE segments.superseded = 0",
     )
     .bind(archive.0)
     .bind(json(&rows))
@@ -192,7 +192,7 @@ impl Catalog {
         query(
             "-- name: mark_journaled
             UPDATE attachments SET generation = $2, writer_id = $3
-            FROM (SELECT value AS row FROM json_each($1)) j WHERE attachments.id = j.row AND attachments.generation = 0",
+            FROM (SELECT CAST(value AS BIGINT) AS row_id FROM json_each($1)) j WHERE attachments.id = j.row_id AND attachments.generation = 0",
         )
         .bind(json(&rows))
         .bind(i64::try_from(generation).unwrap_or(i64::MAX))
@@ -208,8 +208,8 @@ impl Catalog {
         let mut connection = self.connection().await;
         let mut transaction = connection.begin().await.map_err(at("begin_forget"))?;
         // No triggers for each row: the totals are counted once at the end. Nor for a filler, which makes them itself.
-        let totals_are_kept = super::bulk::totals_are_kept(&mut transaction).await?;
-        if totals_are_kept {
+        let has_triggers = !transaction.is_postgres() && super::bulk::totals_are_kept(&mut transaction).await?;
+        if has_triggers {
             super::bulk::drop_triggers(&mut transaction).await?;
         }
         let others: bool = query_scalar(
@@ -225,7 +225,7 @@ impl Catalog {
             let statement = if others { query(ours).bind(archive.0) } else { query(all) };
             statement.execute(&mut *transaction).await.map_err(at("forget_archive"))?;
         }
-        if totals_are_kept {
+        if has_triggers {
             super::bulk::count_totals(&mut transaction).await?;
         }
         super::find::forget(&mut transaction).await?;

@@ -23,16 +23,25 @@ const PROMOTE: &str = "-- name: promote
     WHERE team_id = ? AND state = 'pending' AND lane = 1
         AND key IN (SELECT substr(?, n.i * 16 + 1, 16) FROM temp.ordinals n WHERE n.i < ?)";
 
+/// In the order in which leases end, too.
+const PROMOTE_OF_MANY: &str = "-- name: promote_of_many
+    WITH waiting AS (SELECT id FROM attachments
+        WHERE team_id = ? AND state = 'pending' AND lane = 1
+            AND key IN (SELECT substr(?, n.i * 16 + 1, 16) FROM temp.ordinals n WHERE n.i < ?)
+        ORDER BY id FOR UPDATE)
+    UPDATE attachments SET lane = 0 FROM waiting WHERE attachments.id = waiting.id";
+
 const PROMOTE_ROWS: &str = "-- name: promote_rows
     UPDATE attachments SET lane = 0
-    WHERE id IN (SELECT value FROM json_each(?)) AND state = 'pending' AND lane = 1";
+    WHERE id IN (SELECT CAST(value AS BIGINT) FROM json_each(?)) AND state = 'pending' AND lane = 1";
 
 /// Brings pending bulk attachments among `keys` into the live lane; gives how many.
 pub(super) async fn promote(connection: &mut Connection, team: TeamRow, keys: &[AttachmentKey]) -> Result<u64> {
     let mut promoted = 0;
     for keys in keys.chunks(PACKED_KEYS) {
         let packed: Vec<u8> = keys.iter().flat_map(|key| *key.as_bytes()).collect();
-        let query = query(PROMOTE).bind(team.0).bind(packed).bind(count_column(keys.len()));
+        let query =
+            query(connection.pick(PROMOTE, PROMOTE_OF_MANY)).bind(team.0).bind(packed).bind(count_column(keys.len()));
         promoted += query.execute(&mut *connection).await.map_err(at("promote"))?.rows_affected();
     }
     Ok(promoted)
@@ -57,7 +66,7 @@ impl Catalog {
         let mut connection = self.connection().await;
         let rows: Vec<i64> = query_scalar(
             "-- name: promoted
-            SELECT a.id FROM json_each(?) j CROSS JOIN attachments a ON a.id = j.value ->> 'i' AND a.lane = 0",
+            SELECT a.id FROM json_each(?) j CROSS JOIN attachments a ON a.id = CAST(j.value ->> 'i' AS BIGINT) AND a.lane = 0",
         )
         .bind(json(&leases))
         .fetch_all(&mut *connection)

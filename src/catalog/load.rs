@@ -136,7 +136,7 @@ impl Load<'_> {
         let latest = lines.iter().map(|line| line.generation).max().unwrap_or(0);
         query(
             "-- name: raise_generation
-            UPDATE generations SET latest = max(latest, $1) WHERE singleton = 1",
+            UPDATE generations SET latest = $1 WHERE singleton = 1 AND latest < $1",
         )
         .bind(column(latest))
         .execute(self.transaction().await?)
@@ -187,7 +187,7 @@ async fn merge(connection: &mut Connection, team: TeamRow, lines: &[Keyed<'_>]) 
         "-- name: load_outcomes
         INSERT OR FAIL INTO attachments (team_id, key, attachment_id, state, generation, writer_id, updated_at,
             sha256, size_bytes, sniffed_type, reason)
-        SELECT shared.*, rows.* FROM (SELECT ?) shared CROSS JOIN (VALUES {values}) rows WHERE true
+        SELECT shared.*, rows.* FROM (SELECT ?) shared CROSS JOIN (VALUES {values}) rows ON true WHERE true
         ON CONFLICT (team_id, key) DO NOTHING"
     );
     bind_all(insert, team, lines).execute(connection).await.map_err(at("load_outcomes"))?;
@@ -208,7 +208,7 @@ fn merge_sql(values: &str) -> String {
             SELECT old.id, v.column3 AS state, v.column4 AS generation, v.column5 AS writer_id,
                 v.column6 AS updated_at, v.column7 AS sha256, v.column8 AS size_bytes, v.column9 AS sniffed_type,
                 v.column10 AS reason
-            FROM (SELECT ? AS team_id) shared CROSS JOIN (VALUES {values}) v
+            FROM (SELECT ? AS team_id) shared CROSS JOIN (VALUES {values}) v ON true
             CROSS JOIN attachments old ON old.team_id = shared.team_id AND old.key = v.column1
             WHERE CASE
                 WHEN old.state = 'erased' THEN false
@@ -253,7 +253,7 @@ async fn cite(connection: &mut Connection, archive: ArchiveRow, lines: &[Outcome
         let sql = format!(
             "-- name: load_blobs
             INSERT OR FAIL INTO blobs (archive_id, state, sha256, size_bytes)
-            SELECT shared.*, rows.* FROM (SELECT ?, 'writing') shared CROSS JOIN (VALUES {}) rows WHERE true
+            SELECT shared.*, rows.* FROM (SELECT ?, 'writing') shared CROSS JOIN (VALUES {}) rows ON true WHERE true
             ON CONFLICT (archive_id, sha256) DO NOTHING",
             values(chunk.len(), 2)
         );

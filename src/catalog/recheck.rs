@@ -27,7 +27,7 @@ impl Catalog {
             "-- name: gather_rechecked
             INSERT OR IGNORE INTO temp.rechecked (sha256, size_bytes)
             SELECT a.sha256, a.size_bytes FROM temp.seen s CROSS JOIN attachments a ON a.id = s.attachment_row
-            WHERE s.known AND a.state = 'archived' AND a.sha256 IS NOT NULL",
+            WHERE s.known <> 0 AND a.state = 'archived' AND a.sha256 IS NOT NULL",
         ] {
             query(statement).execute(&mut *connection).await.map_err(at("begin_recheck"))?;
         }
@@ -72,7 +72,7 @@ impl Catalog {
                 reason = 'its bytes were missing from the archive'
             WHERE id = (SELECT a.id FROM attachments a JOIN teams t ON t.id = a.team_id
                 WHERE a.sha256 = $2 AND a.state = 'archived' AND t.archive_id = $1
-                    AND EXISTS (SELECT 1 FROM temp.seen s WHERE s.attachment_row = a.id AND s.known)
+                    AND EXISTS (SELECT 1 FROM temp.seen s WHERE s.attachment_row = a.id AND s.known <> 0)
                 ORDER BY a.id LIMIT 1)
             RETURNING id",
         )

@@ -1,11 +1,14 @@
 //! Judging attachments anew by rules that have changed: the verdicts are kept in a temporary table, so that memory is
 //! flat however many there are.
 
+use std::collections::HashMap;
+
 use serde::Serialize;
 
 use super::{Catalog, IngestReference, Result, TeamRow, at, json};
 use crate::catalog::engine::query;
 use crate::catalog::report::unsigned;
+use crate::model::AttachmentKey;
 
 /// Attachments that become pending in one transaction.
 const STEP: i64 = 5_000;
@@ -47,18 +50,19 @@ impl Catalog {
 
     /// Notes what the rules say of these references of one team. Any accepting reference wins over skips.
     pub async fn judge(&self, team: TeamRow, references: &[IngestReference]) -> Result<()> {
-        let verdicts: Vec<Verdict> = references
-            .iter()
-            .map(|reference| Verdict { k: reference.key.to_hex(), a: reference.skip_rule.is_none() })
-            .collect();
+        let mut accepted: HashMap<AttachmentKey, bool> = HashMap::new();
+        for reference in references {
+            *accepted.entry(reference.key).or_default() |= reference.skip_rule.is_none();
+        }
+        let verdicts: Vec<Verdict> = accepted.iter().map(|(key, a)| Verdict { k: key.to_hex(), a: *a }).collect();
         let mut connection = self.connection().await;
         query(
             "-- name: judge
             INSERT INTO temp.judged (attachment_row, accepted)
-            SELECT a.id, value ->> 'a' FROM json_each($2) j
-            CROSS JOIN attachments a ON a.team_id = $1 AND a.key = unhex(value ->> 'k')
+            SELECT a.id, CASE WHEN CAST(j.value ->> 'a' AS BOOLEAN) THEN 1 ELSE 0 END FROM json_each($2) j
+            CROSS JOIN attachments a ON a.team_id = $1 AND a.key = unhex(j.value ->> 'k')
             WHERE true
-            ON CONFLICT (attachment_row) DO UPDATE SET accepted = max(accepted, excluded.accepted)",
+            ON CONFLICT (attachment_row) DO UPDATE SET accepted = max(judged.accepted, excluded.accepted)",
         )
         .bind(team.0)
         .bind(json(&verdicts))
@@ -73,11 +77,11 @@ impl Catalog {
         let mut connection = self.connection().await;
         let row = query(
             "-- name: judged
-            SELECT count(*) FILTER (WHERE a.state = 'skipped' AND j.accepted),
-                sum(a.declared_size) FILTER (WHERE a.state = 'skipped' AND j.accepted),
-                count(*) FILTER (WHERE a.state = 'skipped' AND j.accepted AND a.declared_size IS NULL),
-                count(*) FILTER (WHERE a.state = 'skipped' AND NOT j.accepted),
-                count(*) FILTER (WHERE a.state = 'archived' AND NOT j.accepted)
+            SELECT count(*) FILTER (WHERE a.state = 'skipped' AND j.accepted <> 0),
+                CAST(sum(a.declared_size) FILTER (WHERE a.state = 'skipped' AND j.accepted <> 0) AS BIGINT),
+                count(*) FILTER (WHERE a.state = 'skipped' AND j.accepted <> 0 AND a.declared_size IS NULL),
+                count(*) FILTER (WHERE a.state = 'skipped' AND j.accepted = 0),
+                count(*) FILTER (WHERE a.state = 'archived' AND j.accepted = 0)
             FROM temp.judged j CROSS JOIN attachments a ON a.id = j.attachment_row",
         )
         .fetch_one(&mut *connection)
@@ -102,9 +106,9 @@ impl Catalog {
             let mut transaction = connection.begin().await.map_err(at("begin_enqueue"))?;
             let rows: Option<String> = query(
                 "-- name: accepted_rows
-                SELECT '[' || group_concat(row) || ']' FROM
-                    (SELECT a.id AS row FROM temp.judged j CROSS JOIN attachments a ON a.id = j.attachment_row
-                    WHERE j.accepted AND a.state = 'skipped' LIMIT $1)",
+                SELECT '[' || group_concat(CAST(row_id AS TEXT), ',') || ']' FROM
+                    (SELECT a.id AS row_id FROM temp.judged j CROSS JOIN attachments a ON a.id = j.attachment_row
+                    WHERE j.accepted <> 0 AND a.state = 'skipped' LIMIT $1) rows",
             )
             .bind(STEP)
             .fetch_one(&mut *transaction)
@@ -116,7 +120,7 @@ impl Catalog {
                 "-- name: enqueue_accepted
                 UPDATE attachments SET state = 'pending', reason = NULL, attempts = 0, not_found_count = 0,
                     not_before = 0, lane = 1, updated_at = $2
-                WHERE state = 'skipped' AND id IN (SELECT value FROM json_each($1))",
+                WHERE state = 'skipped' AND id IN (SELECT CAST(value AS BIGINT) FROM json_each($1))",
             )
             .bind(&rows)
             .bind(self.clock.now_ms())
@@ -126,12 +130,12 @@ impl Catalog {
             for (statement, name) in [
                 (
                     "-- name: see_accepted
-                    INSERT OR IGNORE INTO temp.seen (attachment_row, known) SELECT value, 0 FROM json_each($1)",
+                    INSERT OR IGNORE INTO temp.seen (attachment_row, known) SELECT CAST(value AS BIGINT), 0 FROM json_each($1)",
                     "see_accepted",
                 ),
                 (
                     "-- name: judged_no_more
-                    DELETE FROM temp.judged WHERE attachment_row IN (SELECT value FROM json_each($1))",
+                    DELETE FROM temp.judged WHERE attachment_row IN (SELECT CAST(value AS BIGINT) FROM json_each($1))",
                     "judged_no_more",
                 ),
             ] {

@@ -175,8 +175,8 @@ impl Catalog {
         // In one walk, which groups nothing: sorting costs more than counting.
         let row = query(
             "-- name: seen_totals
-            SELECT count(*), count(a.lease_token), count(*) FILTER (WHERE s.known AND a.state = 'archived'),
-                count(*) FILTER (WHERE NOT s.known AND a.state = 'archived'),
+            SELECT count(*), count(a.lease_token), count(*) FILTER (WHERE s.known <> 0 AND a.state = 'archived'),
+                count(*) FILTER (WHERE s.known = 0 AND a.state = 'archived'),
                 count(*) FILTER (WHERE a.state = 'skipped'), count(*) FILTER (WHERE a.state = 'failed'),
                 count(*) FILTER (WHERE a.state = 'quarantined'), count(*) FILTER (WHERE a.state = 'erased'),
                 count(*) FILTER (WHERE a.state = 'pending')

@@ -59,10 +59,10 @@ impl Catalog {
             let found: Option<String> = query_scalar(
                 "-- name: meet_texts
                 SELECT group_concat(
-                    ((n.i << 2) | CASE
+                    (n.i * 4 + CASE
                         WHEN a.state = 'archived' THEN 1
-                        WHEN a.state = 'skipped' THEN 2 * NOT t.is_skipped
-                        WHEN a.id IS NULL THEN 2 * (t.attachment_row <> 0)
+                        WHEN a.state = 'skipped' THEN 2 * (1 - t.is_skipped)
+                        WHEN a.id IS NULL THEN CASE t.attachment_row WHEN 0 THEN 0 ELSE 2 END
                         ELSE 0
                     END) || ' ' || t.attachment_row, ' ')
                 FROM temp.ordinals n
@@ -100,13 +100,11 @@ impl Catalog {
         let mut transaction = connection.begin().await.map_err(at("begin_texts"))?;
         for bare in texts.bare.chunks(PACKED_KEYS) {
             let statement = "-- name: remember_bare_texts
-                INSERT OR REPLACE INTO texts (digest, attachment_row, rules, is_skipped)
                 SELECT substr(?2, n.i * 16 + 1, 16), 0, ?4, 0 FROM temp.ordinals n WHERE n.i < ?3 AND ?1 IS NOT NULL";
             remember(&mut transaction, (team, rules), statement, bare.as_flattened().to_vec(), bare.len()).await?;
         }
         for lines in texts.lines.chunks(PACKED_KEYS) {
             let statement = "-- name: remember_texts
-                INSERT OR REPLACE INTO texts (digest, attachment_row, rules, is_skipped)
                 SELECT substr(?2, n.i * 32 + 1, 16), l.attachment_row, ?4, 0 FROM temp.ordinals n
                 CROSS JOIN messages m ON m.team_id = ?1 AND m.line_digest = substr(?2, n.i * 32 + 17, 16)
                 CROSS JOIN links l ON l.message_row = m.id
@@ -116,7 +114,6 @@ impl Catalog {
         }
         for skipped in texts.skipped.chunks(PACKED_KEYS) {
             let statement = "-- name: remember_skipped_texts
-                INSERT OR REPLACE INTO texts (digest, attachment_row, rules, is_skipped)
                 SELECT substr(?2, n.i * 32 + 1, 16), a.id, ?4, 1 FROM temp.ordinals n
                 CROSS JOIN attachments a ON a.team_id = ?1 AND a.key = substr(?2, n.i * 32 + 17, 16)
                 WHERE n.i < ?3";
@@ -134,7 +131,16 @@ async fn remember(
     packed: Vec<u8>,
     count: usize,
 ) -> Result<()> {
-    let query = query(statement).bind(team.0).bind(packed).bind(count_column(count)).bind(rules.0);
+    let (name, select) = statement.split_once("SELECT ").expect("a name, and then what is remembered");
+    let sql = if connection.is_postgres() {
+        format!(
+            "{name}INSERT INTO texts (digest, attachment_row, rules, is_skipped) SELECT DISTINCT {select}
+            ON CONFLICT (digest, attachment_row) DO UPDATE SET rules = excluded.rules, is_skipped = excluded.is_skipped"
+        )
+    } else {
+        format!("{name}INSERT OR REPLACE INTO texts (digest, attachment_row, rules, is_skipped) SELECT {select}")
+    };
+    let query = query(sql).bind(team.0).bind(packed).bind(count_column(count)).bind(rules.0);
     query.execute(connection).await.map_err(at("remember_texts"))?;
     Ok(())
 }

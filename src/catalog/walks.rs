@@ -288,7 +288,7 @@ impl Catalog {
                 "-- name: forget_read_entries
                 DELETE FROM walk_entries WHERE walk_id = ? AND NOT EXISTS (
                     SELECT 1 FROM conversations c JOIN walks w ON w.id = walk_entries.walk_id
-                    WHERE c.team_id = w.team_id AND c.key = walk_entries.key AND c.done IS NOT c.seen)",
+                    WHERE c.team_id = w.team_id AND c.key = walk_entries.key AND c.done IS DISTINCT FROM c.seen)",
             )
             .bind(row.0)
             .execute(&mut *transaction)

@@ -100,13 +100,10 @@ impl Follower {
         mut told: impl FnMut(Followed) + Send,
     ) -> Result<std::convert::Infallible, FollowError> {
         alive();
-        let inbox = Some(self.inboxes.identity(&self.name)?.to_string());
-        let kept = self.catalog.inbox_position(self.team.row).await.map_err(IngestError::from)?;
-        // A position that cannot be read, or is one in an inbox that is gone, is none: what was taken in before is known
-        // by its lines.
-        let from = kept
-            .filter(|kept| kept.inbox == inbox)
-            .and_then(|kept| Some(Position { segment: kept.segment.parse().ok()?, offset: kept.offset }));
+        let inbox = self.inboxes.identity(&self.name)?.to_string();
+        let kept = self.catalog.inbox_position(self.team.row, &inbox).await.map_err(IngestError::from)?;
+        // A position that cannot be read is none: what was taken in before is known by its lines.
+        let from = kept.and_then(|kept| Some(Position { segment: kept.segment.parse().ok()?, offset: kept.offset }));
         if let Some(from) = from {
             self.inboxes.consumed(&self.name, from)?;
         }

@@ -2,12 +2,16 @@
 //! with casts. What is left here are words alone; functions that PostgreSQL lacks are made by its first migration.
 
 /// Words, and what stands for them.
-const WORDS: [(&str, &str); 11] = [
+const WORDS: [(&str, &str); 14] = [
     ("BLOB", "BYTEA"),
     // SQLite joins in the order in which a statement names its tables; PostgreSQL does so for JOIN as it is told to by
     // `join_collapse_limit`.
     ("CROSS JOIN", "JOIN"),
+    // An index is where its table is.
+    ("INDEX IF NOT EXISTS temp.", "INDEX IF NOT EXISTS "),
+    ("INDEX temp.", "INDEX "),
     ("INSERT OR FAIL", "INSERT"),
+    ("INSERT OR IGNORE", "INSERT"),
     ("INTEGER", "BIGINT"),
     ("LIMIT -1", ""),
     ("NOT INDEXED", ""),
@@ -23,6 +27,7 @@ const WORDS: [(&str, &str); 11] = [
 pub(super) fn postgres(sql: &str) -> String {
     let has_objects = sql.contains("value ->>");
     let mut text = String::with_capacity(sql.len() + 64);
+    let is_ignoring = sql.contains("INSERT OR IGNORE");
     let mut parameters = 0;
     let mut rest = sql;
     let mut is_word = false;
@@ -58,6 +63,9 @@ pub(super) fn postgres(sql: &str) -> String {
         rest = &rest[length..];
         is_word = is_part_of_word(first);
     }
+    if is_ignoring {
+        text.push_str(" ON CONFLICT DO NOTHING");
+    }
     text
 }
 
@@ -81,6 +89,7 @@ mod tests {
             "INSERT INTO pg_temp.seen SELECT INTEGERS, attempt.x FROM a JOIN b ON true "
         );
         assert_eq!(postgres("SELECT value ->> 'i' FROM json_each(?)"), "SELECT value ->> 'i' FROM json_objects($1)");
+        assert_eq!(postgres("INSERT OR IGNORE INTO a SELECT 1"), "INSERT INTO a SELECT 1 ON CONFLICT DO NOTHING");
         assert_eq!(postgres("SELECT value FROM json_each(?)"), "SELECT value FROM json_values($1)");
     }
 }

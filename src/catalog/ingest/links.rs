@@ -51,7 +51,7 @@ async fn insert_known(connection: &mut Connection, team: TeamRow, links: &[Link<
             "-- name: ingest_links
             INSERT OR FAIL INTO links (message_row, attachment_row, place, name, content_type, declared_size, inline)
             SELECT m.id, a.id, v.column3, v.column4, v.column5, v.column6, v.column7
-            FROM (SELECT ? AS team_id) shared CROSS JOIN (VALUES {}) v
+            FROM (SELECT ? AS team_id) shared CROSS JOIN (VALUES {}) v ON true
             CROSS JOIN messages m ON m.team_id = shared.team_id AND m.line_digest = v.column1
             CROSS JOIN attachments a ON a.team_id = shared.team_id AND a.key = v.column2
             WHERE true

@@ -36,7 +36,7 @@ pub(super) const NEXT_TO_READ: &str = "-- name: next_to_read
     SELECT c.id, c.fields, coalesce(c.reading, c.seen), c.next_cursor, c.last_cursor, c.messages_count,
         c.done_messages_count, c.reading IS NOT NULL
     FROM conversations c
-    WHERE c.team_id = ? AND c.id > ? AND c.done IS NOT c.seen AND EXISTS (
+    WHERE c.team_id = ? AND c.id > ? AND c.done IS DISTINCT FROM c.seen AND EXISTS (
         SELECT 1 FROM walk_entries e WHERE e.walk_id = ? AND e.key = c.key AND e.failures <= ?)
     ORDER BY c.id LIMIT 1";
 
@@ -167,8 +167,8 @@ impl Catalog {
             "-- name: kept_pages
             SELECT id, content FROM (
                 SELECT id, content, sum(length(content)) OVER (ORDER BY id) - length(content) AS before
-                FROM (SELECT id, content FROM walk_pages WHERE walk_id = ? ORDER BY id LIMIT ?)
-            ) WHERE before <= ? ORDER BY id",
+                FROM (SELECT id, content FROM walk_pages WHERE walk_id = ? ORDER BY id LIMIT ?) pages
+            ) sized WHERE before <= ? ORDER BY id",
         )
         .bind(walk.0)
         .bind(limit)

@@ -44,13 +44,14 @@ impl Catalog {
         .fetch_one(&mut *connection)
         .await
         .map_err(at("walk_totals"))?;
-        let known: i64 = query_scalar(
+        let id = connection.pick("c.fields ->> 'id'", "json_field(c.fields, 'id')");
+        let known: i64 = query_scalar(format!(
             "-- name: walk_known
             SELECT count(DISTINCT l.attachment_row) FROM messages m JOIN links l ON l.message_row = m.id
             WHERE m.team_id = ? AND m.conversation_id IN (
-                SELECT c.fields ->> 'id' FROM walk_entries e JOIN conversations c ON c.team_id = ? AND c.key = e.key
-                WHERE e.walk_id = ? AND c.done IS DISTINCT FROM c.seen)",
-        )
+                SELECT {id} FROM walk_entries e JOIN conversations c ON c.team_id = ? AND c.key = e.key
+                WHERE e.walk_id = ? AND c.done IS DISTINCT FROM c.seen)"
+        ))
         .bind(walk.team.0)
         .bind(walk.team.0)
         .bind(walk.row.0)

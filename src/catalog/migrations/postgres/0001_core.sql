@@ -18,6 +18,13 @@ CREATE FUNCTION json_objects(text) RETURNS TABLE (key bigint, value jsonb) LANGU
     AS 'SELECT ordinality - 1, value FROM jsonb_array_elements($1::jsonb) WITH ORDINALITY';
 CREATE FUNCTION json_values(text) RETURNS TABLE (key bigint, value text) LANGUAGE sql IMMUTABLE ROWS 100
     AS 'SELECT ordinality - 1, value FROM jsonb_array_elements_text($1::jsonb) WITH ORDINALITY';
+-- A field of an object in a text; NULL where that is no JSON for PostgreSQL.
+CREATE FUNCTION json_field(text, text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+    RETURN $1::json ->> $2;
+EXCEPTION WHEN others THEN
+    RETURN NULL;
+END $$;
 CREATE FUNCTION now_ms() RETURNS bigint LANGUAGE sql VOLATILE
     AS 'SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint';
 
