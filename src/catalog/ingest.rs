@@ -1,7 +1,6 @@
 //! Taking in what payloads show: messages, their links, and a row for every attachment.
 
 use std::collections::{HashMap, HashSet};
-use std::ops::RangeInclusive;
 
 use tokio::sync::MutexGuard;
 
@@ -369,29 +368,27 @@ pub(super) async fn insert(
     writer_id: &str,
     now: i64,
 ) -> Result<Ingested> {
-    let mut attachments = distinct(messages);
-    if connection.is_postgres() {
-        // Others may take in the same: rows are made in one order.
-        attachments.sort_unstable_by(|one, other| one.key.as_bytes().cmp(other.key.as_bytes()));
-    }
+    let attachments = distinct(messages);
+    let attachments = numbered(connection, "attachments", attachments, |attachment| *attachment.key.as_bytes()).await?;
     let generation = i64::try_from(generation).unwrap_or(i64::MAX);
-    let skips = attachments.iter().filter(|attachment| attachment.skip_rule.is_some()).count();
+    let skips = attachments.iter().filter(|(_, attachment)| attachment.skip_rule.is_some()).count();
     let (mut changed, mut promoted) = (0, 0);
     let mut attachment_rows: HashMap<AttachmentKey, i64> = HashMap::new();
     for chunk in chunks(&attachments) {
         let sql = format!(
             "-- name: ingest_attachments
             INSERT OR FAIL INTO attachments
-                (team_id, writer_id, updated_at, lane, key, attachment_id, state, declared_size, reason, generation)
+                (team_id, writer_id, updated_at, lane, id, key, attachment_id, state, declared_size, reason, generation)
             SELECT shared.*, rows.* FROM (SELECT ?, ?, ?, ?) shared CROSS JOIN (VALUES {}) rows ON true WHERE true
             ON CONFLICT (team_id, key) DO NOTHING",
-            values(chunk.len(), 6)
+            values(chunk.len(), 7)
         );
         let query = query(sql).bind(team.0).bind(writer_id).bind(now);
         let mut query = query.bind(lane_column(lane));
-        for attachment in chunk {
+        for (row, attachment) in chunk {
             let state = if attachment.skip_rule.is_some() { State::Skipped } else { State::Pending };
             query = query
+                .bind(*row)
                 .bind(&attachment.key.as_bytes()[..])
                 .bind(attachment.id.as_str())
                 .bind(state.as_str())
@@ -401,33 +398,33 @@ pub(super) async fn insert(
         }
         let done = query.execute(&mut *connection).await.map_err(at("ingest_attachments"))?;
         changed += done.rows_affected();
-        match rows_of_new(&done, chunk.len()) {
-            Some(rows) => attachment_rows.extend(chunk.iter().map(|attachment| attachment.key).zip(rows)),
+        match rows_of_new(&done, chunk) {
+            Some(rows) => {
+                attachment_rows.extend(chunk.iter().map(|(_, attachment)| attachment.key).zip(rows));
+            }
             None => {
                 changed += accept_skipped(connection, (team, lane), chunk, now).await?;
                 if lane == Lane::Live {
-                    let keys: Vec<AttachmentKey> = chunk.iter().map(|attachment| attachment.key).collect();
+                    let keys: Vec<AttachmentKey> = chunk.iter().map(|(_, attachment)| attachment.key).collect();
                     promoted += lanes::promote(connection, team, &keys).await?;
                 }
             }
         }
     }
     let mut links = Vec::new();
-    let mut messages: Vec<&IngestMessage> = messages.iter().collect();
-    if connection.is_postgres() {
-        messages.sort_unstable_by_key(|message| message.line_digest);
-    }
+    let messages = numbered(connection, "messages", messages.iter().collect(), |message| message.line_digest).await?;
     for chunk in chunks(&messages) {
         let sql = format!(
             "-- name: ingest_messages
-            INSERT OR FAIL INTO messages (team_id, line_digest, message_id, subject, sender, people, sent_at, conversation_id)
+            INSERT OR FAIL INTO messages (team_id, id, line_digest, message_id, subject, sender, people, sent_at, conversation_id)
             SELECT shared.*, rows.* FROM (SELECT ?) shared CROSS JOIN (VALUES {}) rows ON true WHERE true
             ON CONFLICT (team_id, line_digest) DO NOTHING",
-            values(chunk.len(), 7)
+            values(chunk.len(), 8)
         );
         let mut query = query(sql).bind(team.0);
-        for IngestMessage { line_digest, line, .. } in chunk {
+        for (row, IngestMessage { line_digest, line, .. }) in chunk {
             query = query
+                .bind(*row)
                 .bind(&line_digest[..])
                 .bind(line.message.id.as_deref())
                 .bind(line.message.subject.as_deref())
@@ -437,8 +434,8 @@ pub(super) async fn insert(
                 .bind(line.conversation.as_ref().and_then(|conversation| conversation.id.as_deref()));
         }
         let done = query.execute(&mut *connection).await.map_err(at("ingest_messages"))?;
-        let mut rows = rows_of_new(&done, chunk.len()).into_iter().flatten();
-        for message in chunk {
+        let mut rows = rows_of_new(&done, chunk).into_iter().flatten();
+        for (_, message) in chunk {
             let row = rows.next();
             let attachments = message.line.attachments.iter().zip(&message.references).enumerate();
             links.extend(attachments.map(|(place, (attachment, reference))| Link {
@@ -458,10 +455,14 @@ pub(super) async fn insert(
 async fn accept_skipped(
     connection: &mut Connection,
     (team, lane): (TeamRow, Lane),
-    attachments: &[Reference<'_>],
+    attachments: &[(Option<i64>, Reference<'_>)],
     now: i64,
 ) -> Result<u64> {
-    let accepted: Vec<_> = attachments.iter().filter(|attachment| attachment.skip_rule.is_none()).collect();
+    let accepted: Vec<_> = attachments
+        .iter()
+        .map(|(_, attachment)| attachment)
+        .filter(|attachment| attachment.skip_rule.is_none())
+        .collect();
     let mut changed = 0;
     for chunk in chunks(&accepted) {
         let sql = format!(
@@ -507,10 +508,33 @@ fn distinct(messages: &[IngestMessage]) -> Vec<Reference<'_>> {
     attachments
 }
 
-/// The rows that a statement has inserted, in order, where all of its `count` were new: SQLite gives each the number after
-/// the highest.
-fn rows_of_new(done: &Done, count: usize) -> Option<RangeInclusive<i64>> {
-    let count = i64::try_from(count).ok().filter(|count| u64::try_from(*count) == Ok(done.rows_affected()))?;
-    let last = done.last_insert_rowid()?;
-    Some(last - count + 1..=last)
+/// Gives what is to be inserted its rows, where others may insert, too: in its order. Then it goes in by its keys, so that
+/// two who insert the same do not wait for each other. SQLite gives each row the number after the highest.
+async fn numbered<T>(
+    connection: &mut Connection,
+    table: &str,
+    items: Vec<T>,
+    key: impl Fn(&T) -> [u8; 16],
+) -> Result<Vec<(Option<i64>, T)>> {
+    if !connection.is_postgres() || items.is_empty() {
+        return Ok(items.into_iter().map(|item| (None, item)).collect());
+    }
+    let sql = format!(
+        "-- name: reserve_rows
+        SELECT nextval(pg_get_serial_sequence('{table}', 'id')) FROM generate_series(1, ?)"
+    );
+    let rows = query_scalar::<i64>(sql).bind(count_column(items.len()));
+    let rows = rows.fetch_all(connection).await.map_err(at("reserve_rows"))?;
+    let mut numbered: Vec<(Option<i64>, T)> = rows.into_iter().map(Some).zip(items).collect();
+    numbered.sort_by_cached_key(|(_, item)| key(item));
+    Ok(numbered)
+}
+
+/// The rows that a statement has inserted, in order, where all of them were new.
+fn rows_of_new<T>(done: &Done, items: &[(Option<i64>, T)]) -> Option<Vec<i64>> {
+    let count = i64::try_from(items.len()).ok().filter(|count| u64::try_from(*count) == Ok(done.rows_affected()))?;
+    match done.last_insert_rowid() {
+        Some(last) => Some((last - count + 1..=last).collect()),
+        None => items.iter().map(|(row, _)| *row).collect(),
+    }
 }

@@ -116,7 +116,7 @@ pub(super) const CLAIM: &str = "-- name: claim
     WHERE id IN (SELECT id FROM attachments
         WHERE team_id = ? AND lane = ? AND state = 'pending' AND lease_token IS NULL AND not_before <= ?
         ORDER BY not_before, id LIMIT ?)
-    RETURNING id, key, attachment_id, declared_size, attempts, not_found_count, lease_token";
+    RETURNING id, key, attachment_id, declared_size, attempts, not_found_count, lease_token, not_before";
 
 pub(super) const NEXT_DUE: &str = "-- name: next_due
     SELECT min(not_before) FROM attachments
@@ -129,7 +129,7 @@ const CLAIM_OF_MANY: &str = "-- name: claim_of_many
         ORDER BY not_before, id LIMIT ?6 FOR UPDATE SKIP LOCKED)
     UPDATE attachments SET lease_token = random_token(), lease_expires_at = ?1, generation = ?2
     FROM due WHERE attachments.id = due.id
-    RETURNING attachments.id, key, attachment_id, declared_size, attempts, not_found_count, lease_token";
+    RETURNING attachments.id, key, attachment_id, declared_size, attempts, not_found_count, lease_token, not_before";
 
 impl Catalog {
     /// Issues the next generation, above all that were issued or loaded.
@@ -171,7 +171,12 @@ impl Catalog {
         if !is_shared {
             connection.commit().await.map_err(at("commit_claim"))?;
         }
-        rows.iter().map(|row| lease(row, (team, lane), generation.cast_unsigned())).collect()
+        let leases =
+            rows.iter().map(|row| Ok((row.get::<i64>(7), lease(row, (team, lane), generation.cast_unsigned())?)));
+        let mut leases: Vec<(i64, Lease<Job>)> = leases.collect::<Result<_>>()?;
+        // An UPDATE gives its rows in no order.
+        leases.sort_by_key(|(not_before, lease)| (*not_before, lease.job.row));
+        Ok(leases.into_iter().map(|(_, lease)| lease).collect())
     }
 
     /// Since when the attachment of `team` waits whose turn it is next, or now: since it was first seen, or last tried. In

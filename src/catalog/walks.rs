@@ -367,7 +367,7 @@ async fn see(connection: &mut Connection, team: TeamRow, key: &[u8; 16], entry: 
         ON CONFLICT (team_id, key) DO UPDATE SET fields = excluded.fields, seen = excluded.seen,
             messages_count = excluded.messages_count, attachments_count = excluded.attachments_count";
     let query = query(if entry.only_known { UPDATE } else { UPSERT })
-        .bind(super::json(&entry.conversation))
+        .bind(serde_json::to_string(&entry.conversation).expect("a conversation always serialises"))
         .bind(entry.fingerprint)
         .bind(column(entry.messages_count))
         .bind(column(entry.attachments_count))
