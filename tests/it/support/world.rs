@@ -90,28 +90,24 @@ impl World {
         command.env_clear().current_dir(self.folder.path());
         command.env("HOME", self.folder.path()).env("TMPDIR", self.folder.path());
         command.env("JELLY_API_URL", self.jelly.base_url()).env("JELLY_API_TOKEN", TOKEN);
-        if self.databases.is_none() {
-            command.args(arguments);
-            return command;
+        let mut arguments = arguments.to_vec();
+        if self.databases.is_some() {
+            // A password is no argument.
+            command.env("JELLYJAR_CATALOG", self.database_for(&mut arguments));
         }
-        let (url, catalog) = self.database_for(arguments);
-        match catalog {
-            Some(place) => command.args(&arguments[..place]).arg(url).args(&arguments[place + 1..]),
-            None => command.args(arguments).env("JELLYJAR_CATALOG", url),
-        };
+        command.args(arguments);
         command
     }
 
-    /// The database in the place of the catalog that a command would use, and where its arguments name that.
-    fn database_for(&self, arguments: &[&str]) -> (String, Option<usize>) {
-        let value = |name: &str| arguments.iter().position(|argument| *argument == name).map(|place| place + 1);
-        let catalog = value("--catalog");
-        let folder = match (catalog, value("--archive")) {
-            (Some(place), _) => self.path(arguments[place]),
-            (None, Some(place)) => self.path(arguments[place]).join(".jellyjar"),
+    /// The database in the place of the catalog that a command would use, which its arguments name no more.
+    fn database_for(&self, arguments: &mut Vec<&str>) -> String {
+        let place_of = |name: &str| arguments.iter().position(|argument| *argument == name);
+        let folder = match (place_of("--catalog"), place_of("--archive")) {
+            (Some(place), _) => self.path(arguments.drain(place..place + 2).as_slice()[1]),
+            (None, Some(place)) => self.path(arguments[place + 1]).join(".jellyjar"),
             (None, None) => self.archive().join(".jellyjar"),
         };
-        (self.database(&folder, Database::url), catalog)
+        self.database(&folder, Database::url)
     }
 
     /// Asks the database in the place of a catalog; makes it where it is new.
