@@ -224,7 +224,8 @@ fn live(
     let archive = world.bucket.as_ref().map(Bucket::location).context("no bucket")?;
     let settings = plan.settings(&database.url(proxy.address)?, &archive);
     let count = usize::try_from(plan.workers)?;
-    let mut fleet = Fleet { world, database, plan, proxy, workers: Vec::new(), held: HashSet::new(), kills: 0 };
+    let mut fleet =
+        Fleet { world, database, plan, proxy, workers: Vec::new(), held: HashSet::new(), kills: 0, cuts_due: 0 };
     for number in 0..count {
         fleet.workers.push(Worker::start(world, number, &settings)?);
     }
@@ -240,7 +241,9 @@ fn live(
         findings.push((Kind::Twice, text));
     }
     let (held, kills) = (fleet.held, fleet.kills);
-    for (total, cuts) in counts.cuts.iter_mut().zip(fleet.proxy.cuts()) {
+    let cuts = fleet.proxy.cuts();
+    ensure!(fleet.cuts_due == 0 || cuts.iter().sum::<u64>() > 0, "no connection was cut, of {}", fleet.cuts_due);
+    for (total, cuts) in counts.cuts.iter_mut().zip(cuts) {
         *total += cuts;
     }
     for worker in fleet.workers {
@@ -286,6 +289,8 @@ struct Fleet<'a> {
     /// Every lease that was held when something was done to somebody.
     held: HashSet<Held>,
     kills: u64,
+    /// Connections that were to be cut at their next commit.
+    cuts_due: u64,
 }
 
 impl Fleet<'_> {
@@ -319,7 +324,10 @@ impl Fleet<'_> {
                     return Ok((watch, true));
                 }
                 if watch.progressed_at.elapsed() > HANGS_AFTER {
-                    bail!("{} attachments are pending, and nothing has become of them for {HANGS_AFTER:?}", watch.pending);
+                    bail!(
+                        "{} attachments are pending, and nothing has become of them for {HANGS_AFTER:?}",
+                        watch.pending
+                    );
                 }
             } else {
                 while let Some((_, what)) = disturbances.next_if(|(at, _)| *at <= began.elapsed()) {
@@ -367,9 +375,13 @@ impl Fleet<'_> {
                 counts.crashes += 1;
             }
             Disturbance::Termination => {
-                counts.terminations += u64::from(watch.terminate_one(self.world, self.database)?);
+                let ended = self.world.runtime.block_on(self.database.terminate_one())?;
+                counts.terminations += u64::from(ended);
             }
-            Disturbance::Cut(cut) => self.proxy.cut(cut),
+            Disturbance::Cut(cut) => {
+                self.proxy.cut(cut);
+                self.cuts_due += 1;
+            }
         }
         Ok(())
     }

@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
 use url::Url;
 
@@ -83,9 +84,12 @@ impl Database {
 
     /// A connection; waits for a server that is about to come back.
     pub(super) async fn connect(&self) -> Result<PgConnection> {
-        let (url, began) = (self.url(self.address()?)?, Instant::now());
+        // The program's tables are in a schema of its own.
+        let options: PgConnectOptions = self.url(self.address()?)?.parse()?;
+        let options = options.options([("search_path", "jellyjar")]);
+        let began = Instant::now();
         loop {
-            match PgConnection::connect(&url).await {
+            match PgConnection::connect_with(&options).await {
                 Ok(connection) => return Ok(connection),
                 Err(error) if began.elapsed() > BACK_WITHIN => return Err(error).context("connecting to PostgreSQL"),
                 Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
@@ -104,13 +108,14 @@ impl Database {
     }
 
     /// Ends one of the connections that others have to it, as operators do. Gives whether there was one.
-    pub(super) async fn terminate_one(&self, connection: &mut PgConnection) -> Result<bool> {
+    pub(super) async fn terminate_one(&self) -> Result<bool> {
+        let mut connection = self.connect().await?;
         let ended: Option<bool> = sqlx::query_scalar(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
              WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
              ORDER BY state = 'active' DESC, random() LIMIT 1",
         )
-        .fetch_optional(connection)
+        .fetch_optional(&mut connection)
         .await?;
         Ok(ended == Some(true))
     }

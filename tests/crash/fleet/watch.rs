@@ -47,7 +47,7 @@ impl Watch {
             pending,
             progressed_at: now,
             overdue_ms: 0,
-            requests: VecDeque::new(),
+            requests: VecDeque::from([(now, 0)]),
             requests_in_window: 0,
         })
     }
@@ -65,8 +65,6 @@ impl Watch {
             self.requests.pop_front();
         }
         let before = self.requests.front().map_or(asked, |(_, before)| *before);
-        // The first window begins with nothing asked for.
-        let before = if now.duration_since(self.requests[0].0) < WINDOW - EVERY { 0 } else { before };
         self.requests_in_window = self.requests_in_window.max(asked - before);
 
         let answer = world.runtime.block_on(async {
@@ -110,10 +108,5 @@ impl Watch {
                 }
             }
         })
-    }
-
-    /// Ends one of the connections that the fleet has.
-    pub(super) fn terminate_one(&mut self, world: &World, database: &Database) -> Result<bool> {
-        world.runtime.block_on(async { database.terminate_one(&mut database.connect().await?).await })
     }
 }

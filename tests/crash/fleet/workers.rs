@@ -129,8 +129,8 @@ pub(super) fn leavings(world: &World, count: usize, secrets: &[&str]) -> Result<
         if said.contains("panicked") {
             wrong.push(format!("worker {number} has panicked:\n{}", tail(&said)));
         }
-        let left = files_below(&folder, "spool")?.into_iter().filter(|key| !key.ends_with(".lock"));
-        wrong.extend(left.map(|key| format!("worker {number} has left {key} behind")));
+        let left = files_below(&folder, "spool")?;
+        wrong.extend(left.into_iter().map(|key| format!("worker {number} has left {key} behind")));
     }
     Ok(wrong)
 }

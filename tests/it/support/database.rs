@@ -1,5 +1,6 @@
 //! A PostgreSQL database of a test's own, in the server that runs beside the tests.
 
+use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use tokio::runtime::Builder;
 use ulid::Ulid;
@@ -68,7 +69,9 @@ impl Drop for Database {
 /// Runs one statement on a connection of its own, and gives the one column of its answer.
 fn ask(url: &str, statement: &str) -> Vec<String> {
     Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
-        let mut connection = PgConnection::connect(url).await.unwrap();
+        // The program's tables are in a schema of its own.
+        let options = url.parse::<PgConnectOptions>().unwrap().options([("search_path", "jellyjar,public")]);
+        let mut connection = PgConnection::connect_with(&options).await.unwrap();
         let statement = AssertSqlSafe(statement.to_owned());
         let rows = sqlx::query_scalar::<_, String>(statement).fetch_all(&mut connection).await.unwrap();
         connection.close().await.unwrap();
