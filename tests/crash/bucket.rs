@@ -44,7 +44,7 @@ pub(crate) struct Bucket {
 impl Bucket {
     /// The one that tests/servers/run tells of.
     #[expect(clippy::disallowed_methods, reason = "the environment of the tests, not the program's")]
-    fn from_environment() -> Result<Option<Self>> {
+    pub(crate) fn from_environment() -> Result<Option<Self>> {
         let variable = |name: &str| std::env::var(name);
         let Ok(endpoint) = variable("JELLYJAR_TEST_S3_SEAWEEDFS") else { return Ok(None) };
         let access_key_id = variable("JELLYJAR_TEST_S3_ACCESS_KEY_ID")?;
@@ -166,7 +166,7 @@ pub(crate) fn run(options: &Options) -> Result<Option<(Totals, usize)>> {
 }
 
 /// What a life over a bucket leaves: no upload in parts, and all that an empty machine needs.
-fn move_house(world: &World) -> Result<()> {
+pub(crate) fn move_house(world: &World) -> Result<()> {
     let bucket = world.bucket.as_ref().context("no bucket")?;
     let left = world.runtime.block_on(bucket.unfinished_uploads())?;
     if left > 0 {

@@ -8,6 +8,7 @@ mod bucket;
 mod catalog;
 mod faults;
 mod files;
+mod fleet;
 mod kills;
 mod life;
 mod oracle;
@@ -26,11 +27,16 @@ const USAGE: &str = "\
 tests/crash/run [--kills N] [--seed S] [--resume] [--dir DIR] [PART…]
   --kills N   processes killed at random times, together (default 200; 40 for serve)
   --seed S    number that every choice follows from (default 1)
-  --resume    go on from the totals that DIR keeps (kills)
+  --resume    go on from the totals that DIR keeps (kills, fleet)
   --dir DIR   where to work; a local disk (default: under target/)
   --program P the jellyjar to run (default: the one built with this)
-  PART        kills, serve, bucket, steps, order, faults (default: all); bucket kills half of N, and needs a SeaweedFS:
-              tests/servers/run --only seaweedfs -- tests/crash/run bucket";
+  PART        kills, serve, bucket, steps, order, faults (default: these); bucket kills half of N, and needs a SeaweedFS:
+              tests/servers/run --only seaweedfs -- tests/crash/run bucket
+              fleet lets many workers archive one dump, and needs a PostgreSQL, too; tests/soak calls it
+For a fleet:
+  --workers N, --attachments N, --quota N        how many there are, and requests that are allowed in 5 minutes
+  --seconds N, --every-ms N                      for how long it is disturbed, and how often a worker is killed or stopped
+  --crash-postgres N, --terminate N, --cut N     PostgreSQL crashed, its connections ended, and cut around a commit";
 
 /// What was asked for.
 #[derive(Debug)]
@@ -41,6 +47,8 @@ pub(crate) struct Options {
     pub(crate) resume: bool,
     pub(crate) dir: PathBuf,
     pub(crate) program: PathBuf,
+    /// What a fleet has to do and to bear.
+    pub(crate) fleet: fleet::Plan,
     parts: Vec<String>,
 }
 
@@ -51,6 +59,7 @@ fn options() -> Result<Options> {
         resume: false,
         dir: PathBuf::from(concat!(env!("CARGO_TARGET_TMPDIR"), "/crash")),
         program: PathBuf::from(env!("CARGO_BIN_EXE_jellyjar")),
+        fleet: fleet::Plan::default(),
         parts: Vec::new(),
     };
     let mut words = std::env::args().skip(1);
@@ -62,6 +71,14 @@ fn options() -> Result<Options> {
             "--resume" => options.resume = true,
             "--dir" => options.dir = value()?.into(),
             "--program" => options.program = PathBuf::from(value()?).canonicalize()?,
+            "--workers" => options.fleet.workers = value()?.parse()?,
+            "--attachments" => options.fleet.attachments = value()?.parse()?,
+            "--quota" => options.fleet.quota = value()?.parse()?,
+            "--seconds" => options.fleet.seconds = value()?.parse()?,
+            "--every-ms" => options.fleet.every_ms = value()?.parse()?,
+            "--crash-postgres" => options.fleet.crashes = value()?.parse()?,
+            "--terminate" => options.fleet.terminations = value()?.parse()?,
+            "--cut" => options.fleet.cuts = value()?.parse()?,
             "--help" | "-h" => {
                 println!("{USAGE}");
                 std::process::exit(0);
@@ -73,7 +90,7 @@ fn options() -> Result<Options> {
     Ok(options)
 }
 
-const PARTS: [&str; 6] = ["kills", "serve", "bucket", "steps", "order", "faults"];
+const PARTS: [&str; 7] = ["kills", "serve", "bucket", "steps", "order", "faults", "fleet"];
 
 fn main() -> Result<()> {
     let mut options = options()?;
@@ -94,6 +111,12 @@ fn main() -> Result<()> {
                 println!("kills at random times, over a bucket: {}; uploads in parts cut off {cut_off}", totals.line());
             }
             None => println!("kills over a bucket: skipped, for want of one; tests/crash/run --help says more"),
+        }
+    }
+    if options.parts.iter().any(|part| part == "fleet") {
+        match fleet::run(&options)? {
+            Some((totals, counts)) => println!("fleets: {}; {}", totals.line(), counts.line()),
+            None => println!("fleets: skipped, for want of a PostgreSQL or a bucket; tests/crash/run --help says more"),
         }
     }
     if wants("steps") {

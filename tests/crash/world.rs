@@ -9,6 +9,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use futures::{StreamExt as _, TryStreamExt as _};
 use jellyjar::sim::corpus::{CorpusConfig, write_plain};
 use jellyjar::sim::{Fault, Faults, Rule, Sim, SimConfig};
 use rustix::process::{Pid, Signal};
@@ -20,8 +21,10 @@ use super::bucket::Bucket;
 use super::files;
 use super::random::Random;
 
-/// A run that takes longer than this hangs.
+/// A run that takes longer than this hangs, unless it has more to do than most.
 const HANGS_AFTER: Duration = Duration::from_mins(1);
+/// Downloads at once that learn the truth.
+const DOWNLOADS: usize = 16;
 
 /// What webhooks are signed with.
 pub(crate) const WEBHOOK_SECRET: &str = "webhook-secret";
@@ -77,6 +80,10 @@ pub(crate) struct World {
     pub(crate) truth: BTreeMap<String, Truth>,
     /// The bucket that the archive is in, if it is not a folder.
     pub(crate) bucket: Option<Bucket>,
+    /// The catalog as the setting takes it, if it is not where it usually is.
+    pub(crate) catalog: Option<String>,
+    /// A run that takes longer than this hangs.
+    pub(crate) hangs_after: Duration,
 }
 
 /// The settings of a life that decide which ways through the program are taken.
@@ -122,7 +129,16 @@ impl World {
         let sim = runtime.block_on(Sim::start(SimConfig { seed, ..SimConfig::default() }))?;
         fs::create_dir_all(folder)?;
         let (folder, program) = (folder.to_owned(), program.to_owned());
-        let mut world = Self { runtime, sim, program, folder, truth: BTreeMap::new(), bucket: None };
+        let mut world = Self {
+            runtime,
+            sim,
+            program,
+            folder,
+            truth: BTreeMap::new(),
+            bucket: None,
+            catalog: None,
+            hangs_after: HANGS_AFTER,
+        };
         let inline = world.write_dump(seed, size)?;
         world.truth = world.runtime.block_on(download_all(&world.sim.base_url(), inline))?;
         Ok(world)
@@ -293,6 +309,7 @@ impl World {
             .env("JELLY_WEBHOOK_SECRET", WEBHOOK_SECRET)
             .envs(self.bucket.iter().flat_map(Bucket::environment))
             .envs(self.bucket.iter().map(|_| ("JELLYJAR_CATALOG", self.home())))
+            .envs(self.catalog.iter().map(|catalog| ("JELLYJAR_CATALOG", catalog)))
             .stdin(Stdio::null())
             .stdout(File::create(self.folder.join("stdout"))?)
             .stderr(File::create(self.folder.join("stderr"))?);
@@ -313,7 +330,7 @@ impl World {
             }
             // One whose thread has fallen over need not be waited for as long.
             let fell_over = started.elapsed() > HANGS_AFTER / 10 && self.read("stderr")?.contains("panicked");
-            if fell_over || started.elapsed() > HANGS_AFTER {
+            if fell_over || started.elapsed() > self.hangs_after {
                 // A tracer does not take its program with it: the whole group goes.
                 rustix::process::kill_process_group(Pid::from_child(&child), Signal::KILL)?;
                 hung = true;
@@ -352,19 +369,17 @@ fn attachments_mut(event: &mut Value) -> impl Iterator<Item = &mut Value> {
 /// Downloads every attachment the plain way: what the storage serves is the truth.
 async fn download_all(base_url: &str, inline: BTreeMap<String, bool>) -> Result<BTreeMap<String, Truth>> {
     let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).no_proxy().build()?;
-    let mut truth = BTreeMap::new();
-    for (id, inline) in inline {
+    let learn = async |(id, inline): (String, bool)| {
         if inline {
-            truth.insert(id, Truth::Inline);
-            continue;
+            return anyhow::Ok((id, Truth::Inline));
         }
         let answer = client.get(format!("{base_url}/attachments/{id}")).bearer_auth("sim-token").send().await?;
         let link = answer.headers().get("location").context("no Location")?.to_str()?.to_owned();
         let bytes = client.get(link).send().await?.error_for_status()?.bytes().await?;
         let sha256 = hex(&Sha256::digest(&bytes));
-        truth.insert(id, Truth::Bytes { sha256, size_bytes: bytes.len() as u64 });
-    }
-    Ok(truth)
+        Ok((id, Truth::Bytes { sha256, size_bytes: bytes.len() as u64 }))
+    };
+    futures::stream::iter(inline.into_iter().map(learn)).buffer_unordered(DOWNLOADS).try_collect().await
 }
 
 /// Bytes as lower-case hex.

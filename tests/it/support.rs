@@ -2,6 +2,7 @@
 //! archives without the program's own code.
 
 mod bucket;
+mod database;
 mod disk;
 mod dump;
 mod gate;
@@ -13,6 +14,7 @@ mod serve;
 mod world;
 
 pub(crate) use bucket::{Bucket, Objects};
+pub(crate) use database::Database;
 pub(crate) use disk::Disk;
 pub(crate) use dump::{attachments, events, events_from, ids, lines, write_lines};
 pub(crate) use gate::{Mishap, Refusal};

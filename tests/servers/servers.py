@@ -1,4 +1,4 @@
-"""Object stores for tests and benchmarks: installs them, starts them on free ports, and stops them. Called by `run`,
+"""Object stores and a PostgreSQL for tests and benchmarks: installs them, starts them on free ports, and stops them. Called by `run`,
 which says what it is for; `benches/compare` imports it. Only Python's own library is needed."""
 
 import argparse
@@ -11,6 +11,8 @@ import hashlib
 import hmac
 import os
 import pathlib
+import pwd
+import shlex
 import shutil
 import signal
 import socket
@@ -237,7 +239,116 @@ class Azurite(Server):
                 "JELLYJAR_TEST_AZURE_KEY": AZURE_KEY}
 
 
-SERVERS = {server.name: server for server in (Seaweedfs, Moto, Azurite)}
+class Postgres(Server):
+    """PostgreSQL, as the system has it. It has a cluster and a user of its own: no other cluster is touched."""
+
+    name = "postgres"
+    ROLE, PASSWORD = "jellyjar", "pg-canary-3f9a1c52e7"
+    SETTINGS = """
+listen_addresses = '127.0.0.1'
+max_connections = 300
+fsync = on
+log_line_prefix = '%m [%p] %d '
+"""
+
+    def __init__(self, folder):
+        self.user = self.unprivileged()
+        self.own_parent = None
+        if self.user and not all(parent.stat().st_mode & 0o001 for parent in (folder, *folder.parents)):
+            # The folder of root's own is closed to the server's user.
+            folder = self.own_parent = pathlib.Path(tempfile.mkdtemp(prefix="jellyjar-postgres.", dir="/tmp"))
+            folder.chmod(0o711)
+        super().__init__(folder)
+        if self.user:
+            os.chown(self.folder, self.user.pw_uid, self.user.pw_gid)
+        self.port, = free_ports(1)
+        self.programs, self.data = self.program(), self.folder / "data"
+        # Outside of what the server may write.
+        self.control = folder / "postgres-control"
+
+    @staticmethod
+    def program():
+        """The folder of the newest PostgreSQL's programs."""
+        found = [path.parent for path in pathlib.Path("/usr/lib/postgresql").glob("*/bin/initdb")]
+        if found:
+            return max(found, key=lambda path: float(path.parent.name))
+        elsewhere = shutil.which("initdb")
+        if elsewhere is None:
+            raise Failure("there is no PostgreSQL. Install it first, on Debian: sudo apt-get install postgresql")
+        return pathlib.Path(elsewhere).resolve().parent
+
+    @staticmethod
+    def unprivileged():
+        """Who runs the server in root's place, as it refuses root; nobody else where the caller is not root."""
+        if os.geteuid() != 0:
+            return None
+        with contextlib.suppress(KeyError):
+            return pwd.getpwnam("postgres")
+        return pwd.getpwnam("nobody")
+
+    def as_user(self, *command):
+        """The same command for the server's user."""
+        if self.user is None:
+            return [str(word) for word in command]
+        return ["setpriv", f"--reuid={self.user.pw_uid}", f"--regid={self.user.pw_gid}", "--clear-groups",
+                *(str(word) for word in command)]
+
+    def call(self, *command, told=None):
+        """Runs a command that must succeed."""
+        done = subprocess.run(command, cwd=self.folder, env=self.environment(), input=told, text=True,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        if done.returncode != 0:
+            log = self.log.read_text()[-3000:] if self.log.exists() else ""
+            raise Failure(f"{shlex.join(map(str, command))} ended with {done.returncode}:\n{done.stdout[-3000:]}{log}")
+
+    def start(self):
+        # Where it is known, the collation is one of words, as most installations have it: nothing may rely on bytes' order.
+        words = (["--locale-provider=icu", "--icu-locale=en-US"]
+                 if self.programs.parent.name.isdigit() and int(self.programs.parent.name) >= 15 else [])
+        self.call(*self.as_user(self.programs / "initdb", f"--pgdata={self.data}", "--username=postgres",
+                                "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", *words, "--no-sync",
+                                "--no-instructions"))
+        (self.data / "pg_hba.conf").write_text("local all all scram-sha-256\nhost all all 127.0.0.1/32 scram-sha-256\n")
+        sockets = self.folder if len(str(self.folder)) < 80 else ""
+        with (self.data / "postgresql.conf").open("a") as settings:
+            settings.write(f"{self.SETTINGS}port = {self.port}\nunix_socket_directories = '{sockets}'\n")
+        self.call(*self.as_user(self.programs / "postgres", "--single", "-D", self.data, "postgres"),
+                  told=f"CREATE ROLE {self.ROLE} LOGIN CREATEDB PASSWORD '{self.PASSWORD}'\n")
+        environment = ["env", "-i", *(f"{name}={value}" for name, value in self.environment().items())]
+        pg_ctl = shlex.join([*environment, *self.as_user(self.programs / "pg_ctl", "-s", "-w", "-t", START_DEADLINE_SECONDS,
+                                                         "-D", self.data, "-l", self.log)])
+        self.control.write_text(f"""#!/bin/sh
+# Stops and starts the PostgreSQL of the tests, as crashes and operators do; waits until it has happened.
+cd {shlex.quote(str(self.folder))} || exit
+case "$1" in
+  start) exec {pg_ctl} start ;;
+  stop-immediate) exec {pg_ctl} -m immediate stop ;;
+  restart-immediate) exec {pg_ctl} -m immediate restart ;;
+  *) echo "usage: $0 start | stop-immediate | restart-immediate" >&2; exit 2 ;;
+esac
+""")
+        self.control.chmod(0o755)
+        # Its output goes nowhere: a pipe would stay open as long as the server runs.
+        subprocess.run([self.control, "start"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=False)
+
+    def wait(self):
+        url = self.variables()["JELLYJAR_TEST_POSTGRES"]
+        self.call(self.programs / "psql", url, "-X", "-q", "-t", "-c", "SELECT 1")
+
+    def stop(self):
+        # A test may have left it stopped.
+        if (self.data / "postmaster.pid").exists():
+            subprocess.run([self.control, "stop-immediate"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                           stderr=subprocess.DEVNULL, check=False)
+        if self.own_parent is not None:
+            shutil.rmtree(self.own_parent, ignore_errors=True)
+
+    def variables(self):
+        return {"JELLYJAR_TEST_POSTGRES": f"postgres://{self.ROLE}:{self.PASSWORD}@127.0.0.1:{self.port}/postgres",
+                "JELLYJAR_TEST_POSTGRES_CONTROL": str(self.control)}
+
+
+SERVERS = {server.name: server for server in (Seaweedfs, Moto, Azurite, Postgres)}
 
 
 def ended(signal_number, _):
@@ -251,6 +362,7 @@ def run(names, command):
     """Runs a command with servers beside it; gives its exit status."""
     with contextlib.ExitStack() as stack:
         folder = pathlib.Path(tempfile.mkdtemp(prefix="jellyjar-servers."))
+        folder.chmod(0o711)  # some server's user may be another
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         began = time.monotonic()
         with concurrent.futures.ThreadPoolExecutor() as threads:
@@ -276,7 +388,7 @@ def run(names, command):
 
 
 def main():
-    parser = argparse.ArgumentParser(prog="tests/servers/run", description="Runs a command with object stores beside it.")
+    parser = argparse.ArgumentParser(prog="tests/servers/run", description="Runs a command with servers beside it.")
     parser.add_argument("--only", metavar="NAME[,NAME]", default=",".join(SERVERS), help=f"of {', '.join(SERVERS)}")
     parser.add_argument("command", nargs="+", metavar="COMMAND", help="the command, after --")
     arguments = parser.parse_args()

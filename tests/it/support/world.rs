@@ -1,14 +1,16 @@
 //! One test's world: a folder, a simulated Jelly, an archive, and the program run against them.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 
 use jellyjar::sim::SimConfig;
 use serde_json::Value;
 use sqlx::{Connection as _, SqliteConnection};
 use tempfile::TempDir;
 
-use super::{Ended, Jelly, Ledger, Process, Receipt, write_lines};
+use super::{Database, Ended, Jelly, Ledger, Process, Receipt, write_lines};
 
 /// The token: so odd that it is found wherever it leaks.
 pub(crate) const TOKEN: &str = "tok-canary-5b1f0c7e9d";
@@ -28,6 +30,8 @@ give_up_after = \"0s\"
 pub(crate) struct World {
     pub(crate) jelly: Jelly,
     folder: TempDir,
+    /// Where catalogs are databases: each by the folder that it would be in.
+    databases: Option<Mutex<BTreeMap<PathBuf, Database>>>,
 }
 
 impl World {
@@ -44,7 +48,8 @@ impl World {
     /// A world with this Jelly. Its token is [`TOKEN`].
     pub(crate) fn with(config: SimConfig) -> Self {
         let jelly = Jelly::start(SimConfig { token: TOKEN.into(), ..config });
-        let world = Self { jelly, folder: TempDir::with_prefix("jellyjar-it-").unwrap() };
+        let databases = on_postgres().then(Mutex::default);
+        let world = Self { jelly, folder: TempDir::with_prefix("jellyjar-it-").unwrap(), databases };
         world.settings("");
         world
     }
@@ -61,7 +66,15 @@ impl World {
 
     /// Writes the configuration file: the tests' own settings, then `more`, whose tables must be others, or dotted.
     pub(crate) fn settings(&self, more: &str) {
-        std::fs::write(self.path("jellyjar.toml"), format!("{more}\n{SETTINGS}")).unwrap();
+        let mut text = format!("{more}\n{SETTINGS}");
+        if self.databases.is_some() {
+            // What a killed process held is free when its leases have ended: there is no lock that tells of its death.
+            if !text.contains("[worker]\n") {
+                text.push_str("[worker]\n");
+            }
+            text = text.replacen("[worker]\n", "[worker]\nlease_duration = \"10s\"\n", 1);
+        }
+        std::fs::write(self.path("jellyjar.toml"), text).unwrap();
     }
 
     /// Writes the dump.
@@ -74,10 +87,35 @@ impl World {
     /// The program, with an environment that holds nothing but the way to Jelly, in the test's folder.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_jellyjar"));
-        command.env_clear().current_dir(self.folder.path()).args(arguments);
+        command.env_clear().current_dir(self.folder.path());
         command.env("HOME", self.folder.path()).env("TMPDIR", self.folder.path());
         command.env("JELLY_API_URL", self.jelly.base_url()).env("JELLY_API_TOKEN", TOKEN);
+        let mut arguments = arguments.to_vec();
+        if self.databases.is_some() {
+            // A password is no argument.
+            command.env("JELLYJAR_CATALOG", self.database_for(&mut arguments));
+        }
+        command.args(arguments);
         command
+    }
+
+    /// The database in the place of the catalog that a command would use, which its arguments name no more.
+    fn database_for(&self, arguments: &mut Vec<&str>) -> String {
+        let place_of = |name: &str| arguments.iter().position(|argument| *argument == name);
+        let folder = match (place_of("--catalog"), place_of("--archive")) {
+            (Some(place), _) => self.path(arguments.drain(place..place + 2).as_slice()[1]),
+            (None, Some(place)) => self.path(arguments[place + 1]).join(".jellyjar"),
+            (None, None) => self.archive().join(".jellyjar"),
+        };
+        self.database(&folder, Database::url)
+    }
+
+    /// Asks the database in the place of a catalog; makes it where it is new.
+    fn database<T>(&self, folder: &Path, ask: impl FnOnce(&Database) -> T) -> T {
+        let databases = self.databases.as_ref().expect("catalogs are databases");
+        let mut databases = databases.lock().unwrap_or_else(PoisonError::into_inner);
+        let make = || Database::create().expect("tests/servers/run starts a PostgreSQL");
+        ask(databases.entry(folder.to_owned()).or_insert_with(make))
     }
 
     /// Starts a command.
@@ -122,6 +160,11 @@ impl World {
                 assert!(!text.contains(secret), "{secret} was printed:\n{text}");
             }
             assert!(!text.contains("panicked"), "{text}");
+            if self.databases.is_some() {
+                let password =
+                    self.database(&self.archive().join(".jellyjar"), |database| database.password().to_owned());
+                assert!(!text.contains(&password), "the database's password was printed:\n{text}");
+            }
         }
         let stats = self.jelly.stats();
         assert_eq!(stats.storage_authorization_seen, 0, "the storage was sent a token");
@@ -143,7 +186,14 @@ impl World {
 
     /// Removes the catalog, as a lost disk would.
     pub(crate) fn lose_catalog(&self) {
-        std::fs::remove_dir_all(self.archive().join(".jellyjar")).unwrap();
+        let folder = self.archive().join(".jellyjar");
+        if self.databases.is_some() {
+            self.database(&folder, Database::lose);
+            // Downloads are spooled there, wherever the catalog is.
+            let _ = std::fs::remove_dir_all(folder);
+            return;
+        }
+        std::fs::remove_dir_all(folder).unwrap();
     }
 
     /// One column of a query on the catalog, as text.
@@ -153,6 +203,9 @@ impl World {
 
     /// The same, where the catalog is in this folder.
     pub(crate) fn catalog_in(&self, folder: &str, query: &'static str) -> Vec<String> {
+        if self.databases.is_some() {
+            return self.database(&self.path(folder), |database| database.query(query));
+        }
         let path = self.path(folder).join("catalog.sqlite");
         self.jelly.block_on(async {
             let mut connection = SqliteConnection::connect(&format!("sqlite://{}", path.display())).await.unwrap();
@@ -162,10 +215,16 @@ impl World {
 
     /// What was rejected: source, line, byte offset and reason.
     pub(crate) fn rejects(&self) -> Vec<(String, u64, u64, String)> {
+        // As both engines can say it; no source has a line break in its name.
         let rows = self.catalog(
-            "SELECT json_array(source, line, byte_offset, reason) FROM rejects ORDER BY source, byte_offset, reason",
+            "SELECT source || '\n' || line || '\n' || byte_offset || '\n' || reason FROM rejects
+             ORDER BY source, byte_offset, reason",
         );
-        rows.iter().map(|row| serde_json::from_str(row).unwrap()).collect()
+        let rejects = rows.iter().map(|row| {
+            let [source, line, byte_offset, reason] = row.splitn(4, '\n').collect::<Vec<_>>().try_into().unwrap();
+            (source.to_owned(), line.parse().unwrap(), byte_offset.parse().unwrap(), reason.to_owned())
+        });
+        rejects.collect()
     }
 
     /// A folder's whole content as bytes, one file after another.
@@ -180,5 +239,15 @@ impl World {
             }
         }
         bytes
+    }
+}
+
+/// Whether catalogs are to be databases of a PostgreSQL.
+#[expect(clippy::disallowed_methods, reason = "the environment of the tests, not the program's")]
+fn on_postgres() -> bool {
+    match std::env::var("JELLYJAR_TEST_CATALOG").as_deref() {
+        Err(_) | Ok("" | "sqlite") => false,
+        Ok("postgres") => true,
+        Ok(other) => panic!("JELLYJAR_TEST_CATALOG is sqlite or postgres, not {other:?}"),
     }
 }

@@ -1,0 +1,168 @@
+//! The PostgreSQL of a fleet: a database for each life, looked into and disturbed on connections of the test's own, which
+//! no proxy cuts.
+
+use std::net::SocketAddr;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
+use url::Url;
+
+use crate::catalog::Snapshot;
+use crate::world::hex;
+
+/// How long a server may take to answer again after a crash.
+const BACK_WITHIN: Duration = Duration::from_mins(1);
+
+/// A lease that is held.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Held {
+    /// The attachment's id.
+    pub(super) id: String,
+    /// The lease's generation, which no other lease has.
+    pub(super) generation: i64,
+}
+
+/// What has become of an attachment.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) id: String,
+    pub(super) state: String,
+    pub(super) generation: i64,
+}
+
+/// See the module. Dropping it drops the database.
+#[derive(Debug)]
+pub(super) struct Database {
+    server: Url,
+    name: String,
+    control: String,
+}
+
+impl Database {
+    /// Makes a database in the server that tests/servers/run tells of; `None` where there is none.
+    #[expect(clippy::disallowed_methods, reason = "the environment of the tests, not the program's")]
+    pub(super) async fn create(name: &str) -> Result<Option<Self>> {
+        let Ok(server) = std::env::var("JELLYJAR_TEST_POSTGRES") else { return Ok(None) };
+        let control = std::env::var("JELLYJAR_TEST_POSTGRES_CONTROL")?;
+        let database = Self { server: server.parse()?, name: name.to_owned(), control };
+        let mut connection = PgConnection::connect(database.server.as_str()).await?;
+        for statement in [format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"), format!("CREATE DATABASE {name}")] {
+            sqlx::query(AssertSqlSafe(statement)).execute(&mut connection).await?;
+        }
+        Ok(Some(database))
+    }
+
+    /// Drops it.
+    pub(super) async fn remove(&self) -> Result<()> {
+        let mut connection = PgConnection::connect(self.server.as_str()).await?;
+        let statement = format!("DROP DATABASE {} WITH (FORCE)", self.name);
+        sqlx::query(AssertSqlSafe(statement)).execute(&mut connection).await?;
+        Ok(())
+    }
+
+    /// Where the server listens.
+    pub(super) fn address(&self) -> Result<SocketAddr> {
+        let (host, port) = (self.server.host_str().context("no host")?, self.server.port().context("no port")?);
+        Ok(SocketAddr::new(host.parse()?, port))
+    }
+
+    /// The database as the setting `catalog` takes it, reached at `address`.
+    pub(super) fn url(&self, address: SocketAddr) -> Result<String> {
+        let mut url = self.server.clone();
+        url.set_path(&self.name);
+        url.set_port(Some(address.port())).map_err(|()| anyhow::anyhow!("no port can be set"))?;
+        Ok(url.into())
+    }
+
+    /// What nobody may ever see.
+    pub(super) fn password(&self) -> &str {
+        self.server.password().unwrap_or_default()
+    }
+
+    /// A connection; waits for a server that is about to come back.
+    pub(super) async fn connect(&self) -> Result<PgConnection> {
+        // The program's tables are in a schema of its own.
+        let options: PgConnectOptions = self.url(self.address()?)?.parse()?;
+        let options = options.options([("search_path", "jellyjar")]);
+        let began = Instant::now();
+        loop {
+            match PgConnection::connect_with(&options).await {
+                Ok(connection) => return Ok(connection),
+                Err(error) if began.elapsed() > BACK_WITHIN => return Err(error).context("connecting to PostgreSQL"),
+                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        }
+    }
+
+    /// Crashes the server, and starts it again on the same port.
+    pub(super) fn crash_server(&self) -> Result<()> {
+        let mut command = Command::new(&self.control);
+        let status = command.arg("restart-immediate").stdin(Stdio::null()).stdout(Stdio::null()).status()?;
+        if !status.success() {
+            bail!("PostgreSQL does not come back: {status}");
+        }
+        Ok(())
+    }
+
+    /// Ends one of the connections that others have to it, as operators do. Gives whether there was one.
+    pub(super) async fn terminate_one(&self) -> Result<bool> {
+        let mut connection = self.connect().await?;
+        let ended: Option<bool> = sqlx::query_scalar(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+             WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
+             ORDER BY state = 'active' DESC, random() LIMIT 1",
+        )
+        .fetch_optional(&mut connection)
+        .await?;
+        Ok(ended == Some(true))
+    }
+}
+
+/// The leases that are held.
+pub(super) async fn leases(connection: &mut PgConnection) -> Result<Vec<Held>, sqlx::Error> {
+    let rows = sqlx::query("SELECT attachment_id, generation FROM attachments WHERE lease_token IS NOT NULL")
+        .fetch_all(connection)
+        .await?;
+    Ok(rows.iter().map(|row| Held { id: row.get(0), generation: row.get(1) }).collect())
+}
+
+/// How many attachments are pending, and for how long the lease is over that is over for the longest, in milliseconds; less
+/// than zero if none is over.
+pub(super) async fn progress(connection: &mut PgConnection) -> Result<(i64, i64), sqlx::Error> {
+    let row = sqlx::query(
+        "SELECT (SELECT count(*) FROM attachments WHERE state = 'pending'),
+                coalesce((SELECT (extract(epoch FROM clock_timestamp()) * 1000)::BIGINT - min(lease_expires_at)
+                          FROM attachments WHERE lease_token IS NOT NULL), -1)",
+    )
+    .fetch_one(connection)
+    .await?;
+    Ok((row.get(0), row.get(1)))
+}
+
+/// What the catalog says of every attachment.
+pub(super) async fn places(connection: &mut PgConnection) -> Result<Vec<Place>> {
+    let rows = sqlx::query("SELECT attachment_id, state, generation FROM attachments").fetch_all(connection).await?;
+    Ok(rows.iter().map(|row| Place { id: row.get(0), state: row.get(1), generation: row.get(2) }).collect())
+}
+
+/// The same as the oracle wants it, with blobs and rejects.
+pub(super) async fn snapshot(connection: &mut PgConnection, places: &[Place]) -> Result<Snapshot> {
+    let mut snapshot = Snapshot {
+        attachments: places.iter().map(|place| place.id.clone()).collect(),
+        archived: places.iter().filter(|place| place.state == "archived").map(|place| place.id.clone()).collect(),
+        segments: sqlx::query_scalar("SELECT key FROM segments").fetch_all(&mut *connection).await?,
+        rejects: sqlx::query_scalar("SELECT source || ': ' || reason FROM rejects").fetch_all(&mut *connection).await?,
+        ..Snapshot::default()
+    };
+    for row in sqlx::query("SELECT sha256, state = 'durable' FROM blobs").fetch_all(connection).await? {
+        let name = hex(row.get::<&[u8], _>(0));
+        if row.get::<bool, _>(1) {
+            snapshot.durable.push(name.clone());
+        }
+        snapshot.intended.push(name);
+    }
+    Ok(snapshot)
+}
