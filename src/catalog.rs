@@ -18,9 +18,11 @@ mod inspect;
 mod jobs;
 mod journal;
 mod lanes;
+mod listen;
 mod load;
 mod lock;
 mod lookup;
+mod members;
 mod open;
 mod pauses;
 mod people;
@@ -35,6 +37,7 @@ mod walks;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
 use tokio::sync::{Mutex, MutexGuard};
 
 use self::engine::{Connection, query, query_scalar};
@@ -50,8 +53,10 @@ pub use inbox::InboxPosition;
 pub use ingest::{IngestMessage, IngestReference, Ingested, Journaled, Known, MetLines};
 pub use jobs::{Job, Lease, LeaseTicket};
 pub use journal::{LoadedSegment, UnjournaledSkip};
+pub use listen::{Heard, Listener};
 pub use load::Load;
 pub use lock::WorkerLock;
+pub use members::Member;
 pub use open::CatalogPlace;
 pub use pauses::{person_scope, team_scope};
 pub use people::People;
@@ -230,6 +235,9 @@ pub struct Catalog {
     seen_ahead: std::sync::Mutex<Vec<(i64, bool)>>,
     /// Locks whose holders are gone, and that are to be given back with the next statement.
     unlocked: Arc<lock::Unlocked>,
+    is_shared: bool,
+    /// Who this is among those who share the catalog; 0 is nobody.
+    member: AtomicI64,
     /// What notes the time that the rows have: PostgreSQL's own.
     clock: Clock,
     folder: PathBuf,
@@ -238,6 +246,16 @@ pub struct Catalog {
 impl Catalog {
     /// The file's name inside the catalog's folder.
     pub const FILE_NAME: &str = "catalog.sqlite";
+
+    /// Whether many processes may hold leases at once.
+    pub const fn is_shared(&self) -> bool {
+        self.is_shared
+    }
+
+    /// What tells the time of its rows: PostgreSQL's own, or that of this machine.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
 
     /// Where the catalog is kept; of one in PostgreSQL, what this machine keeps beside it.
     pub fn folder(&self) -> &Path {

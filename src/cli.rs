@@ -13,6 +13,7 @@ mod export;
 mod failed;
 pub mod filter_args;
 mod find;
+mod fleet;
 mod get;
 mod log;
 mod look;

@@ -62,6 +62,8 @@ pub struct Signals {
     pub in_flight: Arc<AtomicU64>,
     /// Others need this machine more: while it is set, attachments are begun one after the other, some 17 a second.
     pub sparing: Arc<AtomicBool>,
+    /// Whether work that others bring is told of at once, by `work`.
+    pub hearing: Arc<AtomicBool>,
     /// Where each turn of the driver shows a sign of life.
     pub beat: Option<Arc<Beat>>,
 }
@@ -125,6 +127,9 @@ const SPARING_LINGER: Duration = Duration::from_millis(500);
 
 /// How often the catalog is asked for work that nobody told of.
 const POLL: Duration = Duration::from_millis(500);
+
+/// The same, where others bring work to the same catalog and nobody tells.
+const POLL_UNHEARD: Duration = Duration::from_millis(150);
 
 struct Progress<F, E> {
     turns: Turns<Lease<Job>>,
@@ -296,7 +301,8 @@ impl Driver {
             if stopping && (idle || stop_by.is_some_and(|by| Instant::now() >= by && progress.committing.is_empty())) {
                 return Ok(Ended::Stopped);
             }
-            let mut wake = Instant::now() + POLL;
+            let is_unheard = self.catalog.is_shared() && !signals.hearing.load(Ordering::Relaxed);
+            let mut wake = Instant::now() + if is_unheard { POLL_UNHEARD } else { POLL };
             let asks = progress.turns.lines().iter().zip(&held).any(|(line, held)| line.ask && held.is_none());
             if idle && !asks && !stopping && input_ended {
                 if !self.catalog.any_seen_pending().await? {
@@ -304,7 +310,8 @@ impl Driver {
                 }
                 let due_ms = self.next_due_ms(&held, progress.turns.lines()).await?;
                 let wait_ms = due_ms.saturating_sub(now_ms).max(0);
-                if Duration::from_millis(wait_ms.cast_unsigned()) > self.config.max_wait {
+                let is_too_long = Duration::from_millis(wait_ms.cast_unsigned()) > self.config.max_wait;
+                if is_too_long && !(self.catalog.is_shared() && self.catalog.any_seen_leased().await?) {
                     return Ok(Ended::Waiting { due_ms });
                 }
                 wake = wake.min(Instant::now() + Duration::from_millis(wait_ms.cast_unsigned()));
@@ -346,12 +353,23 @@ impl Driver {
             if Instant::now() >= renew_at {
                 renew_at = Instant::now() + self.config.lease_duration / 3;
                 let tickets = progress.all_tickets();
-                if !tickets.is_empty() {
-                    self.catalog.renew(&tickets, self.config.lease_duration).await?;
+                let count = u64::try_from(tickets.len()).unwrap_or(u64::MAX);
+                if count > 0 && self.catalog.renew(&tickets, self.config.lease_duration).await? < count {
+                    self.drop_lost(progress).await?;
                 }
                 self.catalog.release_expired().await?;
             }
         }
+    }
+
+    /// Drops what waits and is leased no more: this process was stopped for longer than its leases last.
+    async fn drop_lost<F, E>(&self, progress: &mut Progress<F, E>) -> Result<(), CatalogError> {
+        let waiting: Vec<LeaseTicket> = progress.turns.iter().map(Lease::ticket).collect();
+        let held = self.catalog.still_held(&waiting).await?;
+        for place in progress.turns.places() {
+            progress.turns.line(place).queue.retain(|lease| held.contains(&lease.ticket()));
+        }
+        Ok(())
     }
 
     /// Claims for the lines whose queue runs low. No line may have so many leases that there is no room for others.
@@ -360,6 +378,15 @@ impl Driver {
         let teams = self.teams.len().max(1);
         let most = (batch_size / teams).max(concurrency).min(max_leases / 2 / teams).max(1);
         let kept_for_live = if self.keep_for_live { max_leases / 4 } else { 0 };
+        let runs_low = |line: &Line<Lease<Job>>| line.ask && line.queue.len() < concurrency.min(most);
+        if progress.turns.lines().iter().any(runs_low)
+            && let Some(due) = self.catalog.due_lanes(&self.teams).await?
+        {
+            for place in progress.turns.places() {
+                let line = progress.turns.line(place);
+                line.ask &= due.contains(&(line.team, line.lane));
+            }
+        }
         for place in progress.turns.places() {
             let leases = progress.leases();
             let Line { team, lane, ask, queue, .. } = progress.turns.line(place);

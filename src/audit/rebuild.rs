@@ -32,6 +32,6 @@ pub async fn rebuild(
         return Err(AuditError::Unreadable { count: bad.len(), first: format!("{key}: {reason}") });
     }
     subject.catalog.forget_archive(subject.archive_row, lock).await?;
-    let loaded = intake.reload(rules).await?;
+    let loaded = intake.reload(rules, false).await?;
     Ok(Rebuilt { segments: loaded.segments, messages: loaded.messages, outcomes: loaded.outcomes })
 }

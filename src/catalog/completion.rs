@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::jobs::LeaseJson;
+use super::jobs::{HELD, LeaseJson};
 use super::{ArchiveRow, BlobState, Catalog, CatalogError, Job, Lease, LeaseTicket, Pause, Result, State, at, json};
 use crate::catalog::engine::{Row, query, query_scalar};
 use crate::digest::Digest;
@@ -106,15 +106,8 @@ impl Catalog {
         let wanted = json(&wanted);
         let mut connection = self.connection().await;
         let mut transaction = connection.begin().await.map_err(at("begin_intend"))?;
-        let held: Vec<i64> = query_scalar(
-            "-- name: held
-            SELECT a.id FROM json_each($1) j CROSS JOIN attachments a
-            ON a.id = CAST(j.value ->> 'i' AS BIGINT) AND a.lease_token = unhex(j.value ->> 't') AND a.state = 'pending'",
-        )
-        .bind(json(&tickets))
-        .fetch_all(&mut *transaction)
-        .await
-        .map_err(at("held"))?;
+        let held: Vec<i64> =
+            query_scalar(HELD).bind(json(&tickets)).fetch_all(&mut *transaction).await.map_err(at("held"))?;
         let rows = query(
             "-- name: blob_states
             SELECT b.sha256, b.state FROM json_each($2) j

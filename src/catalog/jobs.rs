@@ -1,5 +1,7 @@
 //! Jobs and leases: who may work on what, and how the work ends.
 
+use std::collections::HashSet;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -122,12 +124,22 @@ pub(super) const NEXT_DUE: &str = "-- name: next_due
     SELECT min(not_before) FROM attachments
     WHERE team_id = ? AND lane = ? AND state = 'pending' AND lease_token IS NULL";
 
+pub(super) const DUE_LANES: &str = "-- name: due_lanes
+    SELECT t.team_id, l.lane FROM (SELECT CAST(value AS BIGINT) AS team_id FROM json_each(?)) t
+    CROSS JOIN (VALUES (CAST(0 AS BIGINT)), (1)) l (lane) ON true
+    WHERE EXISTS (SELECT 1 FROM attachments a WHERE a.team_id = t.team_id AND a.lane = l.lane
+        AND a.state = 'pending' AND a.lease_token IS NULL AND a.not_before <= ?)";
+
+pub(super) const HELD: &str = "-- name: held
+    SELECT a.id FROM json_each(?) j CROSS JOIN attachments a
+    ON a.id = CAST(j.value ->> 'i' AS BIGINT) AND a.lease_token = unhex(j.value ->> 't') AND a.state = 'pending'";
+
 /// Whoever claims at the same time takes others.
 const CLAIM_OF_MANY: &str = "-- name: claim_of_many
     WITH due AS MATERIALIZED (SELECT id FROM attachments
         WHERE team_id = ?3 AND lane = ?4 AND state = 'pending' AND lease_token IS NULL AND not_before <= ?5
         ORDER BY not_before, id LIMIT ?6 FOR UPDATE SKIP LOCKED)
-    UPDATE attachments SET lease_token = random_token(), lease_expires_at = ?1, generation = ?2
+    UPDATE attachments SET lease_token = random_token(), lease_expires_at = ?1, generation = ?2, lease_member = ?7
     FROM due WHERE attachments.id = due.id
     RETURNING attachments.id, key, attachment_id, declared_size, attempts, not_found_count, lease_token, not_before";
 
@@ -145,14 +157,17 @@ impl Catalog {
         let now = self.clock.now_ms();
         let expires_at = now.saturating_add(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX));
         let mut connection = self.connection().await;
-        let due = query_scalar(DUE).bind(team.0).bind(lane_column(lane)).bind(now);
-        let due: bool = due.fetch_one(&mut *connection).await.map_err(at("due"))?;
-        if !due {
-            return Ok(Vec::new());
+        let is_shared = connection.is_postgres();
+        // Whoever shares a catalog has looked for all teams at once.
+        if !is_shared {
+            let due = query_scalar(DUE).bind(team.0).bind(lane_column(lane)).bind(now);
+            let due: bool = due.fetch_one(&mut *connection).await.map_err(at("due"))?;
+            if !due {
+                return Ok(Vec::new());
+            }
         }
         // Each statement of PostgreSQL's is a transaction of its own: should this process be stopped between the two, nobody
         // waits for the row of the generations.
-        let is_shared = connection.is_postgres();
         if !is_shared {
             connection.enter().await.map_err(at("begin_claim"))?;
         }
@@ -164,10 +179,9 @@ impl Catalog {
             .bind(team.0)
             .bind(lane_column(lane))
             .bind(now)
-            .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-            .fetch_all(&mut connection)
-            .await
-            .map_err(at("claim"))?;
+            .bind(i64::try_from(limit).unwrap_or(i64::MAX));
+        let rows = if is_shared { rows.bind(self.member.load(Ordering::Relaxed)) } else { rows };
+        let rows = rows.fetch_all(&mut connection).await.map_err(at("claim"))?;
         if !is_shared {
             connection.commit().await.map_err(at("commit_claim"))?;
         }
@@ -177,6 +191,33 @@ impl Catalog {
         // An UPDATE gives its rows in no order.
         leases.sort_by_key(|(not_before, lease)| (*not_before, lease.job.row));
         Ok(leases.into_iter().map(|(_, lease)| lease).collect())
+    }
+
+    /// The lanes of `teams` in which something is due. `None` where asking for each with its claim is as cheap.
+    pub async fn due_lanes(&self, teams: &[TeamRow]) -> Result<Option<HashSet<(TeamRow, Lane)>>> {
+        let mut connection = self.connection().await;
+        if !connection.is_postgres() {
+            return Ok(None);
+        }
+        let teams: Vec<i64> = teams.iter().map(|team| team.0).collect();
+        let rows = query(DUE_LANES)
+            .bind(json(&teams))
+            .bind(self.clock.now_ms())
+            .fetch_all(&mut connection)
+            .await
+            .map_err(at("due_lanes"))?;
+        let lane = |column: i64| if column == lane_column(Lane::Live) { Lane::Live } else { Lane::Bulk };
+        Ok(Some(rows.iter().map(|row| (TeamRow(row.get(0)), lane(row.get(1)))).collect()))
+    }
+
+    /// Those of these leases that are still held.
+    pub async fn still_held(&self, leases: &[LeaseTicket]) -> Result<HashSet<LeaseTicket>> {
+        let tickets: Vec<_> = leases.iter().map(LeaseJson::new).collect();
+        let mut connection = self.connection().await;
+        let rows: Vec<i64> =
+            query_scalar(HELD).bind(json(&tickets)).fetch_all(&mut connection).await.map_err(at("held"))?;
+        let rows: HashSet<i64> = rows.into_iter().collect();
+        Ok(leases.iter().filter(|lease| rows.contains(&lease.row)).copied().collect())
     }
 
     /// Since when the attachment of `team` waits whose turn it is next, or now: since it was first seen, or last tried. In
@@ -210,7 +251,7 @@ impl Catalog {
         Ok(done.rows_affected())
     }
 
-    /// Takes back the leases that have expired. On PostgreSQL, this is also the time to look at the server's clock again,
+    /// Takes back the leases that have expired, or whose holder's session is gone. On PostgreSQL, this is also the time to look at the server's clock again,
     /// and to sum up the changes of the totals.
     pub async fn release_expired(&self) -> Result<u64> {
         let mut connection = self.connection().await;
@@ -223,11 +264,17 @@ impl Catalog {
                 .await
                 .map_err(at("sum_changes"))?;
         }
-        let done = query(
+        let done = query(connection.pick(
             "-- name: release_expired
             UPDATE attachments SET lease_token = NULL, lease_expires_at = NULL
             WHERE lease_token IS NOT NULL AND lease_expires_at < $1",
-        )
+            "-- name: release_expired_and_orphaned
+            WITH free AS MATERIALIZED (SELECT id FROM attachments
+                WHERE lease_token IS NOT NULL AND (lease_expires_at < $1
+                    OR lease_member <> 0 AND lease_member NOT IN (SELECT id FROM members_at_work))
+                ORDER BY id FOR UPDATE SKIP LOCKED)
+            UPDATE attachments SET lease_token = NULL, lease_expires_at = NULL FROM free WHERE attachments.id = free.id",
+        ))
         .bind(self.clock.now_ms())
         .execute(&mut *connection)
         .await
@@ -281,7 +328,7 @@ impl Catalog {
 }
 
 /// Names a lease to the catalog, for renewal and fencing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct LeaseTicket {
     row: i64,
     token: [u8; 16],

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
 use std::time::Duration;
 
 use sqlx::ConnectOptions as _;
@@ -80,9 +81,11 @@ impl Catalog {
 
     fn new(connection: Connection, clock: Clock, folder: PathBuf) -> Self {
         Self {
+            is_shared: connection.is_postgres(),
             connection: Mutex::new(connection),
             seen_ahead: std::sync::Mutex::default(),
             unlocked: Arc::default(),
+            member: AtomicI64::new(0),
             clock,
             folder,
         }

@@ -240,6 +240,19 @@ impl Catalog {
         .map_err(at("any_seen_pending"))
     }
 
+    /// Whether another process works on any attachment that this run has seen. To be asked while this one holds no lease.
+    pub async fn any_seen_leased(&self) -> Result<bool> {
+        let mut connection = self.seen_connection().await?;
+        query_scalar(
+            "-- name: any_seen_leased
+            SELECT EXISTS (SELECT 1 FROM attachments a WHERE a.lease_token IS NOT NULL
+                AND EXISTS (SELECT 1 FROM temp.seen s WHERE s.attachment_row = a.id))",
+        )
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(at("any_seen_leased"))
+    }
+
     /// Every team of `archive` in figures.
     pub async fn team_totals(&self, archive: ArchiveRow) -> Result<Vec<TeamTotals>> {
         let mut connection = self.connection().await;

@@ -3,6 +3,8 @@
 mod explain;
 mod settings;
 
+pub(super) use settings::common as common_settings;
+
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::{Path, PathBuf};

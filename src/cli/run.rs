@@ -1,6 +1,7 @@
 //! A foreground run: drives what is pending until it is done, or follows another process that does, and writes the
 //! receipt.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -13,7 +14,7 @@ use super::progress::{Expected, Progress};
 use super::receipt::{Input, Receipt};
 use super::session::{Access, Session};
 use crate::archive::{CommitError, Committer, Finished, Tally, Writing};
-use crate::catalog::WorkerLock;
+use crate::catalog::{Heard, Listener, WorkerLock};
 use crate::model::Lane;
 use crate::worker::{DriveError, Driver, Ended, Signal, Signals};
 
@@ -25,6 +26,9 @@ const INDEX_AT_MOST: u64 = 50_000;
 
 /// How often the journal is read again, and the writer's sign of life renewed, while working.
 const RELOAD_EVERY: Duration = Duration::from_secs(30);
+
+/// After listening has failed, so long until the next try; work is polled for meanwhile.
+const HEAR_AGAIN_AFTER: Duration = Duration::from_secs(2);
 
 /// One foreground run.
 pub(super) struct Run {
@@ -153,12 +157,13 @@ impl Run {
             }
             .boxed()
         };
-        let refreshing = self.refresh();
+        let (refreshing, hearing) = (self.refresh(), self.hear());
         let driving =
             driver.drive(&self.signals, held, work, commit, |one| one.as_ref().map_or(0, Finished::memory_bytes));
         let ended = tokio::select! {
             ended = driving => ended,
             error = refreshing => return Err(error),
+            never = hearing => match never {},
         };
         match ended {
             Ok(ended) => Ok(ended),
@@ -168,12 +173,49 @@ impl Run {
         }
     }
 
+    /// Hears of work that others bring to a shared catalog.
+    async fn hear(&self) -> Infallible {
+        let signals = &self.signals;
+        loop {
+            match Listener::open(&self.session.catalog_place).await {
+                Ok(None) => return std::future::pending().await,
+                Ok(Some(mut listener)) => {
+                    signals.hearing.store(true, Ordering::Relaxed);
+                    // Something may have come before.
+                    signals.work.notify_one();
+                    let lost = loop {
+                        match listener.next().await {
+                            Ok(Heard::Work) => {
+                                signals.promoted.store(true, Ordering::Relaxed);
+                                signals.work.notify_one();
+                            }
+                            Ok(Heard::Pauses) => self.take_over_pauses().await,
+                            Err(error) => break error,
+                        }
+                    };
+                    tracing::debug!("work is polled for, as nothing is heard: {lost}");
+                }
+                Err(error) => tracing::debug!("work is polled for, as nothing is heard: {error}"),
+            }
+            signals.hearing.store(false, Ordering::Relaxed);
+            tokio::time::sleep(HEAR_AGAIN_AFTER).await;
+        }
+    }
+
+    /// Takes over what others have paused or resumed; what fails here, the catalog's next user tells.
+    async fn take_over_pauses(&self) {
+        if let Ok(pauses) = self.session.catalog.pauses().await {
+            self.access.holds.sync(pauses);
+            self.signals.work.notify_one();
+        }
+    }
+
     /// Keeps the catalog and the journal in step while working; ends only with an error.
     async fn refresh(&self) -> anyhow::Error {
         loop {
             tokio::time::sleep(RELOAD_EVERY).await;
             let step = async {
-                self.session.reload().await?;
+                self.session.reload_while_working().await?;
                 self.session.journal.heartbeat(false).await?;
                 // Walks take from them, too, and commit nothing.
                 keep_quotas(&self.session, &self.access).await?;

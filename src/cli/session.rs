@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
+use super::fleet;
 use super::places::KnownPlace;
 use super::{Global, UsageError};
 use crate::archive::{Fetcher, Holds, TeamAccess};
@@ -29,6 +30,8 @@ pub(super) struct Session {
     pub(super) archive: Arc<Archive>,
     pub(super) archive_row: ArchiveRow,
     pub(super) catalog: Arc<Catalog>,
+    /// Where the catalog is.
+    pub(super) catalog_place: CatalogPlace,
     pub(super) journal: Arc<JournalWriter>,
     pub(super) intake: Arc<Intake>,
     /// The configured teams of this archive, by name.
@@ -83,8 +86,10 @@ impl Session {
             Archive::open(&place).await?
         };
         let archive = Arc::new(archive);
-        let place = catalog_place(&config, &location, archive.uuid())?;
-        let catalog = Arc::new(Catalog::open(place, clock.clone()).await?);
+        let catalog_place = catalog_place(&config, &location, archive.uuid())?;
+        let catalog = Arc::new(Catalog::open(catalog_place.clone(), clock).await?);
+        // Where many share a catalog, its clock is theirs.
+        let clock = catalog.clock().clone();
         let name = match &location {
             Location::Folder(root) => root.canonicalize().unwrap_or_else(|_| root.clone()).display().to_string(),
             Location::Bucket(bucket) => bucket.to_string(),
@@ -116,7 +121,7 @@ impl Session {
             let filter = Arc::new(Filter::compile(config.filter_for(name))?);
             teams.insert(name.clone(), Team { row, key, filter });
         }
-        Ok(Self { config, clock, archive, archive_row, catalog, journal, intake, teams, team_name })
+        Ok(Self { config, clock, archive, archive_row, catalog, catalog_place, journal, intake, teams, team_name })
     }
 
     /// How much is held in memory on its way to the archive: for a bucket whole objects of up to one part.
@@ -147,10 +152,17 @@ impl Session {
         }
     }
 
-    /// Loads what other writers have put in the journal since this catalog last looked.
+    /// Loads what other writers have put in the journal since this catalog last looked, and what an earlier life of this
+    /// process has left there.
     pub(super) async fn reload(&self) -> anyhow::Result<crate::ingest::Reloaded> {
         let rules = self.rules()?;
-        Ok(self.intake.reload(&rules).await?)
+        Ok(self.intake.reload(&rules, false).await?)
+    }
+
+    /// The same, beside work of this process.
+    pub(super) async fn reload_while_working(&self) -> anyhow::Result<crate::ingest::Reloaded> {
+        let rules = self.rules()?;
+        Ok(self.intake.reload(&rules, true).await?)
     }
 
     /// Finds a team's rules by its name in the archive; a team that is not configured has the common ones.
@@ -336,6 +348,7 @@ pub(super) struct Access {
 impl Access {
     /// Makes the clients. The chosen team must have a token; others without one are left alone.
     pub(super) async fn open(session: &Session) -> anyhow::Result<Self> {
+        fleet::join(session, "a single run").await?;
         Self::open_in(session, &EgressWindows::default(), &Metrics::unseen()).await
     }
 

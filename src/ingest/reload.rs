@@ -74,6 +74,8 @@ enum Whole {
 /// What the reading side knows and finds.
 struct Reading<'a> {
     seen: &'a HashMap<String, LoadedSegment>,
+    /// Whose segments are being taken in by themselves.
+    at_work: &'a HashSet<String>,
     rules: &'a (dyn Fn(&TeamKey) -> Team + Send + Sync),
     done: &'a mut Reloaded,
     /// What is replaced.
@@ -116,10 +118,36 @@ impl Versioned for ReadMessage {
 impl Intake {
     /// Loads the segments that the catalog has not seen. `rules` finds a team's rules, for messages whose writer died
     /// before their attachments got an outcome. Loading a segment twice changes nothing.
-    pub async fn reload(&self, rules: &(dyn Fn(&TeamKey) -> Team + Send + Sync)) -> Result<Reloaded, ReloadError> {
+    ///
+    /// Segments of others who are at work on a shared catalog are theirs to take in; so are our own `while_working`. Before
+    /// that, what an earlier life of this process has left is loaded, too.
+    pub async fn reload(
+        &self,
+        rules: &(dyn Fn(&TeamKey) -> Team + Send + Sync),
+        while_working: bool,
+    ) -> Result<Reloaded, ReloadError> {
+        // One process at a time: two would load the same. Who is at work need not wait for it.
+        if !self.catalog.lock_loading(self.archive_row, !while_working).await? {
+            return Ok(Reloaded::default());
+        }
+        let done = self.reload_all(rules, while_working).await?;
+        self.catalog.unlock_loading(self.archive_row).await?;
+        Ok(done)
+    }
+
+    async fn reload_all(
+        &self,
+        rules: &(dyn Fn(&TeamKey) -> Team + Send + Sync),
+        while_working: bool,
+    ) -> Result<Reloaded, ReloadError> {
         let mut done = Reloaded::default();
+        let others = self.catalog.others_at_work(self.archive_row).await?;
+        let mut at_work: HashSet<String> = others.into_iter().map(|member| member.writer_id).collect();
+        if while_working || !self.catalog.is_shared() {
+            at_work.insert(self.journal.writer_id().0.clone());
+        }
         for pass in 1.. {
-            match self.load_unseen(rules, &mut done).await? {
+            match self.load_unseen(rules, &at_work, &mut done).await? {
                 Whole::Yes => break,
                 // Compaction is at work, and what it wrote has not been listed: with the next listing it will be.
                 Whole::Moving => {}
@@ -133,6 +161,7 @@ impl Intake {
     async fn load_unseen(
         &self,
         rules: &(dyn Fn(&TeamKey) -> Team + Send + Sync),
+        at_work: &HashSet<String>,
         done: &mut Reloaded,
     ) -> Result<Whole, ReloadError> {
         let seen = self.catalog.segments(self.archive_row).await?;
@@ -151,7 +180,7 @@ impl Intake {
         // Before anything is built upon them.
         self.archive.sync_segments(unseen.iter().map(|(_, key)| key.clone()).collect()).await?;
         let mut reading =
-            Reading { seen: &seen, rules, done, superseded: Vec::new(), messages: Vec::new(), gone: false };
+            Reading { seen: &seen, at_work, rules, done, superseded: Vec::new(), messages: Vec::new(), gone: false };
         let messages_before = reading.done.messages;
         if !unseen.is_empty() {
             let load = self.catalog.load().await?;
@@ -208,8 +237,8 @@ impl Intake {
                 continue;
             };
             let header = reader.header();
-            if header.writer_id == *self.journal.writer_id() {
-                // Our own: it is being taken in, and is remembered when that is done.
+            if reading.at_work.contains(&header.writer_id.0) {
+                // It is being taken in, and is remembered when that is done.
                 continue;
             }
             let is_loaded = |old: &SegmentRef| {

@@ -1,5 +1,6 @@
 //! Every effective setting with its origin, for `config show`.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use crate::config::{
     BucketSettings, Config, FilterConfig, InboxConfig, InlinePolicy, Loaded, NotifyConfig, ObjectLockMode, ReadBack,
     ServeConfig, WebhookConfig, values,
 };
+use crate::digest::Digest;
 use crate::model::{Direction, Location};
 use crate::secret::Secret;
 
@@ -96,6 +98,26 @@ fn settings(config: &Config) -> Vec<(String, Value)> {
         }
     }
     all
+}
+
+/// Fingerprints of the settings that all who work on one archive must have alike, by their names. What belongs to one
+/// machine (addresses, folders, bounds, tokens) is not among them.
+pub(in crate::cli) fn common(config: &Config, teams: &[&str]) -> BTreeMap<String, String> {
+    let of_all = ["api.base_url", "quota.", "retry.", "filter.", "sweep.", "http.max_attachment_size"];
+    let of_team = ["archive_key", "filter."];
+    let is_common = |name: &str| {
+        of_all.iter().any(|prefix| name.starts_with(prefix))
+            || teams.iter().any(|team| {
+                let inside = name.strip_prefix("teams.").and_then(|rest| rest.strip_prefix(team)?.strip_prefix('.'));
+                inside.is_some_and(|inside| of_team.iter().any(|prefix| inside.starts_with(prefix)))
+            })
+    };
+    let fingerprint = |value: Value| Digest::of(value.to_string().as_bytes()).to_hex()[..16].to_owned();
+    settings(config)
+        .into_iter()
+        .filter(|(name, _)| is_common(name))
+        .map(|(name, value)| (name, fingerprint(value)))
+        .collect()
 }
 
 fn push_inbox(all: &mut Vec<(String, Value)>, inbox: &InboxConfig) {

@@ -106,7 +106,7 @@ impl Compaction<'_> {
             Err(error) => return Err(error.into()),
         }
         // It must have loaded all that it merges.
-        session.reload().await?;
+        session.reload_while_working().await?;
         let options = CompactOptions { target_bytes: STEP_BYTES, steps: Some(1), ..CompactOptions::default() };
         let mut done: Option<Compacted> = None;
         loop {
