@@ -23,8 +23,9 @@ pub(crate) const WHOLE: Settings = Settings { batch_size: 512, memory_threshold_
 /// How many kills each step gets: the steps that the order of a record turns on, and others.
 const PER_STEP: (usize, usize) = (2, 1);
 
-/// How often more it is tried to hit a step that was not hit.
-const MORE_TRIES: usize = 8;
+/// How often more it is tried to hit a step that was not hit, at places of one run, and of how many runs.
+const MORE_TRIES: usize = 4;
+const MORE_ROUNDS: usize = 4;
 
 /// An injection that never happens. With one, runs are slower, so that threads share the work as they do in runs with
 /// kills.
@@ -119,15 +120,19 @@ pub(crate) fn run(options: &Options) -> Result<(Totals, BTreeMap<String, u64>)> 
         }
         // Threads share the work anew in each run, so that some steps are missed: they are tried again, at places that a
         // run took which was as slow as those with kills are.
-        if places.keys().any(|step| is_required(step) && !hit.contains_key(step)) {
+        for _ in 0..MORE_ROUNDS {
+            let is_missed = |step: &String, hit: &BTreeMap<_, _>| is_required(step) && !hit.contains_key(step);
+            if !places.keys().any(|step| is_missed(step, &hit)) {
+                break;
+            }
             world.begin(settings, Faults::none())?;
             world.make_archive()?;
             let (_, calls) = traced(&world, &[NEVER.into()]).context("a slow run without a kill")?;
             let firsts = first_places(&calls);
-            for (step, places) in places.iter().filter(|(step, _)| is_required(step)) {
+            for (step, places) in &places {
                 let places = firsts.get(step).unwrap_or(places);
                 for _ in 0..MORE_TRIES {
-                    if hit.contains_key(step) {
+                    if !is_missed(step, &hit) {
                         break;
                     }
                     let (call, place) = random.pick(places).clone();
