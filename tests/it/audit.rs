@@ -255,15 +255,14 @@ fn bytes_come_out_by_hash_and_by_short_id_as_they_went_in() {
     assert_eq!(std::fs::read(world.path("out.bin")).unwrap(), right);
 
     // Under the id that Jelly shows, too; which is not printed, whether it is known or not.
-    let archived = world.ledger().outcomes;
-    let id = archived.iter().find(|line| line["sha256"] == digest.as_str()).unwrap()["attachment_id"].clone();
-    let id = id.as_str().unwrap();
+    let outcomes = world.ledger().outcomes;
+    let id = &outcomes.iter().find(|line| line.sha256.as_deref() == Some(&digest)).unwrap().id;
     let ended = ask(&world, &["get", id, "-o", "by-id.bin"]);
-    assert!(ended.code() == Some(0) && !format!("{ended:?}").contains(id), "{ended:?}");
+    assert!(ended.code() == Some(0) && !format!("{ended:?}").contains(id.as_str()), "{ended:?}");
     assert_eq!(std::fs::read(world.path("by-id.bin")).unwrap(), right);
     let unknown = id.repeat(4);
     let ended = ask(&world, &["get", &unknown, "-o", "unknown.bin"]);
-    assert!(ended.code() == Some(2) && !ended.stdout.contains(id), "{ended:?}");
+    assert!(ended.code() == Some(2) && !ended.stdout.contains(id.as_str()), "{ended:?}");
 
     std::fs::write(blob(&world, &digest), "damaged").unwrap();
     let ended = ask(&world, &["get", &digest, "-o", "other.bin"]);
