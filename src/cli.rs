@@ -194,7 +194,14 @@ enum Command {
 
 /// Runs the program.
 pub fn main() -> ExitCode {
-    let cli = Cli::try_parse().unwrap_or_else(|error| suggest::explain(error).exit());
+    let cli = match Cli::try_parse().map_err(suggest::explain) {
+        Ok(cli) => cli,
+        // What was asked for with --json is answered so, whatever cannot be understood beside it.
+        Err(error) if error.use_stderr() && wants_json(std::env::args_os()) => {
+            return output::fail(&UsageError(suggest::in_one_line(&error)).into(), true);
+        }
+        Err(error) => error.exit(),
+    };
     log::start(cli.global.quiet);
     raise_descriptor_limit();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -206,6 +213,11 @@ pub fn main() -> ExitCode {
     // A reader that waits for standard input must not keep the program.
     runtime.shutdown_background();
     output::settle(outcome.unwrap_or_else(|error| output::fail(&error, json)))
+}
+
+/// Whether there is a `--json` among arguments that could not be understood.
+fn wants_json(arguments: impl Iterator<Item = OsString>) -> bool {
+    arguments.take_while(|word| word != "--").any(|word| word == "--json")
 }
 
 async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {

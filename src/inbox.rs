@@ -52,14 +52,14 @@ struct Inner {
     strangers: Mutex<Vec<Stranger>>,
 }
 
-/// A folder with segments that belongs to no configured team: what is in it is not archived.
+/// A folder that belongs to no configured team, with webhooks that are not known to be taken over.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stranger {
     /// Its name, which was that of a team.
     pub team: String,
     /// The folder.
     pub folder: PathBuf,
-    /// What its segments hold, in bytes. Some of it may have been archived.
+    /// What its segments hold of them, in bytes. Some of it may have been archived, if a process died.
     pub bytes: u64,
 }
 
@@ -111,7 +111,7 @@ impl Inboxes {
         }
     }
 
-    /// Looks for folders with segments that belong to no team, of which [`Inboxes::status`] tells; new ones are logged.
+    /// Looks for folders of no team that hold what is not known to be taken over, of which [`Inboxes::status`] tells; new ones are logged.
     /// Blocks.
     pub fn look_for_strangers(&self) -> Result<(), OpenError> {
         // Not under the lock: a disk that does not answer must not hold up those who append.
@@ -253,7 +253,7 @@ fn strangers(folder: &Path, teams: &BTreeMap<String, Arc<Team>>) -> Result<Vec<S
         let team = entry.file_name().to_string_lossy().into_owned();
         if !teams.contains_key(&team) && entry.file_type().map_err(failed())?.is_dir() {
             let folder = entry.path();
-            if let Some(bytes) = segment::bytes_in(&folder) {
+            if let Some(bytes) = segment::left_in(&folder) {
                 strangers.push(Stranger { team, folder, bytes });
             }
         }

@@ -162,9 +162,7 @@ impl Notifier {
             (kind.name().to_owned(), u64::try_from(count).unwrap_or(u64::MAX))
         }));
         for message in messages {
-            let (condition, subject, detail) =
-                (message.condition.kind.name(), &message.condition.subject, &message.detail);
-            info!(%condition, %subject, status = message.status.name(), count = message.count, %detail, "{}", message.title());
+            log(&message);
             self.0.outboxes.push(&message, settings.name.as_deref());
         }
         self.0.outboxes.health(troubles.is_empty(), settings.ping_every);
@@ -187,6 +185,18 @@ impl Notifier {
 
     fn board(&self) -> MutexGuard<'_, Board> {
         self.0.board.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Logs what people are told: trouble as a warning, its end as news.
+fn log(message: &Message) {
+    let Message { condition: Condition { kind, subject }, status, count, detail, .. } = message;
+    let (condition, status_name, title) = (kind.name(), status.name(), message.title());
+    match status {
+        Status::Trouble | Status::Still | Status::Happened => {
+            warn!(%condition, %subject, status = status_name, count, %detail, "{title}");
+        }
+        Status::Recovered => info!(%condition, %subject, status = status_name, count, %detail, "{title}"),
     }
 }
 

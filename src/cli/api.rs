@@ -22,6 +22,7 @@ use super::run::interrupted;
 use super::{Global, INCOMPLETE, INTERRUPTED, TOKEN_REFUSED, output};
 use crate::jelly::{ApiError, ApiRequest};
 use access::Access;
+use print::Plan;
 
 /// The arguments of `jellyjar api`.
 #[derive(Debug, Clone, Args)]
@@ -84,8 +85,8 @@ trait Change {
 
 /// Runs the command.
 pub(super) async fn run(args: ApiArgs, global: &Global) -> anyhow::Result<ExitCode> {
-    if let Some(request) = planned(&args.family)? {
-        return print::plan(&request, global);
+    if let Some(plan) = planned(&args.family)? {
+        return print::plan(&plan, global);
     }
     args.family.check(global)?;
     let access = Access::open(global).await?;
@@ -113,15 +114,15 @@ pub(super) async fn run(args: ApiArgs, global: &Global) -> anyhow::Result<ExitCo
     }
 }
 
-/// The request that a dry run shows; `None` where something is to be sent.
-fn planned(family: &Family) -> anyhow::Result<Option<ApiRequest>> {
-    match family {
+/// What a dry run shows; `None` where something is to be sent.
+fn planned(family: &Family) -> anyhow::Result<Option<Plan>> {
+    let request = match family {
         Family::Labels(args) => args.dry_run(),
         Family::Comment(args) => args.dry_run(),
-        Family::Label(args) => args.dry_run(),
-        Family::Unlabel(args) => args.dry_run(),
+        Family::Label(args) => return Ok(args.plan()),
+        Family::Unlabel(args) => return Ok(args.plan()),
         Family::Assign(args) => args.dry_run(),
-        Family::Unassign(args) => args.dry_run(),
+        Family::Unassign(args) => return args.plan(),
         Family::DraftReply(args) => args.dry_run(),
         Family::Contact(args) => args.dry_run(),
         Family::Members(_)
@@ -129,7 +130,8 @@ fn planned(family: &Family) -> anyhow::Result<Option<ApiRequest>> {
         | Family::Conversations(_)
         | Family::Messages(_)
         | Family::Attachment(_) => Ok(None),
-    }
+    };
+    Ok(request?.map(Plan::from))
 }
 
 impl Family {

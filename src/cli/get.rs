@@ -28,7 +28,7 @@ use crate::store::ByteStream;
 The bytes are hashed on the way. If they are not what was archived, nothing is written to FILE, and the \
 exit code is 1. File names come from strangers, so none is ever taken from the mail.")]
 pub(super) struct GetArgs {
-    /// A short id or a SHA-256, or the beginning of either
+    /// A short id or a SHA-256, or the beginning of either; or an attachment's whole id as Jelly shows it
     #[arg(value_name = "ID|SHA256")]
     id: String,
     /// The file to write; - is standard output, even if that is a terminal

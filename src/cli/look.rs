@@ -9,7 +9,7 @@ use super::session::{Session, settings};
 use super::{Global, UsageError};
 use crate::catalog::{AttachmentRow, State};
 use crate::digest::Digest;
-use crate::model::AttachmentKey;
+use crate::model::{AttachmentId, AttachmentKey};
 
 /// An archive that is looked at, and how current the look is.
 pub(super) struct Look {
@@ -24,7 +24,11 @@ impl Look {
     /// Opens the archive and loads what other writers have put in its journal, unless a worker runs, which does that
     /// itself. Needs no token.
     pub(super) async fn open(global: &Global) -> anyhow::Result<Self> {
-        let session = Session::open(global, settings(&global.overrides(true))?, false).await?;
+        Self::of(Session::open(global, settings(&global.overrides(true))?, false).await?).await
+    }
+
+    /// The same for an archive that is open.
+    pub(super) async fn of(session: Session) -> anyhow::Result<Self> {
         // Held for the moment of the load only; a worker that starts meanwhile waits for it.
         let lock = session.catalog.try_worker_lock().await.context("cannot lock the catalog")?;
         let worker_running = lock.is_none();
@@ -82,8 +86,9 @@ impl Prefix {
         if prefix.keys.is_none() && prefix.digests.is_none() {
             return Err(UsageError(format!(
                 "{:?} names nothing: give a short id as `jellyjar failed` shows it (at least {MIN_ID} of its 16 \
-                 characters), or at least {MIN_DIGEST} hexadecimal digits of a SHA-256",
-                printable(&text, 80)
+                 characters), at least {MIN_DIGEST} hexadecimal digits of a SHA-256, or an attachment's whole id as Jelly \
+                 shows it",
+                named(&text)
             )));
         }
         Ok(prefix)
@@ -120,6 +125,10 @@ pub(super) fn digest_range(text: &str) -> Option<(Digest, Digest)> {
 
 /// The attachments that a typed name can mean.
 pub(super) async fn find(session: &Session, text: &str) -> anyhow::Result<Vec<AttachmentRow>> {
+    let whole = find_whole(session, text.trim()).await?;
+    if !whole.is_empty() {
+        return Ok(whole);
+    }
     let prefix = Prefix::parse(text)?;
     let mut found: Vec<AttachmentRow> = Vec::new();
     if let Some((low, high)) = prefix.keys {
@@ -131,6 +140,22 @@ pub(super) async fn find(session: &Session, text: &str) -> anyhow::Result<Vec<At
             .extend(more.into_iter().filter(|row| !found.iter().any(|known| known.row == row.row)).collect::<Vec<_>>());
     }
     Ok(found)
+}
+
+/// The attachments whose id Jelly shows so, of any team of the archive.
+async fn find_whole(session: &Session, text: &str) -> anyhow::Result<Vec<AttachmentRow>> {
+    let mut found = Vec::new();
+    let Ok(id) = AttachmentId::try_from(text.to_owned()) else { return Ok(found) };
+    for (_, team) in session.catalog.teams(session.archive_row).await? {
+        let key = AttachmentKey::new(&team, &id);
+        found.extend(session.catalog.by_key_range(session.archive_row, key, key, MAX_CANDIDATES).await?);
+    }
+    Ok(found)
+}
+
+/// A typed name, for people. What is too long for a short id or a digest is an id of Jelly's, which nothing prints.
+fn named(name: &str) -> String {
+    printable(name, if name.len() > 64 { 8 } else { 64 })
 }
 
 /// The attachments in `state` that the typed names mean: each must mean one attachment, or one content. Gives those in
@@ -168,7 +193,7 @@ pub(super) fn nothing(name: &str) -> UsageError {
     UsageError(format!(
         "no attachment or content of this archive begins with {:?}; `jellyjar failed`, `quarantined` and the \
          journal in the archive show what there is",
-        printable(name, 80)
+        named(name)
     ))
 }
 
@@ -186,7 +211,7 @@ pub(super) fn ambiguous(name: &str, found: &[AttachmentRow]) -> UsageError {
     let more = if found.len() > 10 { format!("\n  … and {} more", found.len() - 10) } else { String::new() };
     UsageError(format!(
         "{:?} can mean {} attachments; give more of the id:\n{}{more}",
-        printable(name, 80),
+        named(name),
         found.len(),
         table(&["  ID", "STATE", "SHA-256", "SIZE", "NAME"], shown)
     ))

@@ -37,6 +37,13 @@ pub(super) struct PauseArgs {
 It ends what `jellyjar pause` began, and pauses of a team whose token was refused or whose requests Jelly asked to hold back.")]
 pub(super) struct ResumeArgs {}
 
+/// The way out of a refused token, beside a service and without one.
+pub(super) const WITH_A_VALID_TOKEN: &str = "give a valid token; a running `jellyjar serve` takes one from its file by itself, \
+    and one from the environment with a restart; without a service, run `jellyjar retry` to go on";
+/// How it goes on after a pause that ends by itself.
+pub(super) const AFTER_A_PAUSE: &str =
+    "a running `jellyjar serve` goes on by itself then; without one, run `jellyjar retry` after that";
+
 /// What is in force now.
 #[derive(Debug, Serialize)]
 struct Answer<'a> {

@@ -20,6 +20,9 @@ pub(super) struct Input {
     pub(super) rejected: u64,
 }
 
+/// What is said of requests where another process has done the work.
+const OF_ANOTHER: &str = "by this command: the jellyjar that works on this archive makes the others";
+
 /// The receipt. `attachments` are the distinct ids seen; each is in exactly one of the places below it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own that a script may ask for")]
@@ -41,6 +44,8 @@ pub(super) struct Receipt {
     pub(super) bytes_fetched: u64,
     pub(super) bytes_stored: u64,
     pub(super) api_requests: u64,
+    /// Whether another process has done the work: its requests and bytes are not among those above.
+    pub(super) followed: bool,
     /// With `--check`: what a look at the known contents found.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) check: Option<Rechecked>,
@@ -130,7 +135,7 @@ impl Receipt {
             ("duplicates", number(self.duplicates), "archived, but the content was there already"),
             ("bytes fetched", size(self.bytes_fetched), ""),
             ("bytes stored", size(self.bytes_stored), ""),
-            ("API requests", number(self.api_requests), ""),
+            ("API requests", number(self.api_requests), if self.followed { OF_ANOTHER } else { "" }),
             ("elapsed", format!("{:.1} s", self.elapsed_seconds), ""),
         ];
         if let Some(check) = &self.check {
@@ -153,6 +158,9 @@ impl Receipt {
                 ("", String::new(), ""),
             ];
             rows.splice(0..0, more);
+        }
+        if self.followed {
+            rows.retain(|(label, ..)| !matches!(*label, "duplicates" | "bytes fetched" | "bytes stored"));
         }
         // Places that are empty and usually are need no line, but every number that counts is shown.
         rows.retain(|(label, value, _)| {
@@ -194,7 +202,7 @@ impl Receipt {
         if !self.ok {
             return "Not everything is archived; see above.".into();
         }
-        let nothing_new = self.archived == 0 && self.api_requests == 0;
+        let nothing_new = self.archived == 0 && self.api_requests == 0 && !self.followed;
         if self.attachments == 0 && self.earlier == 0 {
             "There was no attachment to archive.".into()
         } else if nothing_new {
@@ -234,6 +242,17 @@ mod tests {
         assert!(!receipt.adds_up && !receipt.ok);
         assert_eq!(receipt.exit_code(), 1);
         assert!(receipt.text().contains("does not add up"));
+    }
+
+    #[test]
+    fn what_another_process_has_done_is_not_told_as_nothing() {
+        let mut receipt = Receipt { attachments: 2, known: 2, ..Receipt::default() };
+        receipt.close(Duration::from_secs(1));
+        assert!(receipt.text().contains("bytes fetched") && receipt.text().contains("no API request was made"));
+        receipt.followed = true;
+        let text = receipt.text();
+        assert!(text.contains(OF_ANOTHER), "{text}");
+        assert!(!text.contains("bytes") && !text.contains("no API request was made"), "{text}");
     }
 
     #[test]

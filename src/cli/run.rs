@@ -301,6 +301,7 @@ impl Run {
         receipt.bytes_fetched = self.tally.bytes_fetched.load(Ordering::Relaxed);
         receipt.bytes_stored = self.tally.bytes_stored.load(Ordering::Relaxed);
         receipt.api_requests = self.access.requests();
+        receipt.followed = !self.drove.load(Ordering::Relaxed);
         receipt.close(self.started.elapsed());
         receipt
     }

@@ -329,10 +329,19 @@ pub(super) fn no_token(team: &str) -> UsageError {
 pub(super) struct EgressWindows(Arc<Mutex<BTreeMap<String, EgressWindow>>>);
 
 impl EgressWindows {
-    fn of(&self, group: &str) -> EgressWindow {
+    pub(super) fn of(&self, group: &str) -> EgressWindow {
         let mut windows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         windows.entry(group.to_owned()).or_default().clone()
     }
+}
+
+/// The limits of one team, of which bulk work leaves a share to webhooks where any may come: by what is configured, not by
+/// what runs, as webhooks that come after a replay want their part of the day, too.
+pub(super) fn limits_of(config: &Config, limits: QuotaLimits, name: &str) -> QuotaLimits {
+    let share = |takes_webhooks: bool| if takes_webhooks { config.quota.live_share } else { 0.0 };
+    let group = config.egress_group(name);
+    let of_group = config.teams.keys().any(|name| config.egress_group(name) == group && config.takes_webhooks(name));
+    limits.keep_for_live(share(of_group), share(config.takes_webhooks(name)))
 }
 
 /// The way to Jelly: a client for every team that has a token, and what fetches.
@@ -358,11 +367,6 @@ impl Access {
         let base = BaseUrl::parse(&config.api.base_url)?;
         let clients = HttpClients::new(&config.http, &base)?;
         let limits = QuotaLimits::resolve(&config.quota, base.is_loopback());
-        // By what is configured, not by what runs: webhooks that come after a replay want their part of the day, too.
-        let share = |takes_webhooks: bool| if takes_webhooks { config.quota.live_share } else { 0.0 };
-        let group_takes_webhooks = |group: &str| {
-            config.teams.keys().any(|name| config.egress_group(name) == group && config.takes_webhooks(name))
-        };
         let holds = Arc::new(Holds::default());
         let (mut teams, mut windows) = (BTreeMap::new(), BTreeMap::new());
         for (name, team) in &session.teams {
@@ -373,10 +377,7 @@ impl Access {
                 continue;
             };
             let group = config.egress_group(name).to_owned();
-            let quota = Quota::new(
-                limits.keep_for_live(share(group_takes_webhooks(&group)), share(config.takes_webhooks(name))),
-                groups.of(&group),
-            );
+            let quota = Quota::new(limits_of(config, limits, name), groups.of(&group));
             let window = format!("team:{}", team.key);
             let client =
                 JellyClient::new(clients.clone(), base.clone(), token, team.key.clone(), quota, session.clock.clone())

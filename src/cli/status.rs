@@ -1,24 +1,34 @@
 //! `jellyjar status`: what is archived, what is not, and what to do about it.
 
+mod quotas;
+
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use clap::Args;
 use serde::Serialize;
 
 use super::look::Look;
+use super::pause::{AFTER_A_PAUSE, WITH_A_VALID_TOKEN};
 use super::receipt::{number, size};
-use super::{DONE, Global, output};
+use super::session::{Session, settings};
+use super::{DONE, Global, INCOMPLETE, output};
 use crate::catalog::{Catalog, Pause, StateTotals, TeamTotals, WalkKind};
-use crate::jelly::QuotaState;
+use crate::clock::Clock;
+use crate::model::Location;
 use crate::walk::{Counts, last_sweep_ms};
+use quotas::QuotaJson;
 
 /// The arguments of `jellyjar status`.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Examples:
   jellyjar status --archive /srv/archive
   jellyjar status --archive /srv/archive --json
+  jellyjar status --team berlin                   of several archives, that of this team
 
-It needs no token, and may run beside a replay.")]
+It needs no token, and may run beside a replay. Where teams have archives of their own and no --team is given, each archive is \
+shown, one after the other; with --json they are in the list `archives` of one object, whose `ok` is theirs together. One \
+that cannot be looked at has an `error` in place of figures, and the exit code is 1.")]
 pub(super) struct StatusArgs {}
 
 #[derive(Debug, Serialize)]
@@ -44,13 +54,6 @@ struct PauseJson {
     /// `null` until a person acts.
     until: Option<String>,
     reason: String,
-}
-
-#[derive(Debug, Serialize)]
-struct QuotaJson {
-    team: String,
-    requests_today: u64,
-    requests_in_window: u64,
 }
 
 /// A backfill, or a team's sweeps.
@@ -85,16 +88,81 @@ struct Status {
     advice: String,
 }
 
+/// Several archives.
+#[derive(Debug, Serialize)]
+struct Several<'a> {
+    ok: bool,
+    archives: &'a [Shown],
+}
+
+/// One archive of several, as it is shown.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Shown {
+    Status(Box<Status>),
+    /// It cannot be looked at.
+    Failure {
+        archive: FailedPlace,
+        ok: bool,
+        error: String,
+    },
+}
+
+#[derive(Debug, Serialize)]
+struct FailedPlace {
+    path: String,
+}
+
 /// Runs the command.
 pub(super) async fn run(_args: StatusArgs, global: &Global) -> anyhow::Result<ExitCode> {
-    let look = Look::open(global).await?;
-    let status = gather(look).await?;
-    if global.json {
-        output::json(&status);
-    } else {
-        output::line(text(&status));
+    let loaded = settings(&global.overrides(true))?;
+    // The first team of each archive stands for it.
+    let mut archives: BTreeMap<Location, String> = BTreeMap::new();
+    for name in loaded.config.teams.keys().filter(|_| global.team.is_none()) {
+        if let Some(location) = loaded.config.archive_for(name) {
+            archives.entry(location.clone()).or_insert_with(|| name.clone());
+        }
     }
-    Ok(ExitCode::from(DONE))
+    if archives.len() < 2 {
+        let team = archives.into_values().next().or(global.team.clone());
+        let session = Session::open(&Global { team, ..global.clone() }, loaded, false).await?;
+        let status = gather(Look::of(session).await?).await?;
+        if global.json {
+            output::json(&status);
+        } else {
+            output::line(text(&status));
+        }
+        return Ok(ExitCode::from(DONE));
+    }
+    let mut shown = Vec::new();
+    for (location, team) in archives {
+        let looked = async {
+            let session = Session::open_team(loaded.config.clone(), team, false, Clock::system()).await?;
+            gather(Look::of(session).await?).await
+        };
+        shown.push(match looked.await {
+            Ok(status) => Shown::Status(Box::new(status)),
+            Err(error) => {
+                let archive = FailedPlace { path: location.to_string() };
+                Shown::Failure { archive, ok: false, error: format!("{error:#}") }
+            }
+        });
+    }
+    if global.json {
+        let ok = shown.iter().all(|one| matches!(one, Shown::Status(status) if status.ok));
+        output::json(&Several { ok, archives: &shown });
+    } else {
+        let texts = shown.iter().map(|one| match one {
+            Shown::Status(status) => text(status),
+            Shown::Failure { archive, error, .. } => {
+                let (path, error) = (output::printable(&archive.path, 500), output::printable(error, 2_000));
+                format!("archive   {path}\nerror     {error}")
+            }
+        });
+        output::line(texts.collect::<Vec<_>>().join("\n\n\n"));
+    }
+    let is_whole = shown.iter().all(|one| matches!(one, Shown::Status(_)));
+    Ok(ExitCode::from(if is_whole { DONE } else { INCOMPLETE }))
 }
 
 async fn gather(look: Look) -> anyhow::Result<Status> {
@@ -117,15 +185,7 @@ async fn gather(look: Look) -> anyhow::Result<Status> {
         let until = (until_ms != i64::MAX).then(|| output::time(until_ms));
         pauses.push(PauseJson { scope, team, until, reason });
     }
-    let mut quotas = Vec::new();
-    let now = session.clock.now();
-    for (_, key) in &keys {
-        let kept = catalog.quota_window(&format!("team:{key}")).await?;
-        if let Some(state) = kept.and_then(|text| serde_json::from_str::<QuotaState>(&text).ok()) {
-            let (requests_today, requests_in_window) = state.used(now);
-            quotas.push(QuotaJson { team: key.to_string(), requests_today, requests_in_window });
-        }
-    }
+    let quotas = quotas::gather(&session, &keys).await?;
     let mut walks = Vec::new();
     for (row, key) in &keys {
         for walk in catalog.walks(*row).await? {
@@ -210,13 +270,11 @@ fn advise(status: &Status) -> Option<String> {
     }
     if let Some(pause) = status.pauses.iter().find(|pause| pause.until.is_none()) {
         let team = pause.team.as_deref().unwrap_or(&pause.scope);
-        return Some(format!(
-            "{team} is paused because its token is refused: give a valid token, then run `jellyjar retry` to go on."
-        ));
+        return Some(format!("{team} is paused because its token is refused: {WITH_A_VALID_TOKEN}."));
     }
     if let Some(pause) = status.pauses.first() {
         let until = pause.until.as_deref().unwrap_or("a person acts");
-        return Some(format!("Requests pause until {until}; run `jellyjar retry` after that to go on."));
+        return Some(format!("Requests pause until {until}; {AFTER_A_PAUSE}."));
     }
     if states.failed > 0 {
         return Some(format!(
@@ -280,14 +338,7 @@ fn text(status: &Status) -> String {
         size(status.content.bytes),
         number(status.rejected)
     ));
-    for quota in &status.quotas {
-        out.push_str(&format!(
-            "quota of {}: {} requests today, {} in the last 5 minutes\n",
-            quota.team,
-            number(quota.requests_today),
-            number(quota.requests_in_window)
-        ));
-    }
+    out.extend(status.quotas.iter().map(quotas::text));
     for walk in status.walks.iter().filter(|walk| walk.kind == "sweep" || walk.phase != "done") {
         let WalkJson { team, counts, .. } = walk;
         out.push_str(&match &walk.last {

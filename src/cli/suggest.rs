@@ -40,6 +40,19 @@ pub(super) fn explain(mut error: clap::Error) -> clap::Error {
     error
 }
 
+/// What is wrong, and the tip if there is one, without the usage that people are shown.
+pub(super) fn in_one_line(error: &clap::Error) -> String {
+    let missing = [ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand, ErrorKind::MissingSubcommand];
+    if missing.contains(&error.kind()) {
+        return "a command is missing; --help lists them".into();
+    }
+    let text = error.render().to_string();
+    let words = text.split("\n\nUsage:").next().unwrap_or_default().split_whitespace();
+    let line = words.collect::<Vec<_>>().join(" ");
+    let line = line.split(" For more information, try").next().unwrap_or_default();
+    line.strip_prefix("error: ").unwrap_or(line).to_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;

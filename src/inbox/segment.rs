@@ -17,6 +17,7 @@ use crate::model::InvalidId;
 
 const SEGMENT: &str = "jsonl";
 const REMOVED: &str = "removed";
+const TAKEN: &str = ".taken";
 
 /// The name of a segment: a ULID, whose order is that of writing within a team.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -140,11 +141,33 @@ fn list(folder: &Path) -> io::Result<(Vec<SegmentId>, Vec<SegmentId>)> {
     Ok((segments, removed))
 }
 
-/// How large the segments in a folder are together, in bytes; `None` where there are none.
-pub(super) fn bytes_in(folder: &Path) -> Option<u64> {
+/// Writes down what of a team's folder has been taken over, for when nobody reads it any more. Where that is cut off, or
+/// older than it might be, more counts as not taken over: no harm.
+pub(super) fn note_taken(folder: &Path, upto: Position) -> io::Result<()> {
+    std::fs::write(folder.join(TAKEN), serde_json::to_vec(&upto)?)
+}
+
+/// How much the segments in a folder hold that was not taken over, as far as that was written down, in bytes; `None` where
+/// there is none of it.
+pub(super) fn left_in(folder: &Path) -> Option<u64> {
     let (segments, _) = list(folder).ok()?;
-    let size = |id: &SegmentId| std::fs::metadata(id.path(folder)).map_or(0, |found| found.len());
-    (!segments.is_empty()).then(|| segments.iter().map(size).sum())
+    let taken = std::fs::read(folder.join(TAKEN)).ok();
+    let taken = taken.and_then(|text| serde_json::from_slice::<Position>(&text).ok());
+    let left = |id: &SegmentId| {
+        let path = id.path(folder);
+        let size = std::fs::metadata(&path).map_or(0, |found| found.len());
+        match taken {
+            Some(upto) if upto.segment > *id => 0,
+            // What stands behind its last whole line was never accepted, and is never read.
+            Some(upto) if upto.segment == *id && upto.offset < size => {
+                let end = File::open(&path).and_then(|file| whole_lines(&file, size)).unwrap_or(size);
+                end.saturating_sub(upto.offset)
+            }
+            Some(upto) if upto.segment == *id => 0,
+            _ => size,
+        }
+    };
+    Some(segments.iter().map(left).sum()).filter(|left| *left > 0)
 }
 
 /// Looks what is in a team's folder, and makes what counts of it durable: what was written by a process that died may be

@@ -202,7 +202,8 @@ impl Team {
         self.wake.notify_one();
     }
 
-    /// Waits until the writer has ended.
+    /// Waits until the writer has ended, and writes down how far all was taken over: what is left of a team that is not
+    /// configured any more is told by it.
     pub(super) async fn stopped(&self) {
         let mut changes = self.changes();
         while self.state().has_writer {
@@ -214,6 +215,14 @@ impl Team {
         if let Some(thread) = thread {
             // One that fell over has ended, too.
             let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+        }
+        let consumed = self.state().consumed;
+        if let Some(upto) = consumed {
+            let folder = self.folder.clone();
+            let noted = tokio::task::spawn_blocking(move || segment::note_taken(&folder, upto)).await;
+            if let Ok(Err(error)) = noted {
+                tracing::debug!(team = self.name, error = %error, "how far the inbox was taken over is not written down");
+            }
         }
     }
 

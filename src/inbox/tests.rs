@@ -416,6 +416,35 @@ async fn a_team_that_goes_and_comes_back_loses_nothing_and_its_names_ascend() {
 }
 
 #[tokio::test]
+async fn of_a_team_that_is_gone_only_what_was_not_taken_over_is_told_also_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let inboxes = open(folder.path());
+    append_all(&inboxes, "a", 0..3).await;
+    append_all(&inboxes, "b", 0..3).await;
+    let told = |inboxes: &Inboxes| {
+        inboxes.look_for_strangers().unwrap();
+        inboxes.status().strangers.into_iter().map(|one| (one.team, one.bytes)).collect::<Vec<_>>()
+    };
+    let first = inboxes.reader("b", None).unwrap().next(1).await.unwrap();
+    inboxes.consumed("b", first.end).unwrap();
+    let left = inboxes.status().teams[1].unread_bytes;
+    assert!(left > 0 && left < inboxes.status().teams[1].bytes);
+    inboxes.keep(&["a".into()]).await;
+    assert_eq!(told(&inboxes), [("b".into(), left)]);
+
+    inboxes.add(&["b".into()]).unwrap();
+    append(&inboxes, "b", "3").await.unwrap();
+    let mut reader = inboxes.reader("b", Some(first.end)).unwrap();
+    assert_eq!(read(&mut reader, 3).await, numbers(1..4));
+    inboxes.consumed("b", reader.position().unwrap()).unwrap();
+    inboxes.close().await;
+    drop((inboxes, reader));
+    let alone = Inboxes::open(&config(), folder.path(), &[], clock(NOON)).unwrap();
+    let waiting = told(&alone);
+    assert_eq!(waiting.iter().map(|(team, _)| &**team).collect::<Vec<_>>(), ["a"]);
+}
+
+#[tokio::test]
 async fn nobody_else_can_read_it() {
     let folder = tempfile::tempdir().unwrap();
     let place = folder.path().join("made/inbox");

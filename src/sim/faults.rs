@@ -42,12 +42,14 @@ pub enum Fault {
     PageRepeat,
     CountMissing,
     CountNull,
+    ConversationGone,
     Messages404,
     Messages422,
     Messages429,
     Messages500,
     MessagesHtml,
     MessagesLoop,
+    MessagesEmpty,
     WebhookDrop,
     Lost,
     Storage403,
@@ -78,7 +80,7 @@ pub enum Fault {
 use Fault as F;
 
 /// Every fault, in the order of the enum: its name and what it does.
-const TABLE: [(Fault, &str, &str); 63] = [
+const TABLE: [(Fault, &str, &str); 65] = [
     (F::Api401, "api-401", "exchange refused: invalid token"),
     (F::Api403, "api-403", "exchange forbidden"),
     (F::Api404, "api-404", "attachment is gone; a rate chooses attachments, for good"),
@@ -111,12 +113,18 @@ const TABLE: [(Fault, &str, &str); 63] = [
     (F::PageRepeat, "page-repeat", "conversations: a page begins with 3 entries of the one before"),
     (F::CountMissing, "count-missing", "conversations without attachments_count; a rate chooses them, for good"),
     (F::CountNull, "count-null", "conversations whose attachments_count is null; a rate chooses them, for good"),
+    (
+        F::ConversationGone,
+        "conversation-gone",
+        "listed conversations that are gone: 404 for every call; a rate chooses them",
+    ),
     (F::Messages404, "messages-404", "messages of a conversation: not found"),
     (F::Messages422, "messages-422", "messages of a conversation: the cursor is refused as malformed"),
     (F::Messages429, "messages-429", "messages of a conversation: too many requests, Retry-After in seconds"),
     (F::Messages500, "messages-500", "messages of a conversation: internal server error"),
     (F::MessagesHtml, "messages-html", "messages of a conversation: 200 with an HTML page"),
     (F::MessagesLoop, "messages-loop", "messages of a conversation: the next cursor leads to the same page"),
+    (F::MessagesEmpty, "messages-empty", "messages of a conversation: an empty list, and no next page"),
     (F::WebhookDrop, "webhook-drop", "no webhook is sent for a message that arrives"),
     (F::Lost, "lost", "storage has lost the object (404 NoSuchKey); a rate chooses attachments, for good"),
     (F::Storage403, "storage-403", "storage answers 403 AccessDenied"),
@@ -163,9 +171,12 @@ impl Fault {
         TABLE[self as usize].2
     }
 
-    /// Whether a rate chooses attachments (for good) and not single requests.
+    /// Whether a rate chooses attachments or conversations (for good) and not single requests.
     fn is_lasting(self) -> bool {
-        matches!(self, Self::Api404 | Self::Lost | Self::WrongSize | Self::CountMissing | Self::CountNull)
+        matches!(
+            self,
+            Self::Api404 | Self::Lost | Self::WrongSize | Self::CountMissing | Self::CountNull | Self::ConversationGone
+        )
     }
 
     fn from_name(name: &str) -> Option<Self> {

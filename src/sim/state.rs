@@ -15,7 +15,7 @@ use super::limits::Limits;
 use super::link::LinkKey;
 use super::random::mix2;
 use super::stats::Counters;
-use super::team::Team;
+use super::team::{Changes, Conversation, Team};
 use super::webhook::Hook;
 use crate::clock::Clock;
 
@@ -131,6 +131,13 @@ impl State {
             self.faults.read().unwrap_or_else(PoisonError::into_inner).pick(candidates, self.seed, subject, asked)?;
         self.counters.faults[fault as usize].fetch_add(1, Relaxed);
         Some(fault)
+    }
+
+    /// A conversation as it is now; none where a fault has made it vanish after it was listed.
+    pub(super) fn conversation(&self, changes: &Changes, slug: &str) -> Option<Conversation> {
+        let found = self.team.conversation(changes, slug)?;
+        let is_gone = self.pick(&[Fault::ConversationGone], found.number, 0).is_some();
+        (!is_gone).then_some(found)
     }
 
     /// The measures of the faults.

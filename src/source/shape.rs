@@ -11,7 +11,10 @@ use crate::model::Message;
 const MAX_SEARCH_DEPTH: u32 = 32;
 /// The events that the service is known to send.
 const KNOWN_EVENTS: &[&str] =
-    &["new_message", "assigned", "comment_added", "conversation_archived", "conversation_unarchived"];
+    &[NEW_MESSAGE, "assigned", "comment_added", "conversation_archived", "conversation_unarchived"];
+/// The event that brings mail: without a message it has lost it on the way.
+const NEW_MESSAGE: &str = "new_message";
+const WITHOUT_MESSAGE: &str = "the event new_message carries no message";
 const ENVELOPE_KEYS: &[Key] = &[Key::Event, Key::Data];
 const DATA_KEYS: &[Key] = &[Key::Message, Key::Conversation, Key::Messages];
 
@@ -123,6 +126,10 @@ impl Search<'_> {
                 Some(data) => data_content(&data),
                 None => Ok((Vec::new(), Vec::new())),
             });
+            let content = content.and_then(|(messages, bad)| {
+                let is_lost = messages.is_empty() && bad.is_empty() && is_new_message(object);
+                if is_lost { Err(WITHOUT_MESSAGE.into()) } else { Ok((messages, bad)) }
+            });
             self.push(value, content);
         } else if object.object(Key::Message).is_some_and(|message| is_message(&message)) {
             self.push(value, data_content(object));
@@ -182,7 +189,11 @@ impl Search<'_> {
             }
         }
         if self.found.len() == before {
-            self.found.push(Found { offset: self.offset(record), unit: Unit::Ignored });
+            let value = body.text.as_deref().map(Value::new).or(object.get(Key::Body));
+            // Whoever has sent it has signed it: it is no log line that looks like an event.
+            let is_lost = value.and_then(Object::read).is_some_and(|body| is_new_message(&body));
+            let unit = if is_lost { Unit::Bad(WITHOUT_MESSAGE.into()) } else { Unit::Ignored };
+            self.found.push(Found { offset: self.offset(record), unit });
         }
         self.team = outer;
     }
@@ -222,6 +233,10 @@ fn is_envelope(object: &Object<'_>) -> bool {
     let Some(data) = object.get(Key::Data).filter(|data| data.is_object()) else { return false };
     let holds_message = || Object::read(data)?.object(Key::Message).map(|message| is_message(&message));
     object.has(Key::CreatedAt) || KNOWN_EVENTS.contains(&event.as_str()) || holds_message() == Some(true)
+}
+
+fn is_new_message(object: &Object<'_>) -> bool {
+    object.text(Key::Event).is_some_and(|event| event == NEW_MESSAGE)
 }
 
 fn is_page(object: &Object<'_>) -> bool {

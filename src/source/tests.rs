@@ -105,6 +105,25 @@ fn an_envelope_gives_its_message_in_its_conversation() {
 }
 
 #[test]
+fn an_event_that_brings_mail_without_a_message_is_rejected_and_no_other_event() {
+    let without = "the event new_message carries no message";
+    let event = |event: &str, data: &str| format!(r#"{{"event":"{event}","data":{data}}}"#);
+    for data in ["{}", r#"{"message":null}"#, r#"{"conversation":{"id":"c"}}"#, r#"{"messages":[]}"#] {
+        let read = items(&event("new_message", data));
+        assert!(matches!(&read[..], [Item::Rejected(one)] if one.reason == without), "{data}: {read:?}");
+        let read = items(&event("assigned", data));
+        assert!(matches!(&read[..], [Item::Payload(_)]), "{data}: {read:?}");
+    }
+    // A log line may be about anything; what somebody has signed may not.
+    for text in [r#"{"event":"new_message"}"#, r#"{"event":"new_message","data":null}"#] {
+        assert!(matches!(&items(text)[..], [Item::Ignored(_)]), "{text}");
+        let line = inbox_line("default", jiff::Timestamp::UNIX_EPOCH, "webhook", text.as_bytes());
+        let read = items(std::str::from_utf8(&line).unwrap());
+        assert!(matches!(&read[..], [Item::Rejected(one)] if one.reason == without), "{text}: {read:?}");
+    }
+}
+
+#[test]
 fn sizes_that_are_no_whole_number_below_two_to_the_63_are_unknown() {
     for (size, expected) in [
         ("1.5", None),

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::Incoming;
-use hyper::header::{ALLOW, CONTENT_ENCODING, HeaderMap, WWW_AUTHENTICATE};
+use hyper::header::{ALLOW, CONTENT_ENCODING, EXPECT, HeaderMap, WWW_AUTHENTICATE};
 use hyper::{Method, Request, Response, StatusCode};
 use tokio::time::{Instant, timeout};
 
@@ -44,6 +44,8 @@ pub enum DeliveryResult {
     TooLarge,
     /// Its body is compressed: 415.
     Encoded,
+    /// It expects what is not done here: 417.
+    Unmet,
     /// More came in than could be kept: 503.
     Overloaded,
     /// Nothing could be kept: 503.
@@ -52,7 +54,7 @@ pub enum DeliveryResult {
 
 impl DeliveryResult {
     /// All results, in the order in which they are declared.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Stored,
         Self::Unauthorized,
         Self::NotFound,
@@ -61,6 +63,7 @@ impl DeliveryResult {
         Self::Broken,
         Self::TooLarge,
         Self::Encoded,
+        Self::Unmet,
         Self::Overloaded,
         Self::Unavailable,
     ];
@@ -76,6 +79,7 @@ impl DeliveryResult {
             Self::Broken => "broken",
             Self::TooLarge => "too_large",
             Self::Encoded => "encoded",
+            Self::Unmet => "unmet",
             Self::Overloaded => "overloaded",
             Self::Unavailable => "unavailable",
         }
@@ -92,7 +96,7 @@ impl DeliveryResult {
             Self::TooSlow => Some("a webhook was cut off, for it came too slowly"),
             Self::Overloaded => Some("webhooks are refused for now: more come in than can be stored"),
             Self::Unavailable => Some("webhooks are refused for now: they cannot be stored"),
-            Self::Stored | Self::NotFound | Self::WrongMethod | Self::Broken => None,
+            Self::Stored | Self::NotFound | Self::WrongMethod | Self::Broken | Self::Unmet => None,
         }
     }
 }
@@ -201,6 +205,9 @@ impl<S: Sink> Receiver<S> {
         if is_encoded(request.headers()) {
             return Err(DeliveryResult::Encoded.into());
         }
+        if expects_more(request.headers()) {
+            return Err(DeliveryResult::Unmet.into());
+        }
         let (head, body) = request.into_parts();
         let (body, share) = body::read(body, self.bounds, &self.budget).await?;
         if !judge(hook, head.headers, &body).await {
@@ -276,6 +283,17 @@ fn is_encoded(headers: &HeaderMap) -> bool {
     headers.get_all(CONTENT_ENCODING).iter().any(|value| !plain(value.as_bytes()))
 }
 
+/// Whether something is expected that is not done here (RFC 9110, section 10.1.1): anything but an interim answer.
+fn expects_more(headers: &HeaderMap) -> bool {
+    let known = |value: &[u8]| {
+        value.split(|byte| *byte == b',').all(|name| {
+            let name = name.trim_ascii();
+            name.is_empty() || name.eq_ignore_ascii_case(b"100-continue")
+        })
+    };
+    headers.get_all(EXPECT).iter().any(|value| !known(value.as_bytes()))
+}
+
 /// Whether a body comes from the team's Jelly. Large ones are hashed beside the threads that serve connections.
 async fn judge(hook: Arc<Hook>, headers: HeaderMap, body: &Bytes) -> bool {
     if body.len() as u64 <= SMALL_BODY_BYTES {
@@ -303,6 +321,7 @@ fn refusal(refused: &Refused) -> Response<Answer> {
         DeliveryResult::Encoded => {
             answer::plain(StatusCode::UNSUPPORTED_MEDIA_TYPE, "send the body without compression\n")
         }
+        DeliveryResult::Unmet => answer::plain(StatusCode::EXPECTATION_FAILED, "send it without that expectation\n"),
         DeliveryResult::Overloaded | DeliveryResult::Unavailable => {
             retry(answer::plain(StatusCode::SERVICE_UNAVAILABLE, "come again later\n"))
         }
@@ -328,6 +347,20 @@ mod tests {
         {
             let headers: HeaderMap = std::iter::once((CONTENT_ENCODING, value.parse().unwrap())).collect();
             assert_eq!(is_encoded(&headers), encoded, "{value}");
+        }
+    }
+
+    #[test]
+    fn nothing_but_an_interim_answer_may_be_expected() {
+        for (value, more) in [
+            ("100-continue", false),
+            ("100-Continue", false),
+            ("", false),
+            ("foo", true),
+            ("100-continue, foo=1", true),
+        ] {
+            let headers: HeaderMap = std::iter::once((EXPECT, value.parse().unwrap())).collect();
+            assert_eq!(expects_more(&headers), more, "{value}");
         }
     }
 

@@ -1,7 +1,7 @@
 //! Every kind of system call that stores something fails once: the run says so or makes up for it, nothing is cited
 //! after a sync that failed, and the next run is whole.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 use anyhow::{Context as _, Result, bail};
@@ -11,9 +11,9 @@ use serde_json::Value;
 use super::life::{Life, Totals, report};
 use super::oracle::{Finding, Kind};
 use super::random::Random;
-use super::steps::{SINGLE, SMALL, WHOLE, choose, places, traced};
+use super::steps::{Places, SINGLE, SMALL, WHOLE, choose, places, traced};
 use super::trace::{self, Call};
-use super::world::{Ran, World};
+use super::world::{Ran, Settings, World};
 use super::{Options, catalog};
 
 /// The calls that fail, and how.
@@ -36,65 +36,116 @@ const FAILURES: [(&str, &[&str]); 13] = [
 /// How often it is tried to hit a step.
 const TRIES: usize = 4;
 
+/// How often more it is tried to hit a kind of call that was not hit at any step.
+const MORE_TRIES: usize = 60;
+
 /// What failed runs came to: how often, by step, error and what the run said.
 pub(crate) type Told = BTreeMap<String, u64>;
+
+/// A place at which a call is to fail: its name, and its place among those of its thread.
+type Place = (String, usize);
 
 /// Fails every kind of call once, at each step that uses it, in small and in large batches.
 pub(crate) fn run(options: &Options) -> Result<(Totals, Told)> {
     let world = World::start(&options.dir.join("faults"), &options.program, options.seed, SMALL)?;
     let mut random = Random::new(options.seed, 0xfa17);
-    let (mut totals, mut told) = (Totals::default(), Told::new());
+    let (mut totals, mut told, mut failed) = (Totals::default(), Told::new(), BTreeSet::new());
+    let mut all: Vec<(Settings, Place)> = Vec::new();
     for settings in [SINGLE, WHOLE] {
         world.begin(settings, Faults::none())?;
         let (_, calls) = traced(&world, &[]).context("a traced run without a failure")?;
-        // What no step of ours stands for, or what needs two failures: the free space, and links in place of renames.
-        let mut cases = vec![vec![vec![format!("statfs:error=EIO:when={}", 1 + random.below(3))]]];
-        cases.push(vec![vec!["renameat2:error=EINVAL".into()]]);
+        // What the traced run does not do, as nothing fails in it: links in place of renames.
+        let links: Vec<_> = (1..=3).map(|place| ("linkat".to_owned(), place)).collect();
+        let mut cases = vec![vec![vec!["renameat2:error=EINVAL".into()]]];
         for error in ["EIO", "ENOSPC"] {
-            let failure = format!("linkat:error={error}:when={}", 1 + random.below(3));
-            cases.push(vec![vec!["renameat2:error=EINVAL".into(), failure]]);
+            cases.push(vec![failure(random.pick::<Place>(&links), error)]);
         }
-        for places in places(&calls).values() {
+        let places = undisturbed(places(&calls), &calls);
+        for places in places.values() {
             // Threads share the work anew in each run, so that it takes some tries to hit a call of ours.
-            let tries: Vec<_> = choose(places, TRIES, &mut random)
-                .into_iter()
-                .filter_map(|(call, place)| {
-                    let (_, errors) = FAILURES.iter().find(|(name, _)| *name == call)?;
-                    Some(vec![format!("{call}:error={}:when={place}", random.pick(errors))])
-                })
-                .collect();
-            cases.push(tries);
+            let tries = choose(places, TRIES, &mut random);
+            let tries =
+                tries.iter().filter_map(|place| Some(failure(place, random.pick::<&str>(errors_of(&place.0)?))));
+            cases.push(tries.collect());
         }
         for tries in cases {
             for case in tries {
                 world.begin(settings, Faults::none())?;
                 let context = || format!("{settings:?}, {case:?}");
-                if one_case(&world, &case, &mut totals, &mut told).with_context(context)? {
+                if let Some(call) = one_case(&world, &case, &mut totals, &mut told).with_context(context)? {
+                    failed.insert(call);
                     break;
                 }
             }
         }
+        all.extend(places.into_values().flatten().chain(links).map(|place| (settings, place)));
     }
-    // Each kind of call has to have failed at least once.
-    let missed = |call: &str| !told.keys().any(|told| told.starts_with(&format!("{call} ")));
-    if let Some((call, _)) = FAILURES.iter().find(|(call, _)| missed(call)) {
-        bail!("no {call} was made to fail; this test has lost its grip");
+    // Each kind of call has to fail at a step of ours at least once: what bad luck has missed so far is tried anywhere.
+    for (call, errors) in FAILURES {
+        let places: Vec<_> = all.iter().filter(|(_, (name, _))| name == call).collect();
+        for _ in 0..MORE_TRIES {
+            if failed.contains(call) || places.is_empty() {
+                break;
+            }
+            let (settings, place) = random.pick(&places);
+            let case = failure(place, random.pick::<&str>(errors));
+            world.begin(*settings, Faults::none())?;
+            let context = || format!("{settings:?}, {case:?}");
+            failed.extend(one_case(&world, &case, &mut totals, &mut told).with_context(context)?);
+        }
+        if !failed.contains(call) {
+            bail!("no {call} was made to fail at a step of the program; this test has lost its grip");
+        }
     }
     Ok((totals, told))
 }
 
-/// One run with failures, and the next. Gives whether a step of ours was hit.
-fn one_case(world: &World, injections: &[String], totals: &mut Totals, told: &mut Told) -> Result<bool> {
+/// The errors with which a call fails; `None` for one that is not made to.
+fn errors_of(call: &str) -> Option<&'static [&'static str]> {
+    FAILURES.iter().find(|(name, _)| *name == call).map(|(_, errors)| *errors)
+}
+
+/// The injections that make a call fail.
+fn failure((call, place): &Place, error: &str) -> Vec<String> {
+    let failure = format!("{call}:error={error}:when={place}");
+    // Names are given by links only where a rename cannot refuse to replace a file.
+    if call == "linkat" { vec!["renameat2:error=EINVAL".into(), failure] } else { vec![failure] }
+}
+
+/// Of the places of each step, those at which no thread made a call that is none of our steps; all, if there is none.
+/// An injection counts each thread's calls by themselves and fails them all: a write that is a wake-up of the runtime,
+/// too.
+fn undisturbed(places: Places, calls: &[Call]) -> Places {
+    let mut counts: BTreeMap<(u32, &str), usize> = BTreeMap::new();
+    let mut disturbed: BTreeSet<(&str, usize)> = BTreeSet::new();
+    for call in calls {
+        let count = counts.entry((call.thread, &call.name)).or_default();
+        *count += 1;
+        if trace::step(call).is_none() {
+            disturbed.insert((&call.name, *count));
+        }
+    }
+    let narrowed = |all: Vec<Place>| {
+        let kept: Vec<_> = all.iter().filter(|(call, place)| !disturbed.contains(&(call, *place))).cloned().collect();
+        if kept.is_empty() { all } else { kept }
+    };
+    places.into_iter().map(|(step, all)| (step, narrowed(all))).collect()
+}
+
+/// One run with failures, and the next. Gives the call that failed, if that was a step of ours.
+fn one_case(world: &World, injections: &[String], totals: &mut Totals, told: &mut Told) -> Result<Option<String>> {
     let mut life = Life::default();
     let (ran, calls) = traced(world, injections)?;
     let mut findings = Vec::new();
-    let hit = calls.iter().rfind(|call| call.injected);
-    let is_ours = hit.and_then(trace::step).is_some();
-    // The runtime's own wake-up calls are writes, too; without them it cannot but fall over. Each thread has its own
-    // K-th call, so one of them may be hit beside one of ours.
+    let (name, error) = injections.last().and_then(|last| last.split_once(":error=")).context("no injection")?;
+    let error = error.split(':').next().unwrap_or_default();
+    // Each thread has its own K-th call, so that several may be hit.
+    let injected = |call: &&Call| call.injected && call.is(&[name]);
+    let hit = calls.iter().filter(injected).max_by_key(|call| trace::step(call).is_some());
+    // The runtime's own wake-up calls are writes, too; without them it cannot but fall over.
     let is_wake_up = calls.iter().any(|call| call.injected && trace::step(call).is_none());
     if ran.stderr.contains("failed to wake") || (is_wake_up && ran.hung) {
-        return Ok(false);
+        return Ok(None);
     }
     let text = match said(&ran) {
         Ok(text) => text,
@@ -105,16 +156,15 @@ fn one_case(world: &World, injections: &[String], totals: &mut Totals, told: &mu
     };
     findings.extend(cited_after_failed_sync(world, &calls)?);
     report("after a failure", &findings)?;
-    if let Some(call) = hit {
-        let error = injections.last().map_or("", String::as_str);
-        let error = error.split(':').find_map(|part| part.strip_prefix("error=")).unwrap_or_default();
-        let step = trace::step(call).unwrap_or_else(|| format!("{} elsewhere", call.name));
-        *told.entry(format!("{} {error} at \"{step}\": {text}", call.name)).or_default() += 1;
+    let step = hit.and_then(trace::step);
+    if hit.is_some() {
+        let step = step.clone().unwrap_or_else(|| format!("{name} elsewhere"));
+        *told.entry(format!("{name} {error} at \"{step}\": {text}")).or_default() += 1;
     }
     life.after_failure(world)?;
     world.runtime.block_on(catalog::let_time_pass(&world.archive().join(".jellyjar")))?;
     life.complete(world, &world.run(&[])?, totals).context("the next run")?;
-    Ok(is_ours)
+    Ok(step.map(|_| name.to_owned()))
 }
 
 /// What a run said of a failure; a finding if it said nothing, or fell over.

@@ -23,8 +23,13 @@ pub(crate) const WHOLE: Settings = Settings { batch_size: 512, memory_threshold_
 /// How many kills each step gets: the steps that the order of a record turns on, and others.
 const PER_STEP: (usize, usize) = (2, 1);
 
-/// How often more it is tried to hit a step that was not hit.
-const MORE_TRIES: usize = 8;
+/// How often more it is tried to hit a step that was not hit, at places of one run, and of how many runs.
+const MORE_TRIES: usize = 4;
+const MORE_ROUNDS: usize = 4;
+
+/// An injection that never happens. With one, runs are slower, so that threads share the work as they do in runs with
+/// kills.
+const NEVER: &str = "statfs:signal=SIGKILL:when=65535";
 
 /// The step at which each kill is to happen: a call and its place among those of its thread.
 pub(crate) type Places = BTreeMap<String, Vec<(String, usize)>>;
@@ -48,6 +53,22 @@ pub(crate) fn places(calls: &[Call]) -> Places {
             if !known.contains(&(call.name.clone(), *count)) {
                 known.push((call.name.clone(), *count));
             }
+        }
+    }
+    places
+}
+
+/// Of the places of each step, those at which the first thread to come so far took it: the one that a kill happens to.
+fn first_places(calls: &[Call]) -> Places {
+    let mut counts: BTreeMap<(u32, &str), usize> = BTreeMap::new();
+    let mut seen: BTreeSet<(&str, usize)> = BTreeSet::new();
+    let mut places = Places::new();
+    for call in calls {
+        let count = counts.entry((call.thread, &call.name)).or_default();
+        *count += 1;
+        let is_first = seen.insert((&call.name, *count));
+        if let Some(step) = trace::step(call).filter(|_| is_first) {
+            places.entry(step).or_default().push((call.name.clone(), *count));
         }
     }
     places
@@ -97,18 +118,31 @@ pub(crate) fn run(options: &Options) -> Result<(Totals, BTreeMap<String, u64>)> 
             world.begin(settings, Faults::none())?;
             one_case(&world, [(call, place), again], Some(&mut random), &mut totals, &mut hit).context(case)?;
         }
-        // Threads share the work anew in each run, so that some steps are missed: they are tried again.
-        for (step, places) in places.iter().filter(|(step, _)| is_required(step)) {
-            for (call, place) in choose(places, MORE_TRIES, &mut random) {
-                if hit.contains_key(step) {
-                    break;
+        // Threads share the work anew in each run, so that some steps are missed: they are tried again, at places that a
+        // run took which was as slow as those with kills are.
+        for _ in 0..MORE_ROUNDS {
+            let is_missed = |step: &String, hit: &BTreeMap<_, _>| is_required(step) && !hit.contains_key(step);
+            if !places.keys().any(|step| is_missed(step, &hit)) {
+                break;
+            }
+            world.begin(settings, Faults::none())?;
+            world.make_archive()?;
+            let (_, calls) = traced(&world, &[NEVER.into()]).context("a slow run without a kill")?;
+            let firsts = first_places(&calls);
+            for (step, places) in &places {
+                let places = firsts.get(step).unwrap_or(places);
+                for _ in 0..MORE_TRIES {
+                    if !is_missed(step, &hit) {
+                        break;
+                    }
+                    let (call, place) = random.pick(places).clone();
+                    let case = format!("{settings:?}, killed at {call} {place}");
+                    world.begin(settings, Faults::none())?;
+                    // Where the archive is made already, no thread comes to its K-th call while it makes it.
+                    world.make_archive()?;
+                    let kill = [(call, place), random.pick(&early).clone()];
+                    one_case(&world, kill, Some(&mut random), &mut totals, &mut hit).context(case)?;
                 }
-                let case = format!("{settings:?}, killed at {call} {place}");
-                world.begin(settings, Faults::none())?;
-                // Where the archive is made already, no thread comes to its K-th call while it makes it.
-                world.make_archive()?;
-                let kill = [(call.clone(), place), random.pick(&early).clone()];
-                one_case(&world, kill, Some(&mut random), &mut totals, &mut hit).context(case)?;
             }
         }
         missed.extend(places.into_keys().filter(|step| is_required(step)));

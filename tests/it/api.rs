@@ -79,6 +79,22 @@ fn conversations_are_listed_over_pages_as_far_as_wanted() {
 }
 
 #[test]
+fn a_list_that_goes_on_without_entries_is_not_followed_for_ever() {
+    let world = World::new();
+    let pages: Vec<String> =
+        (0..40).map(|n| json!({"conversations": [], "next_cursor": format!("p{n}")}).to_string()).collect();
+    let answers: Vec<(&str, &str)> = pages.iter().map(|page| ("200 OK", page.as_str())).collect();
+    let (server, ended) = api(&world, &answers, &["conversations", "list"]);
+    assert_eq!((ended.code(), server.lines().len()), (Some(1), 10), "{ended:?}");
+    assert!(ended.stderr.contains("10 pages in a row") && ended.stderr.contains("--cursor p9"), "{ended:?}");
+
+    let some = json!({"conversations": [{"id": "c1"}], "next_cursor": null}).to_string();
+    let answers = [&answers[..9], &[("200 OK", some.as_str())]].concat();
+    let (_, ended) = api(&world, &answers, &["conversations", "list"]);
+    assert!(ended.code() == Some(0) && ended.stdout.contains("c1"), "{ended:?}");
+}
+
+#[test]
 fn conversations_and_messages_are_shown_without_what_moves_a_terminal() {
     let world = World::new();
     let message = json!({
@@ -193,6 +209,20 @@ fn names_are_looked_up_before_anything_is_changed() {
     assert_eq!(server.lines()[1], "DELETE /api/conversations/stair-car/assignments/42");
     let (server, ended) = api(&world, &answers, &["unassign", "stair-car", "--email", "gob@bluth.company"]);
     assert_eq!((ended.code(), server.lines().len()), (Some(2), 1), "{ended:?}");
+
+    let dry_run = ["unassign", "stair-car", "--email", "gob@bluth.company", "--dry-run"];
+    let (server, ended) = api(&world, &[], &dry_run);
+    assert_eq!((ended.code(), server.asked().len()), (Some(0), 0), "{ended:?}");
+    assert_eq!(ended.stdout, format!("GET {}/members\n", server.base_url()));
+    assert!(ended.stderr.contains("DELETE") && ended.stderr.contains("gob@bluth.company"), "{ended:?}");
+    let (server, ended) = api(&world, &[], &[&dry_run[..], &["--json"]].concat());
+    let (told, url) = (ended.json(), format!("{}/members", server.base_url()));
+    assert_eq!((&told["method"], &told["url"]), (&json!("GET"), &json!(url)), "{told}");
+    assert!(told["then"].as_str().unwrap().contains("DELETE"), "{told}");
+    let (_, ended) = api(&world, &[], &["unlabel", "stair-car", "Bug", "--dry-run", "--json"]);
+    let told = ended.json();
+    assert!(told["url"].as_str().unwrap().ends_with("/api/labels") && told["method"] == "GET", "{told}");
+    assert!(told["then"].as_str().unwrap().starts_with("DELETE of the label of conversation stair-car"), "{told}");
 }
 
 #[test]
@@ -283,6 +313,12 @@ fn a_request_limit_is_waited_for_within_bounds_and_can_be_stopped() {
     let (server, ended) = api(&world, &[day], &["labels", "list"]);
     assert_eq!((ended.code(), server.lines().len()), (Some(1), 1), "{ended:?}");
     assert!(ended.stderr.contains("worker.max_wait"), "{}", ended.stderr);
+    // A date that is past asks for no wait at all; each is longer than the one before all the same.
+    world.settings("worker.max_wait = \"2s\"\n");
+    let past = ("429 Slow\r\nRetry-After: Sun, 06 Nov 1994 08:49:37 GMT", "{}");
+    let (server, ended) = api(&world, &[past; 4], &["labels", "list"]);
+    assert_eq!((ended.code(), server.lines().len()), (Some(1), 2), "{ended:?}");
+    world.settings("");
 
     let server = Scripted::start(&[("429 Slow\r\nRetry-After: 250", "{}")]);
     let mut command = world.command(&["api", "labels", "list"]);

@@ -75,6 +75,67 @@ fn status_tells_what_is_archived() {
 }
 
 #[test]
+fn status_tells_of_a_quota_that_is_used_up_and_calls_it_no_pause() {
+    let world = World::new();
+    world.dump(&events(10, 1, (100, 2000)));
+    // Where there is no limit, as on this machine, nothing is counted.
+    world.settings("[quota]\nrequests_per_day = 100\n");
+    assert!(world.replay().ok);
+    let quota = |limit: u32, more: &str| {
+        world.settings(&format!("[quota]\nrequests_per_day = {limit}\nlive_share = 0.5\n{more}"));
+        let status = answer(&world, &["status"]);
+        assert_eq!((&status["ok"], &status["pauses"]), (&true.into(), &Value::Array(Vec::new())), "{status}");
+        let told = status["quotas"][0].clone();
+        assert_eq!(told["requests_today"], 10, "{status}");
+        let is_told = |name: &str| told[name].as_str().is_some_and(|until| until.ends_with(" 00:00:00Z"));
+        let text = world.run(&["status", "--archive", "archive"]).stdout;
+        assert_eq!(text.contains("used up until"), is_told("bulk_used_up_until"), "{text}");
+        (is_told("used_up_until"), is_told("bulk_used_up_until"))
+    };
+    let webhooks = "[teams.default]\nwebhook_secret = \"s\"\n";
+    assert_eq!(quota(11, ""), (false, false));
+    assert_eq!(quota(10, ""), (true, true));
+    assert_eq!(quota(22, webhooks), (false, false));
+    assert_eq!(quota(20, webhooks), (false, true), "half of it is kept for webhooks");
+}
+
+#[test]
+fn status_shows_every_archive_where_teams_have_their_own() {
+    let world = World::new();
+    world.dump(&events(4, 1, (100, 2000)));
+    let team = |name: &str| format!("[teams.{name}]\narchive = \"of-{name}\"\ntoken_file = \"token\"\n");
+    world.settings(&["berlin", "oslo"].map(team).concat());
+    std::fs::write(world.path("token"), crate::support::TOKEN).unwrap();
+    let replay = |team: &str| {
+        let mut command = world.command(&["replay", "dump", "--json", "--team", team]);
+        command.env_remove("JELLY_API_TOKEN");
+        assert_eq!(world.start(command).wait().receipt().archived, 4);
+    };
+    let status = |more: &[&str]| {
+        let mut command = world.command(&[&["status"], more].concat());
+        command.env_remove("JELLY_API_TOKEN");
+        world.start(command).wait()
+    };
+    replay("berlin");
+    let ended = status(&["--json"]);
+    let told = ended.json();
+    assert_eq!(ended.code(), Some(1), "{ended:?}");
+    assert_eq!(told["ok"], false, "{told}");
+    let told = &told["archives"];
+    assert_eq!((&told[0]["total"]["archived"], &told[1]["ok"]), (&4.into(), &false.into()), "{told}");
+    assert!(told[1]["error"].as_str().unwrap().contains("no jellyjar archive"), "{told}");
+    replay("oslo");
+    let ended = status(&["--json"]);
+    let told = ended.json();
+    assert_eq!((ended.code(), &told["ok"]), (Some(0), &true.into()), "{ended:?}");
+    assert_eq!(told["archives"][1]["total"]["archived"], 4, "{ended:?}");
+    let text = status(&[]).stdout;
+    assert!(text.contains("of-berlin") && text.contains("of-oslo"), "{text}");
+    let ended = status(&["--team", "oslo", "--json"]);
+    assert_eq!(ended.json()["total"]["archived"], 4, "one archive is one object: {ended:?}");
+}
+
+#[test]
 fn a_sound_archive_verifies_and_a_damaged_blob_is_found_and_fetched_again() {
     let world = archived();
     assert_eq!(answer(&world, &["verify"])["ok"], true);
@@ -192,6 +253,16 @@ fn bytes_come_out_by_hash_and_by_short_id_as_they_went_in() {
     let got = answer(&world, &["get", &digest, "-o", "out.bin"]);
     assert_eq!((&got["ok"], &got["sha256"]), (&true.into(), &digest.clone().into()), "{got}");
     assert_eq!(std::fs::read(world.path("out.bin")).unwrap(), right);
+
+    // Under the id that Jelly shows, too; which is not printed, whether it is known or not.
+    let outcomes = world.ledger().outcomes;
+    let id = &outcomes.iter().find(|line| line.sha256.as_deref() == Some(&digest)).unwrap().id;
+    let ended = ask(&world, &["get", id, "-o", "by-id.bin"]);
+    assert!(ended.code() == Some(0) && !format!("{ended:?}").contains(id.as_str()), "{ended:?}");
+    assert_eq!(std::fs::read(world.path("by-id.bin")).unwrap(), right);
+    let unknown = id.repeat(4);
+    let ended = ask(&world, &["get", &unknown, "-o", "unknown.bin"]);
+    assert!(ended.code() == Some(2) && !ended.stdout.contains(id.as_str()), "{ended:?}");
 
     std::fs::write(blob(&world, &digest), "damaged").unwrap();
     let ended = ask(&world, &["get", &digest, "-o", "other.bin"]);

@@ -133,6 +133,45 @@ fn a_list_that_leads_in_a_circle_for_ever_is_told_and_so_are_messages_that_are_n
 }
 
 #[test]
+fn conversations_that_are_gone_are_counted_and_come_back_where_they_were_not() {
+    let world = world(350, 10);
+    world.jelly.set_faults("conversation-gone=0.3");
+    let ended = backfill(&world, &[]);
+    let (receipt, gone) = (ended.receipt(), walked(&ended, "gone"));
+    let all = world.jelly.truth().len() as u64;
+    // Each has 3 files. What is gone is nothing to be done about.
+    assert!(gone > 0 && receipt.ok, "{ended:?}");
+    assert_eq!((receipt.archived, walked(&ended, "failed")), (all - 3 * gone, 0), "{ended:?}");
+    // One look at the messages of each, and one at each that has none.
+    assert_eq!(walked(&ended, "message_requests"), all / 3 + gone);
+    world.jelly.set_faults("");
+    let ended = backfill(&world, &[]);
+    assert_eq!((ended.receipt().archived, walked(&ended, "gone")), (3 * gone, 0), "{ended:?}");
+    is_complete(&world);
+}
+
+#[test]
+fn conversations_that_show_no_messages_are_left_for_later_and_many_end_the_walk() {
+    let world = world(350, 10);
+    world.jelly.set_faults("messages-empty=1");
+    let ended = backfill(&world, &[]);
+    let notes = ended.json()["notes"].to_string();
+    assert!(ended.code() == Some(1) && notes.contains("10 conversations in a row"), "{ended:?}");
+    assert!(notes.contains("it is listed with messages (3), and shows none"), "{ended:?}");
+    assert_eq!(world.jelly.stats().message_pages, 10, "no request more is spent");
+
+    // Where it is some, the others go on, and those that showed none twice are told.
+    world.jelly.set_faults("messages-empty=0.5");
+    let ended = backfill(&world, &[]);
+    let (left, all) = (walked(&ended, "failed"), world.jelly.truth().len() as u64);
+    assert!(left > 0 && ended.code() == Some(1), "{ended:?}");
+    assert_eq!((ended.receipt().archived, walked(&ended, "gone")), (all - 3 * left, 0), "{ended:?}");
+    world.jelly.set_faults("");
+    assert!(backfill(&world, &[]).receipt().ok);
+    is_complete(&world);
+}
+
+#[test]
 fn a_killed_backfill_goes_on_where_it_was() {
     let config = SimConfig { mail: mail(300, 50), latency: Duration::from_millis(2), ..SimConfig::default() };
     let world = World::with(config);
@@ -197,7 +236,9 @@ fn beside_a_service_the_service_walks_and_the_command_tells_how_far_it_is() {
     assert!(ended.stderr.contains("another jellyjar works on this archive"), "{ended:?}");
     let receipt = ended.receipt();
     assert_eq!((receipt.attachments, receipt.archived, receipt.ok), (300, 300, true), "{receipt:?}");
-    assert_eq!(receipt.api_requests, 0);
+    assert_eq!((receipt.api_requests, &ended.json()["followed"]), (0, &true.into()));
+    let again = world.run(&["retry", "--archive", "archive"]);
+    assert!(again.stdout.contains("the jellyjar that works on this archive makes the others"), "{again:?}");
     serve.stop(&world);
     is_complete(&world);
 }

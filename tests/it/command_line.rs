@@ -42,6 +42,29 @@ fn a_dry_run_needs_no_token() {
 }
 
 #[test]
+fn arguments_that_cannot_be_understood_are_told_as_json_where_that_is_wanted() {
+    let world = World::new();
+    let cases: [(&[&str], &str); 6] = [
+        (&["replay", "--json"], "required arguments were not provided: <SOURCE>"),
+        (&["status", "--jsn", "--json"], "unexpected argument '--jsn' found tip: a similar argument exists: '--json'"),
+        (&["--json", "search", "x"], "unrecognized subcommand 'search' tip: here that is 'jellyjar find'"),
+        (&["find", "--limit", "many", "--json"], "invalid value 'many' for '--limit"),
+        (&["--json"], "a command is missing; --help lists them"),
+        (&["api", "--json"], "a command is missing"),
+    ];
+    for (arguments, words) in cases {
+        let ended = world.run(arguments);
+        assert_eq!((ended.code(), &ended.json()["ok"]), (Some(2), &false.into()), "{arguments:?}: {ended:?}");
+        let error = ended.json()["error"].as_str().unwrap().to_owned();
+        assert!(error.contains(words) && !error.contains("Usage") && !error.contains('\n'), "{arguments:?}: {error}");
+    }
+    for arguments in [&["replay"][..], &["replay", "--", "--json", "--bad", "--", "x"], &["--help", "--json"]] {
+        let ended = world.run(arguments);
+        assert!(!ended.stdout.starts_with('{'), "{arguments:?}: {ended:?}");
+    }
+}
+
+#[test]
 fn mistakes_of_use_end_with_2_and_say_what_to_do() {
     let world = World::new();
     world.dump(&events(2, 1, (5, 5)));

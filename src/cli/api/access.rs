@@ -69,14 +69,16 @@ impl Access {
     where
         F: Future<Output = Result<T, ApiError>>,
     {
-        let mut waited = Duration::ZERO;
+        let (mut waited, mut refusals) = (Duration::ZERO, 0);
         loop {
             let error = match call().await {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
-            let Some(wait) = error.wait() else { return Err(error.into()) };
+            let Some(asked) = error.wait() else { return Err(error.into()) };
             self.tell_others(&error).await;
+            let wait = asked.max(back_off(refusals));
+            refusals += 1;
             waited += wait;
             let longest = self.config.worker.max_wait;
             if waited > longest {
@@ -203,6 +205,12 @@ impl Access {
             tracing::debug!(%error, "the pause is not kept");
         }
     }
+}
+
+/// How long is waited at least after so many refusals before: who asks for less than it takes, as with a date that is past, is
+/// not asked each second.
+fn back_off(refusals: u32) -> Duration {
+    Duration::from_secs(1 << refusals.min(8))
 }
 
 /// The archive's catalog, if it is there and can be opened; single calls do without.

@@ -7,7 +7,7 @@ use clap::Args;
 use super::super::{DONE, Global, UsageError, output};
 use super::access::{Access, Repetition};
 use super::conversations::describe;
-use super::print::document;
+use super::print::{Plan, document};
 use super::{Change, DryRun};
 use crate::jelly::{ApiRequest, Assignee, Id};
 
@@ -75,17 +75,23 @@ impl Change for AssignArgs {
     }
 }
 
-impl Change for UnassignArgs {
-    fn dry_run(&self) -> anyhow::Result<Option<ApiRequest>> {
+impl UnassignArgs {
+    /// The requests as they would be sent, if only that is asked for.
+    pub(super) fn plan(&self) -> anyhow::Result<Option<Plan>> {
         let Subject { conversation, person, dry_run } = &self.subject;
-        let request = || {
-            let member = match person.assignee()? {
-                Assignee::Member(id) => id,
-                Assignee::Email(email) => format!("(the id of {email}, to be looked up)").parse()?,
-            };
-            anyhow::Ok(ApiRequest::unassign(conversation, &member))
+        let plan = || {
+            anyhow::Ok(match person.assignee()? {
+                Assignee::Member(id) => ApiRequest::unassign(conversation, &id).into(),
+                Assignee::Email(email) => Plan {
+                    request: ApiRequest::members(),
+                    then: Some(format!(
+                        "DELETE of the assignment of conversation {conversation} to the member with the address {email}, by the \
+                         id that this list shows"
+                    )),
+                },
+            })
         };
-        dry_run.dry_run.then(request).transpose()
+        dry_run.dry_run.then(plan).transpose()
     }
 }
 

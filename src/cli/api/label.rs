@@ -5,10 +5,10 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::super::{DONE, Global, output};
+use super::DryRun;
 use super::access::{Access, Repetition};
 use super::labels::{Named, show};
-use super::print::{cell, document, list, raws};
-use super::{Change, DryRun};
+use super::print::{Plan, cell, document, list, raws};
 use crate::jelly::{ApiRequest, Id};
 
 #[derive(Debug, Clone, Args)]
@@ -46,21 +46,33 @@ pub(super) struct UnlabelArgs {
 }
 
 impl Subject {
-    fn planned(&self, request: impl Fn(&Id, &Id) -> ApiRequest) -> anyhow::Result<Option<ApiRequest>> {
-        let request = || anyhow::Ok(request(&self.conversation, &self.label.placeholder("label")?));
-        self.dry_run.dry_run.then(request).transpose()
+    /// `to_do` says what follows where the label is to be looked up.
+    fn plan(&self, request: impl Fn(&Id, &Id) -> ApiRequest, to_do: &str) -> Option<Plan> {
+        let plan = || match &self.label {
+            Named::Id(id) => request(&self.conversation, id).into(),
+            Named::Name(name) => Plan {
+                request: ApiRequest::labels(),
+                then: Some(format!(
+                    "{to_do} conversation {}, by the id that this list shows for {name}",
+                    self.conversation
+                )),
+            },
+        };
+        self.dry_run.dry_run.then(plan)
     }
 }
 
-impl Change for LabelArgs {
-    fn dry_run(&self) -> anyhow::Result<Option<ApiRequest>> {
-        self.subject.planned(ApiRequest::add_label)
+impl LabelArgs {
+    /// The requests as they would be sent, if only that is asked for.
+    pub(super) fn plan(&self) -> Option<Plan> {
+        self.subject.plan(ApiRequest::add_label, "POST of the label to")
     }
 }
 
-impl Change for UnlabelArgs {
-    fn dry_run(&self) -> anyhow::Result<Option<ApiRequest>> {
-        self.subject.planned(ApiRequest::remove_label)
+impl UnlabelArgs {
+    /// The requests as they would be sent, if only that is asked for.
+    pub(super) fn plan(&self) -> Option<Plan> {
+        self.subject.plan(ApiRequest::remove_label, "DELETE of the label of")
     }
 }
 

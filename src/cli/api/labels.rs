@@ -132,14 +132,6 @@ impl Named {
         let known = labels.iter().map(|label| (label.id.as_ref(), label.name.as_deref()));
         Ok(choose(name, known, "label", "`jellyjar api labels list`")?)
     }
-
-    /// What a dry run shows, which looks nothing up.
-    pub(super) fn placeholder(&self, what: &str) -> anyhow::Result<Id> {
-        match self {
-            Self::Id(id) => Ok(id.clone()),
-            Self::Name(name) => Ok(format!("(the id of {what} {name:?}, to be looked up)").parse()?),
-        }
-    }
 }
 
 /// The id of what is called `name`: exactly, else without regard to case, else by an id that is no number.

@@ -67,18 +67,40 @@ fn visible(json: &str) -> String {
     out
 }
 
+/// What a dry run would send.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) request: ApiRequest,
+    /// What follows from its answer, in words, where the next request depends on it.
+    pub(super) then: Option<String>,
+}
+
+impl From<ApiRequest> for Plan {
+    fn from(request: ApiRequest) -> Self {
+        Self { request, then: None }
+    }
+}
+
 /// Prints what a dry run would send.
-pub(super) fn plan(request: &ApiRequest, global: &Global) -> anyhow::Result<ExitCode> {
+pub(super) fn plan(plan: &Plan, global: &Global) -> anyhow::Result<ExitCode> {
+    let Plan { request, then } = plan;
     let config = settings(&global.overrides(true))?.config;
     let url = format!("{}{}", BaseUrl::parse(&config.api.base_url)?, request.path());
     if global.json {
         let body = request.json().map_or_else(|| "null".to_owned(), Value::to_string);
         let text = |text: &str| Value::from(text).to_string();
-        document(&[("dry_run", "true"), ("method", &text(request.method())), ("url", &text(&url)), ("body", &body)]);
+        let (method, url) = (text(request.method()), text(&url));
+        let then = then.as_deref().map(text);
+        let mut fields = vec![("dry_run", "true"), ("method", &*method), ("url", &url), ("body", &body)];
+        fields.extend(then.as_deref().map(|then| ("then", then)));
+        document(&fields);
     } else {
         output::line(format!("{} {url}", request.method()));
         if let Some(body) = request.json() {
             output::line(visible_lines(&format!("{body:#}")));
+        }
+        if let Some(then) = then {
+            output::note(format!("Then: {}.", output::printable(then, 500)));
         }
         output::note("Nothing was sent (--dry-run).");
     }

@@ -9,6 +9,7 @@ use crate::model::{Location, Stream};
 use crate::spool::Spool;
 use crate::store::{Place, nearest};
 
+use super::super::pause::{AFTER_A_PAUSE, WITH_A_VALID_TOKEN};
 use super::super::receipt::{number, size};
 use super::super::session::{Session, catalog_place};
 use super::super::{Global, output};
@@ -187,12 +188,11 @@ async fn state(findings: &mut Findings, session: &Session) -> anyhow::Result<()>
             let advice = "`jellyjar resume` lets it go on";
             findings.warning("pause", format!("{whose} is paused by a person: {}", pause.reason), advice);
         } else if pause.until_ms == i64::MAX {
-            let advice = "give a valid token, then run `jellyjar retry` to go on";
-            findings.warning("pause", format!("{whose} is paused: {}", pause.reason), advice);
+            findings.warning("pause", format!("{whose} is paused: {}", pause.reason), WITH_A_VALID_TOKEN);
         } else {
             let until = output::time(pause.until_ms);
-            let advice = "it ends by itself; `jellyjar retry` goes on after that";
-            findings.warning("pause", format!("{whose} is paused until {until}: {}", pause.reason), advice);
+            let found = format!("{whose} is paused until {until}: {}", pause.reason);
+            findings.warning("pause", found, AFTER_A_PAUSE);
         }
     }
     Ok(())

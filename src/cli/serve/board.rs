@@ -167,7 +167,7 @@ fn result_of(result: DeliveryResult) -> WebhookResult {
         DeliveryResult::Unauthorized => WebhookResult::Unauthorized,
         DeliveryResult::TooLarge => WebhookResult::TooLarge,
         DeliveryResult::Encoded => WebhookResult::Compressed,
-        DeliveryResult::NotFound | DeliveryResult::WrongMethod => WebhookResult::Refused,
+        DeliveryResult::NotFound | DeliveryResult::WrongMethod | DeliveryResult::Unmet => WebhookResult::Refused,
         DeliveryResult::Overloaded => WebhookResult::Overloaded,
         DeliveryResult::Unavailable => WebhookResult::Unavailable,
         DeliveryResult::TooSlow | DeliveryResult::Broken => WebhookResult::CutOff,

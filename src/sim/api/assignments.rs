@@ -11,7 +11,7 @@ use super::{Done, Outcome, Refusal};
 /// Answers `POST /conversations/:id/assignments`.
 pub(super) fn assign(state: &State, slug: &str, fields: &Fields, now: Timestamp) -> Outcome {
     let changes = &mut *state.team.changes();
-    let mut conversation = state.team.conversation(changes, slug).ok_or(Refusal::NotFound)?;
+    let mut conversation = state.conversation(changes, slug).ok_or(Refusal::NotFound)?;
     let member = match (fields.id("member_id")?, fields.text("email")) {
         (Some(id), None) => changes.people.active(|member| member.id == id),
         (None, Some(email)) => changes.people.active(|member| member.email.eq_ignore_ascii_case(email.trim())),
@@ -30,7 +30,7 @@ pub(super) fn assign(state: &State, slug: &str, fields: &Fields, now: Timestamp)
 /// Answers `DELETE /conversations/:id/assignments/:member_id`.
 pub(super) fn unassign(state: &State, slug: &str, id: &str, now: Timestamp) -> Outcome {
     let changes = &mut *state.team.changes();
-    let mut conversation = state.team.conversation(changes, slug).ok_or(Refusal::NotFound)?;
+    let mut conversation = state.conversation(changes, slug).ok_or(Refusal::NotFound)?;
     let member = changes.people.members.iter().find(|member| member.id.to_string() == id);
     let id = member.ok_or(Refusal::NotFound)?.id;
     if conversation.assignees.contains(&id) {

@@ -11,7 +11,7 @@ use super::{Done, Outcome, Refusal};
 /// Answers `POST /conversations/:id/draft_reply`. Nothing is sent: a person must do that.
 pub(super) fn create(state: &State, slug: &str, fields: &Fields, now: Timestamp) -> Outcome {
     let changes = &mut *state.team.changes();
-    let conversation = state.team.conversation(changes, slug).ok_or(Refusal::NotFound)?;
+    let conversation = state.conversation(changes, slug).ok_or(Refusal::NotFound)?;
     let original = match fields.value("message_id") {
         Some(id) => {
             let id = id.as_str().map_or_else(|| id.to_string(), str::to_owned);
@@ -69,7 +69,7 @@ pub(super) fn create(state: &State, slug: &str, fields: &Fields, now: Timestamp)
 /// Answers `POST /conversations/:id/comments`.
 pub(super) fn comment(state: &State, slug: &str, fields: &Fields, now: Timestamp) -> Outcome {
     let changes = &mut *state.team.changes();
-    let mut conversation = state.team.conversation(changes, slug).ok_or(Refusal::NotFound)?;
+    let mut conversation = state.conversation(changes, slug).ok_or(Refusal::NotFound)?;
     let body = fields.text("body").ok_or_else(|| Refusal::invalid("Body can't be blank"))?;
     conversation.comments_count += 1;
     let shown = json!({

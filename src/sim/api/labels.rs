@@ -60,7 +60,7 @@ pub(super) fn create(state: &State, fields: &Fields) -> Outcome {
 /// Answers `POST /conversations/:id/labels`.
 pub(super) fn add(state: &State, slug: &str, fields: &Fields, now: Timestamp) -> Outcome {
     let changes = &mut *state.team.changes();
-    let mut conversation = state.team.conversation(changes, slug).ok_or(Refusal::NotFound)?;
+    let mut conversation = state.conversation(changes, slug).ok_or(Refusal::NotFound)?;
     let id = fields.id("label_id")?.ok_or_else(|| Refusal::invalid("Label can't be blank"))?;
     if !changes.people.labels.iter().any(|label| label.id == id) {
         return Err(Refusal::NotFound);
@@ -75,7 +75,7 @@ pub(super) fn add(state: &State, slug: &str, fields: &Fields, now: Timestamp) ->
 /// Answers `DELETE /conversations/:id/labels/:label_id`.
 pub(super) fn remove(state: &State, slug: &str, id: &str, now: Timestamp) -> Outcome {
     let changes = &mut *state.team.changes();
-    let mut conversation = state.team.conversation(changes, slug).ok_or(Refusal::NotFound)?;
+    let mut conversation = state.conversation(changes, slug).ok_or(Refusal::NotFound)?;
     let label = changes.people.labels.iter().find(|label| label.id.to_string() == id);
     let id = label.ok_or(Refusal::NotFound)?.id;
     if conversation.labels.contains(&id) {

@@ -30,8 +30,14 @@ const PAGE_FAULTS: [Fault; 8] = [
     Fault::PageVanish,
     Fault::PageRepeat,
 ];
-const MESSAGES_FAULTS: [Fault; 5] =
-    [Fault::Messages404, Fault::Messages429, Fault::Messages500, Fault::MessagesHtml, Fault::MessagesLoop];
+const MESSAGES_FAULTS: [Fault; 6] = [
+    Fault::Messages404,
+    Fault::Messages429,
+    Fault::Messages500,
+    Fault::MessagesHtml,
+    Fault::MessagesLoop,
+    Fault::MessagesEmpty,
+];
 
 /// What a client asks of a list.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -107,7 +113,7 @@ fn entry_json(state: &State, conversation: &Conversation, mut shown: Value) -> V
 /// Answers `GET /conversations/:id/messages`.
 pub(super) fn messages(state: &State, slug: &str, query: &str, out: &mut Vec<u8>) -> Next {
     state.counters.message_pages.fetch_add(1, Relaxed);
-    let conversation = state.team.conversation(&state.team.changes(), slug);
+    let conversation = state.conversation(&state.team.changes(), slug);
     let Some(conversation) = conversation else {
         return outcome(out, state.clock.now(), Err(Refusal::NotFound));
     };
@@ -128,13 +134,17 @@ pub(super) fn messages(state: &State, slug: &str, query: &str, out: &mut Vec<u8>
         None | Some(Fault::MessagesLoop) => {
             outcome(out, state.clock.now(), message_page(state, slug, &wanted, fault.is_some()))
         }
+        Some(Fault::MessagesEmpty) => {
+            let page = json!({ "messages": [], "next_cursor": null });
+            outcome(out, state.clock.now(), Ok(Done::Ok(page)))
+        }
         Some(fault) => go_wrong(state, fault, out),
     }
 }
 
 fn message_page(state: &State, slug: &str, wanted: &Wanted, is_loop: bool) -> Outcome {
     let changes = &*state.team.changes();
-    let conversation = state.team.conversation(changes, slug).ok_or(Refusal::NotFound)?;
+    let conversation = state.conversation(changes, slug).ok_or(Refusal::NotFound)?;
     let from = wanted.place.unwrap_or(0);
     let messages = state.team.messages(changes, &conversation, from, wanted.limit);
     let end = from + messages.len() as u64;

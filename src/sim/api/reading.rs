@@ -22,7 +22,7 @@ pub(super) fn mailbox_members(state: &State, id: &str) -> Outcome {
 /// Answers `GET /conversations/:id`.
 pub(super) fn conversation(state: &State, slug: &str) -> Outcome {
     let changes = &*state.team.changes();
-    let conversation = state.team.conversation(changes, slug).ok_or(Refusal::NotFound)?;
+    let conversation = state.conversation(changes, slug).ok_or(Refusal::NotFound)?;
     let mut shown = conversation.to_json(&changes.people, state.team.api_url());
     shown["messages"] = Value::Array(state.team.messages(changes, &conversation, 0, u64::MAX));
     Ok(Done::Ok(shown))
@@ -30,6 +30,12 @@ pub(super) fn conversation(state: &State, slug: &str) -> Outcome {
 
 /// Answers `GET /messages/:id`.
 pub(super) fn message(state: &State, id: &str) -> Outcome {
-    let message = state.team.message(&state.team.changes(), id);
-    message.map(Done::Ok).ok_or(Refusal::NotFound)
+    let changes = &*state.team.changes();
+    let message = state.team.message(changes, id).ok_or(Refusal::NotFound)?;
+    let is_there = |slug: &str| state.conversation(changes, slug).is_some();
+    if message["conversation_id"].as_str().is_none_or(is_there) {
+        Ok(Done::Ok(message))
+    } else {
+        Err(Refusal::NotFound)
+    }
 }

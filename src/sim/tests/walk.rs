@@ -242,6 +242,10 @@ async fn each_fault_of_the_lists_shows() {
         ("call-500=first:1", "/messages/m1", [500, 200, 200]),
         ("call-401=first:1", "/members", [401, 200, 200]),
         ("messages-404=first:1", "/conversations/c1/messages?limit=1", [404, 200, 200]),
+        ("conversation-gone=1", "/conversations/c1/messages?limit=1", [404, 404, 404]),
+        ("conversation-gone=1", "/conversations/c1", [404, 404, 404]),
+        ("conversation-gone=1", "/messages/m1", [404, 404, 404]),
+        ("conversation-gone=1", "/conversations?limit=1", [200, 200, 200]),
         ("messages-422=first:2", "/conversations/c1/messages?limit=1", [422, 422, 200]),
         ("messages-429=first:1", "/conversations/c1/messages?limit=1", [429, 200, 200]),
         ("messages-500=at:3", "/conversations/c1/messages?limit=1", [200, 500, 200]),
@@ -258,6 +262,8 @@ async fn each_fault_of_the_lists_shows() {
         }
         assert_eq!(got, statuses, "{fault}");
     }
+    let empty = world(plain(12), "messages-empty=1").await;
+    assert_eq!(empty.json("/conversations/c1/messages").await, json!({ "messages": [], "next_cursor": null }));
     for fault in ["page-html=1", "page-cut=1", "messages-html=1", "call-html=1"] {
         let world = world(plain(12), fault).await;
         let path = match fault {

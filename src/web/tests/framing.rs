@@ -193,6 +193,10 @@ async fn a_sender_may_ask_before_it_sends_its_body() {
     assert_eq!(client.reply().await.unwrap().status, 100);
     client.send(BODY).await;
     assert_eq!(client.reply().await.unwrap().status, 200);
+    let mut client = Client::connect(world.address).await;
+    client.send(&raw(&[POST, "Expect: foo", "Content-Length: 2"], "{}")).await;
+    assert_eq!(client.reply().await.unwrap().status, 417);
+    assert_eq!(world.kept.bodies().len(), 1);
     let nowhere = request("POST", "/", &[("Expect", "100-continue")], BODY);
     let mut client = Client::connect(world.address).await;
     client.send(&nowhere[..nowhere.len() - BODY.len()]).await;

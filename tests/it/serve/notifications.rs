@@ -106,7 +106,12 @@ fn a_refused_token_is_told_of_once_over_restarts_and_so_is_its_end() {
     people.until_told("team_paused", "trouble", "default");
     until("the health check fails", || people.asked_for("/ping/fail") > 0);
     until("it is written down", || world.path(".local/state/jellyjar/inbox/notified.json").exists());
-    world.check(&serve.process.kill());
+    let killed = serve.process.kill();
+    world.check(&killed);
+    let is_logged = |text: &str, level: &str, words: &str| {
+        text.lines().any(|line| line.contains(&format!(" {level} ")) && line.contains(words))
+    };
+    assert!(is_logged(&killed.stderr, "WARN", "team default is paused condition=team_paused"), "{}", killed.stderr);
     // The token is still refused: two more lives say nothing new.
     for event in &mail[1..] {
         let serve = Serve::start(&world);
@@ -121,7 +126,8 @@ fn a_refused_token_is_told_of_once_over_restarts_and_so_is_its_end() {
     let serve = Serve::start(&world);
     until_archived(&world.archive(), &ids(&mail));
     people.until_told("team_paused", "recovered", "default");
-    serve.stop(&world);
+    let said = serve.stop(&world).stderr;
+    assert!(is_logged(&said, "INFO", "team default is no longer paused condition=team_paused"), "{said}");
     assert_eq!(people.told("team_paused").len(), 2);
     let got = people.got.lock().unwrap();
     let slack: Vec<&str> =

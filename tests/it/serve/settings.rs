@@ -168,6 +168,34 @@ fn teams_come_and_go_while_it_runs() {
 }
 
 #[test]
+fn a_team_that_is_gone_with_all_of_its_webhooks_archived_is_no_trouble() {
+    let world = World::new();
+    let serve = SERVE.replace("segment_age = \"1s\"", "segment_age = \"1h\"");
+    let set = |names: &[&str]| world.settings(&format!("{serve}{}", teams(&world, names)));
+    let start = || {
+        let mut command = world.command(&["serve"]);
+        command.env_remove("JELLY_API_TOKEN");
+        Serve::start_with(&world, command)
+    };
+    set(&["gone", "stays"]);
+    let serve = start();
+    let events = events(3, 1, (10, 1000));
+    for event in &events {
+        assert_eq!(serve.sender().post("gone", SECRET, event.to_string().as_bytes()), Some(200));
+    }
+    until_archived(&world.path("disk-gone/archive"), &ids(&events));
+    serve.stop(&world);
+    let inbox = world.path(".local/state/jellyjar/inbox/gone");
+    assert!(std::fs::read_dir(&inbox).unwrap().any(|file| file.unwrap().path().extension() == Some("jsonl".as_ref())));
+    set(&["stays"]);
+    let serve = start();
+    until("it is ready", || serve.is_ready());
+    assert!(serve.ask("/metrics").1.contains("jellyjar_troubles{condition=\"inbox_of_no_team\"} 0"));
+    let ended = serve.stop(&world);
+    assert!(!ended.stderr.contains("no configured team"), "{}", ended.stderr);
+}
+
+#[test]
 fn a_reload_that_cannot_be_taken_over_changes_nothing() {
     let world = World::new();
     world.settings(&format!("{SERVE}{}", teams(&world, &["one"])));

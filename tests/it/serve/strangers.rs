@@ -8,9 +8,14 @@ fn what_is_signed_and_unreadable_is_kept_and_shown() {
     let world = world();
     let mail = events(2, 1, (10, 1000));
     let serve = Serve::start(&world);
+    let lost: [&[u8]; 3] = [
+        b"{\"event\":\"new_message\",\"data\":{}}",
+        b"{\"event\":\"new_message\"}",
+        b"{\"event\":\"new_message\",\"data\":null}",
+    ];
     let bad: [&[u8]; 4] = [b"{\"event\": ", b"", b"\xff\xfe\x00", b"[1, 2"];
     serve.post(&mail[0]);
-    for body in bad {
+    for body in bad.into_iter().chain(lost) {
         assert_eq!(serve.sender().post("default", SECRET, body), Some(200), "{body:?}");
     }
     // What Jelly may send one day is no error.
@@ -25,6 +30,8 @@ fn what_is_signed_and_unreadable_is_kept_and_shown() {
     let rejected = answer["rejected"].as_array().unwrap();
     assert!(rejected.iter().all(|one| one["source"].as_str().unwrap().starts_with("inbox/default/")), "{answer}");
     assert!(rejected.iter().any(|one| one["excerpt"].as_str().unwrap().contains("event")), "{answer}");
+    let without = rejected.iter().filter(|one| one["reason"] == "the event new_message carries no message");
+    assert_eq!(without.count(), lost.len(), "{answer}");
     until("the inbox is copied", || segments(&world).is_empty());
     serve.stop(&world);
 
