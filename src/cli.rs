@@ -144,6 +144,10 @@ enum Command {
     Backfill(backfill::BackfillArgs),
     /// Take webhooks and archive what comes with them, for as long as it runs
     Serve(serve::ServeArgs),
+    /// Take webhooks, and leave the archiving to `work`: for many machines
+    Receive(serve::ReceiveArgs),
+    /// Archive what `receive` took in, and what else is pending, for as long as it runs: for many machines
+    Work(serve::WorkArgs),
     /// Keep a team from sending requests, for a while or until `resume`
     Pause(pause::PauseArgs),
     /// Let a paused team send requests again
@@ -226,6 +230,8 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Replay(args) => Box::pin(replay::run(args, &global)).await,
         Command::Backfill(args) => Box::pin(backfill::run(args, &global)).await,
         Command::Serve(args) => Box::pin(serve::run(args, &global)).await,
+        Command::Receive(args) => Box::pin(serve::run(args, &global)).await,
+        Command::Work(args) => Box::pin(serve::run(args, &global)).await,
         Command::Pause(args) => Box::pin(pause::pause(args, &global)).await,
         Command::Resume(args) => Box::pin(pause::resume(args, &global)).await,
         Command::Find(args) => Box::pin(find::run(args, &global)).await,

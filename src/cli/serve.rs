@@ -1,4 +1,5 @@
-//! `jellyjar serve`: takes webhooks, and archives what comes with them, for as long as it runs.
+//! `jellyjar serve`: takes webhooks, and archives what comes with them, for as long as it runs; and its halves, `receive` and
+//! `work` ([`Role`]).
 //!
 //! Here everything is wired: listeners, inbox, one [`archive::Service`] for each archive, and what tells people about it.
 //! The listeners and the inbox need nothing else to be up; an archive that fails is opened again and again beside them.
@@ -9,6 +10,7 @@ mod board;
 mod compaction;
 mod disks;
 mod reload;
+mod role;
 mod rush;
 mod sample;
 mod walks;
@@ -18,12 +20,11 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use clap::Args;
 use futures::FutureExt as _;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use super::session::{EgressWindows, no_token, settings};
+use super::session::EgressWindows;
 use super::{DONE, Global, UsageError, output};
 use crate::clock::Clock;
 use crate::config::{Config, Environment, Overrides};
@@ -31,10 +32,12 @@ use crate::inbox::Inboxes;
 use crate::metrics::Metrics;
 use crate::notify::{Beat, Condition, Kind, Notifier, Pulse, Systemd, expires};
 use crate::store::JournalWriter;
-use crate::web::{Delivery, Hooks, Listener, Operations, Receiver, Tls};
+use crate::web::{Connections, Delivery, Hooks, Listener, Operations, Receiver, Tls};
 use crate::worker::Signal;
 use background::Background;
 use board::{Board, InboxSink};
+pub(super) use role::{ReceiveArgs, ServeArgs, WorkArgs};
+use role::{Part, Role};
 use rush::Rush;
 use sample::Samples;
 
@@ -45,33 +48,13 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// How often the parts of the service are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
-/// The arguments of `jellyjar serve`.
-#[derive(Debug, Clone, Args)]
-#[expect(clippy::doc_markdown, reason = "these are help texts, where backticks would show")]
-#[command(after_help = "Examples:
-  export JELLY_API_TOKEN=… JELLY_WEBHOOK_SECRET=…
-  jellyjar serve --archive /srv/archive --listen 127.0.0.1:8080
-  jellyjar serve --config /etc/jellyjar/jellyjar.toml
-  curl http://127.0.0.1:8081/readyz               what it needs, and how that is
-
-Jelly posts webhooks to https://YOUR.HOST/webhooks/TEAM, where TEAM is `default` unless teams are configured. A webhook is \
-answered with 2xx only once it is durable in the inbox. SIGTERM stops it in good order, SIGHUP reads settings, tokens and \
-secrets again; so does a change of their files. Stop it, kill it and start it again as you like: nothing that was \
-accepted is lost.")]
-pub(super) struct ServeArgs {
-    /// Where webhooks are taken: an address of this machine and a port [env: JELLYJAR_LISTEN] [default: 127.0.0.1:8080]
-    #[arg(long, value_name = "ADDRESS")]
-    pub(super) listen: Option<String>,
-    /// Where /healthz, /readyz and /metrics are told [env: JELLYJAR_OPS_LISTEN] [default: 127.0.0.1:8081]
-    #[arg(long, value_name = "ADDRESS")]
-    pub(super) ops_listen: Option<String>,
-}
-
 /// What all parts of a service share.
 #[derive(Clone)]
 struct Shared {
+    role: Role,
     clock: Clock,
-    inboxes: Inboxes,
+    /// This machine's inbox, where webhooks are taken.
+    inboxes: Option<Inboxes>,
     board: Board,
     metrics: Metrics,
     notifier: Notifier,
@@ -84,22 +67,27 @@ struct Shared {
 }
 
 impl Shared {
-    /// Opens the inbox, and what tells people of it.
-    fn open(config: &Config) -> anyhow::Result<Self> {
+    /// Opens the inbox, if there is to be one, and what tells people of how all is.
+    fn open(role: Role, config: &Config) -> anyhow::Result<Self> {
         let clock = Clock::system();
         let names = names_of(config);
         let metrics = Metrics::new(names.iter().map(String::as_str), groups_of(config), clock.now());
-        let folder = config.inbox_folder().ok_or_else(|| {
-            UsageError("HOME is not set, so there is no usual place for the inbox; set `folder` under [inbox]".into())
-        })?;
-        let inboxes = Inboxes::open(&config.inbox, &folder, &names, clock.clone())?;
-        let kept = Some(folder.join("notified.json"));
+        let inboxes = if role.receives() {
+            let folder = config.inbox_folder().ok_or_else(|| {
+                UsageError("HOME is not set, so there is no usual place for the inbox; set `folder` under [inbox]".into())
+            })?;
+            Some(Inboxes::open(&config.inbox, &folder, &names, clock.clone())?)
+        } else {
+            None
+        };
+        let kept = role.notified_file(config);
         let notifier = Notifier::new(&config.notify, &config.http, clock.clone(), metrics.clone(), kept)?;
         let (pulse, windows, rush) = (Pulse::default(), EgressWindows::default(), Rush::default());
         let board = Board::new(inboxes.clone(), metrics.clone(), notifier.clone(), pulse.clone(), clock.clone());
-        let samples = Samples::new(&names, &folder, config.notify.disk_free_below_bytes, clock.now());
+        let folder = inboxes.as_ref().map(Inboxes::folder);
+        let samples = Samples::new(&names, folder, config.notify.disk_free_below_bytes, clock.now());
         let writers = Arc::default();
-        Ok(Self { clock, inboxes, board, metrics, notifier, pulse, windows, samples, rush, writers })
+        Ok(Self { role, clock, inboxes, board, metrics, notifier, pulse, windows, samples, rush, writers })
     }
 
     fn writers(&self) -> MutexGuard<'_, BTreeMap<String, Arc<JournalWriter>>> {
@@ -107,17 +95,18 @@ impl Shared {
     }
 
     /// Takes over another configuration, but for what the services of archives need. With an error nothing has changed.
-    async fn reconfigure(&self, config: &Config, hooks: &Hooks) -> anyhow::Result<()> {
-        let (inboxes, names) = (self.inboxes.clone(), names_of(config));
+    async fn reconfigure(&self, config: &Config, taking: Option<&Taking>) -> anyhow::Result<()> {
+        let names = names_of(config);
         let places: Vec<String> = places_of(config).into_keys().collect();
-        // A disk that does not answer keeps a thread, and not this one.
-        let added = tokio::task::spawn_blocking({
+        if let Some(inboxes) = self.inboxes.clone() {
             let names = names.clone();
-            move || inboxes.add(&names)
-        });
-        added.await??;
+            // A disk that does not answer keeps a thread, and not this one.
+            tokio::task::spawn_blocking(move || inboxes.add(&names)).await??;
+        }
         self.metrics.reconfigure(names.iter().map(String::as_str), groups_of(config));
-        hooks.replace(&config.teams);
+        if let Some(taking) = taking {
+            taking.hooks.replace(&config.teams);
+        }
         if let Err(error) = self.notifier.reconfigure(&config.notify, &config.http) {
             tracing::error!("notifications go the way of before: {error:#}");
         }
@@ -128,9 +117,12 @@ impl Shared {
     /// Lets go of teams and archives that are not configured any more, once nobody works on them.
     async fn let_go(&self, before: &Config, config: &Config) {
         let (names, places) = (names_of(config), places_of(config));
-        self.inboxes.keep(&names).await;
+        if let Some(inboxes) = &self.inboxes {
+            inboxes.keep(&names).await;
+        }
         for name in before.teams.keys().filter(|name| !names.contains(name)) {
-            tracing::warn!(team = %name, "the team is not configured any more; no webhooks are taken for it");
+            let end = if self.role.receives() { "no webhooks are taken for it" } else { "nothing is fetched for it" };
+            tracing::warn!(team = %name, "the team is not configured any more; {end}");
             self.board.forget_team(name);
         }
         self.writers().retain(|place, _| places.contains_key(place));
@@ -158,33 +150,38 @@ fn places_of(config: &Config) -> BTreeMap<String, String> {
 
 /// The listeners, while they serve.
 struct Listening {
-    hooks: Arc<Hooks>,
-    tls: Option<Arc<Tls>>,
-    /// Ends the taking of webhooks, which ends first.
-    stop_taking: Signal,
-    taking: JoinHandle<usize>,
+    /// The public one, where webhooks are taken.
+    taking: Option<Taking>,
     telling: JoinHandle<usize>,
 }
 
-impl Listening {
-    /// Begins to take webhooks, and to answer operators until `stop`.
-    async fn begin(config: &Config, shared: &Shared, stop: &Signal) -> anyhow::Result<Self> {
+/// The public listener.
+struct Taking {
+    hooks: Arc<Hooks>,
+    tls: Option<Arc<Tls>>,
+    /// Ends the taking of webhooks, which ends first.
+    stop: Signal,
+    serving: JoinHandle<usize>,
+    connections: Connections,
+    /// How many bytes of bodies are on their way.
+    body_bytes: Arc<dyn Fn() -> u64 + Send + Sync>,
+    /// Where it is, for people.
+    address: String,
+}
+
+impl Taking {
+    /// Begins to take webhooks into an inbox.
+    async fn begin(config: &Config, shared: &Shared, inboxes: &Inboxes, stop: &Signal) -> anyhow::Result<Self> {
         let hooks = Arc::new(Hooks::new(&config.teams));
         let tls = match (&config.serve.tls_certificate, &config.serve.tls_key) {
             (Some(certificate), Some(key)) => Some(Tls::load(certificate, key)?),
             _ => None,
         };
         let public = Listener::public(&config.serve, tls.clone()).await?;
-        let operations = Listener::operations(&config.serve).await?;
-        output::note(format!(
-            "Taking webhooks on {}://{}/webhooks/{{{}}}; operations on http://{}.",
-            if tls.is_some() { "https" } else { "http" },
-            public.address(),
-            hooks.teams().join(","),
-            operations.address()
-        ));
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let address = format!("{scheme}://{}/webhooks/{{{}}}", public.address(), hooks.teams().join(","));
         let board = shared.board.clone();
-        let sink = InboxSink(shared.inboxes.clone(), shared.metrics.clone());
+        let sink = InboxSink(inboxes.clone(), shared.metrics.clone());
         let rush = shared.rush.clone();
         let told = move |delivery: &Delivery<'_>| {
             rush.count();
@@ -192,31 +189,49 @@ impl Listening {
         };
         let receiver = Arc::new(Receiver::new(&config.serve, Arc::clone(&hooks), sink, told));
         let (stop_taking, connections) = (Signal::default(), public.connections());
-        let taking = tokio::spawn(public.serve(Arc::clone(&receiver), stop_taking.clone(), ANSWER_WITHIN));
+        let serving = tokio::spawn(public.serve(Arc::clone(&receiver), stop_taking.clone(), ANSWER_WITHIN));
+        tokio::spawn(shared.rush.clone().watch(stop.clone()));
+        let body_bytes: Arc<dyn Fn() -> u64 + Send + Sync> = Arc::new(move || receiver.body_bytes());
+        Ok(Self { hooks, tls, stop: stop_taking, serving, connections, body_bytes, address })
+    }
+}
+
+impl Listening {
+    /// Begins to take webhooks, where there is an inbox for them, and to answer operators until `stop`.
+    async fn begin(config: &Config, shared: &Shared, stop: &Signal) -> anyhow::Result<Self> {
+        let taking = match &shared.inboxes {
+            Some(inboxes) => Some(Taking::begin(config, shared, inboxes, stop).await?),
+            None => None,
+        };
+        let operations = Listener::operations(&config.serve).await?;
+        let doing = taking.as_ref().map_or("Working".into(), |taking| format!("Taking webhooks on {}", taking.address));
+        output::note(format!("{doing}; operations on http://{}.", operations.address()));
         let (metrics, samples, clock) = (shared.metrics.clone(), shared.samples.clone(), shared.clock.clone());
         let readiness = shared.board.clone();
+        let public = taking.as_ref().map(|taking| (taking.connections.clone(), Arc::clone(&taking.body_bytes)));
         let asked = Operations::new(shared.board.clone(), move || {
             readiness.show();
-            metrics.connections.set(u64::try_from(connections.open()).ok());
-            metrics.body_bytes_in_flight.set(receiver.body_bytes());
+            if let Some((connections, body_bytes)) = &public {
+                metrics.connections.set(u64::try_from(connections.open()).ok());
+                metrics.body_bytes_in_flight.set(body_bytes());
+            }
             samples.show(&metrics, clock.now());
             metrics.render(clock.now())
         });
         let telling = tokio::spawn(operations.serve(Arc::new(asked), stop.clone(), Duration::from_secs(1)));
-        if let Some(tls) = &tls {
+        if let Some(tls) = taking.as_ref().and_then(|taking| taking.tls.as_ref()) {
             if let Some(expires_at) = tls.expires_at() {
                 output::note(format!("The certificate expires at {expires_at:.0}."));
             }
             tokio::spawn(Arc::clone(tls).watch(stop.clone()));
         }
-        tokio::spawn(shared.rush.clone().watch(stop.clone()));
         tokio::spawn(shared.samples.clone().watch(shared.clone(), stop.clone()));
-        Ok(Self { hooks, tls, stop_taking, taking, telling })
+        Ok(Self { taking, telling })
     }
 
     /// Tells how long the certificate is good for, and whether a new one cannot be used.
     fn look_at_certificate(&self, config: &Config, shared: &Shared) {
-        let Some(tls) = &self.tls else { return };
+        let Some(tls) = self.taking.as_ref().and_then(|taking| taking.tls.as_ref()) else { return };
         let (expires_at, subject) = (tls.expires_at(), "public listener");
         shared.metrics.certificate_expiry.set(expires_at);
         let within = config.notify.certificate_expires_within;
@@ -229,19 +244,18 @@ impl Listening {
 }
 
 /// Runs the command.
-pub(super) async fn run(args: ServeArgs, global: &Global) -> anyhow::Result<ExitCode> {
-    let listeners = Overrides { listen: args.listen, ops_listen: args.ops_listen, ..global.overrides(false) };
-    let overrides = Overrides { read_webhooks: true, ..listeners };
-    let loaded = settings(&overrides)?;
-    check(&loaded.config)?;
+pub(super) async fn run(part: impl Into<Part>, global: &Global) -> anyhow::Result<ExitCode> {
+    let Part { role, listen, ops_listen } = part.into();
+    let overrides = role.overrides(Overrides { listen, ops_listen, ..global.overrides(false) });
+    let loaded = role.settings(&overrides)?;
     // From here on signals are heard; before the first poll a SIGTERM would end the process in no good order.
-    let mut reloads = reload::Reloads::new(&overrides, &loaded);
+    let mut reloads = reload::Reloads::new(role, &overrides, &loaded);
     let mut config = loaded.config;
     let mut stopped = Box::pin(super::run::interrupted());
     if (&mut stopped).now_or_never().is_some() {
         return Ok(ExitCode::from(DONE));
     }
-    let shared = Shared::open(&config)?;
+    let shared = Shared::open(role, &config)?;
     let stop = Signal::default();
     // Before anybody can ask: what is not open yet is not ready.
     shared.board.expect(places_of(&config).into_keys());
@@ -266,7 +280,7 @@ pub(super) async fn run(args: ServeArgs, global: &Global) -> anyhow::Result<Exit
             changed = reloads.next() => match changed {
                 Ok(new) => {
                     systemd.reloading();
-                    if let Err(error) = shared.reconfigure(&new, &listening.hooks).await {
+                    if let Err(error) = shared.reconfigure(&new, listening.taking.as_ref()).await {
                         refused(&shared, &error);
                         systemd.ready();
                         continue;
@@ -298,10 +312,14 @@ pub(super) async fn run(args: ServeArgs, global: &Global) -> anyhow::Result<Exit
     systemd.stopping();
     output::note("Stopping: finishing or releasing what is in flight.");
     let stopping = async {
-        listening.stop_taking.set();
-        let _ = listening.taking.await;
+        if let Some(taking) = listening.taking {
+            taking.stop.set();
+            let _ = taking.serving.await;
+        }
         end(&mut services).await;
-        shared.inboxes.close().await;
+        if let Some(inboxes) = &shared.inboxes {
+            inboxes.close().await;
+        }
         shared.samples.tell_ended(&shared);
         stop.set();
         let _ = tokio::join!(listening.telling, notifying);
@@ -324,29 +342,6 @@ pub(super) async fn run(args: ServeArgs, global: &Global) -> anyhow::Result<Exit
 fn refused(shared: &Shared, error: &anyhow::Error) {
     tracing::error!("the settings cannot be read again; those of before stay in force: {error:#}");
     shared.board.reloaded(Some(format!("{error:#}")));
-}
-
-/// Refuses settings with which nothing could be archived.
-fn check(config: &Config) -> anyhow::Result<()> {
-    if config.teams.is_empty() {
-        return Err(no_token(crate::config::DEFAULT_TEAM).into());
-    }
-    for (name, team) in &config.teams {
-        if team.token.is_none() {
-            return Err(no_token(name).into());
-        }
-        if config.archive_for(name).is_none() {
-            let text =
-                format!("team {name} has no archive; add --archive PLACE, or set `archive` in the configuration");
-            return Err(UsageError(text).into());
-        }
-    }
-    if Hooks::new(&config.teams).teams().is_empty() {
-        let text = "no team has a webhook secret, so no webhook could be accepted; set JELLY_WEBHOOK_SECRET, or \
-                    `webhook_secret_file` under [teams.NAME]";
-        return Err(UsageError(text.into()).into());
-    }
-    Ok(())
 }
 
 /// A service that runs, and the switch that ends it.

@@ -363,13 +363,27 @@ impl Access {
 
     /// Like [`Access::open`], for one archive of several that share the windows of this machine's addresses.
     pub(super) async fn open_in(session: &Session, groups: &EgressWindows, metrics: &Metrics) -> anyhow::Result<Self> {
+        Self::open_for(&session.teams, session, groups, metrics).await
+    }
+
+    /// For whoever asks Jelly for nothing: without a client for any team, whatever tokens there are.
+    pub(super) async fn without_clients(session: &Session, metrics: &Metrics) -> anyhow::Result<Self> {
+        Self::open_for(&BTreeMap::new(), session, &EgressWindows::default(), metrics).await
+    }
+
+    async fn open_for(
+        asking: &BTreeMap<String, Team>,
+        session: &Session,
+        groups: &EgressWindows,
+        metrics: &Metrics,
+    ) -> anyhow::Result<Self> {
         let config = &session.config;
         let base = BaseUrl::parse(&config.api.base_url)?;
         let clients = HttpClients::new(&config.http, &base)?;
         let limits = QuotaLimits::resolve(&config.quota, base.is_loopback());
         let holds = Arc::new(Holds::default());
         let (mut teams, mut windows) = (BTreeMap::new(), BTreeMap::new());
-        for (name, team) in &session.teams {
+        for (name, team) in asking {
             let Some(token) = config.teams.get(name).and_then(|team| team.token.as_ref()) else {
                 if *name == session.team_name {
                     return Err(no_token(name).into());

@@ -80,7 +80,8 @@ fn load_in(directory: &Path, overrides: &Overrides, environment: &Environment) -
     loaded.take_teams(teams, overrides, environment)?;
     web::warn_of_stray_secret(&mut loaded, environment)?;
     credentials::take(&mut loaded, environment)?;
-    notify::take(&mut loaded, environment, overrides.skip_tokens)?;
+    // Who takes webhooks tells people of trouble, with or without tokens.
+    notify::take(&mut loaded, environment, overrides.skip_tokens && !overrides.read_webhooks)?;
     for name in environment.unknown() {
         loaded.warnings.push(format!("the environment variable {name} is none that jellyjar knows; is it misspelt?"));
     }

@@ -26,6 +26,7 @@ fn settings(config: &Config) -> Vec<(String, Value)> {
         archive,
         catalog,
         state_home: _,
+        webhooks_elsewhere: _,
         api,
         http,
         quota,

@@ -92,7 +92,7 @@ impl Service {
         let run = Run::with(Arc::clone(&session), Arc::clone(&access), signals);
         let disks = Disks::of(&session, &access);
         let _open = shared.samples.open(&self.place, &session, &access, &run.signals.in_flight);
-        let lock = tokio::sync::Mutex::new(None);
+        let (works, lock) = (shared.role.works(), tokio::sync::Mutex::new(None));
         let beat = shared.pulse.expect(format!("compaction of {}", self.place), COMPACT_WITHIN);
         let compaction = Compaction { place: &self.place, shared, session: &session, run: &run, beat, lock: &lock };
         let working = async {
@@ -100,14 +100,15 @@ impl Service {
                 // In this order the first time: who sees that the archive is ready finds that this service works on it.
                 biased;
                 // Only a stop ends it well.
-                ended = run.finish(true) => ended.map(|_| ()),
-                never = self.is_ready() => match never {},
+                ended = run.finish(true), if works => ended.map(|_| ()),
+                () = stop.wait(), if !works => Ok(()),
                 failed = self.follow_all(&session, &run) => Err(failed),
+                never = self.is_ready() => match never {},
                 failed = self.copy(&session, &copies) => Err(failed),
-                failed = self.look_after(&session, &access, &copies) => Err(failed),
-                failed = self.walk(&session, &access, &run) => Err(failed),
-                never = compaction.run() => match never {},
-                never = disks.guard(&self.place, &shared.board, &shared.clock, &run) => match never {},
+                failed = self.look_after(&session, &access, &copies, &run) => Err(failed),
+                failed = self.walk(&session, &access, &run), if works => Err(failed),
+                never = compaction.run(), if works => match never {},
+                never = disks.guard(&self.place, &shared.board, &shared.clock, &run), if works => match never {},
             }
         };
         let worked = working.await;
@@ -136,7 +137,11 @@ impl Service {
             _ => error,
         })?);
         shared.writers().insert(self.place.clone(), Arc::clone(&session.journal));
-        let access = Arc::new(Access::open_in(&session, &shared.windows, &shared.metrics).await?);
+        let access = Arc::new(if shared.role.works() {
+            Access::open_in(&session, &shared.windows, &shared.metrics).await?
+        } else {
+            Access::without_clients(&session, &shared.metrics).await?
+        });
         // Before any request is spent: a life that cannot keep what it fetches would spend them in vain.
         Disks::of(&session, &access).try_writing().await?;
         session.reload().await?;
@@ -163,11 +168,12 @@ impl Service {
         SourceConfig { max_payload_bytes: self.config.source.max_payload_bytes.max(largest) }
     }
 
-    /// Follows the inboxes of all teams. A file that cannot be read keeps only its own team.
+    /// Follows the inboxes of all teams, where there are any. A file that cannot be read keeps only its own team.
     async fn follow_all(&self, session: &Session, run: &Run) -> anyhow::Error {
+        let Some(inboxes) = &self.shared.inboxes else { return std::future::pending().await };
         let follow = |(name, team): (&String, &Team)| {
             let follower = Follower {
-                inboxes: self.shared.inboxes.clone(),
+                inboxes: inboxes.clone(),
                 name: name.clone(),
                 team: team.clone(),
                 intake: Arc::clone(&session.intake),
@@ -221,11 +227,12 @@ impl Service {
 
     /// Copies finished segments of inboxes into the archive.
     async fn copy(&self, session: &Session, copies: &Copies) -> anyhow::Error {
+        let Some(inboxes) = &self.shared.inboxes else { return std::future::pending().await };
         let beat = self.shared.pulse.expect(format!("copier of {}", self.place), TIDY_WITHIN);
         loop {
             for (name, team) in &session.teams {
                 beat.beat();
-                match copies.copy_finished(&self.shared.inboxes, name, &team.key).await {
+                match copies.copy_finished(inboxes, name, &team.key).await {
                     Ok(0) => {}
                     Ok(copied) => self.shared.metrics.payload_copies.of(Success::Succeeded).add(copied),
                     Err(error) => {
@@ -239,7 +246,7 @@ impl Service {
     }
 
     /// Takes over what people decide beside it, tells how the teams are, and removes what is old.
-    async fn look_after(&self, session: &Session, access: &Access, copies: &Copies) -> anyhow::Error {
+    async fn look_after(&self, session: &Session, access: &Access, copies: &Copies, run: &Run) -> anyhow::Error {
         let mut tidy_at = tokio::time::Instant::now();
         let beat = self.shared.pulse.expect(format!("keeper of {}", self.place), TIDY_WITHIN);
         loop {
@@ -247,7 +254,7 @@ impl Service {
             let step = async {
                 access.holds.sync(session.catalog.pauses().await?);
                 self.shared.samples.pauses(&self.shared, session, access);
-                self.shared.samples.queues(&self.shared, session, access).await?;
+                self.shared.samples.queues(&self.shared, session, access, run.leading.is_set()).await?;
                 if tokio::time::Instant::now() >= tidy_at {
                     tidy_at = tokio::time::Instant::now() + TIDY_EVERY;
                     session.catalog.forget_seen().await?;

@@ -15,7 +15,7 @@ use crate::web::{Delivery, DeliveryResult, Dependency, Health, Refusal, Sink};
 /// The board. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct Board {
-    inboxes: Inboxes,
+    inboxes: Option<Inboxes>,
     metrics: Metrics,
     notifier: Notifier,
     pulse: Pulse,
@@ -26,7 +26,13 @@ pub(super) struct Board {
 }
 
 impl Board {
-    pub(super) fn new(inboxes: Inboxes, metrics: Metrics, notifier: Notifier, pulse: Pulse, clock: Clock) -> Self {
+    pub(super) fn new(
+        inboxes: Option<Inboxes>,
+        metrics: Metrics,
+        notifier: Notifier,
+        pulse: Pulse,
+        clock: Clock,
+    ) -> Self {
         Self { inboxes, metrics, notifier, pulse, archives: Arc::default(), known: Arc::default(), clock }
     }
 
@@ -85,7 +91,8 @@ impl Board {
 
     /// Looks at what changes by itself.
     pub(super) fn look(&self) {
-        let (status, now) = (self.inboxes.status(), self.clock.now());
+        let Some(inboxes) = &self.inboxes else { return };
+        let (status, now) = (inboxes.status(), self.clock.now());
         self.metrics.inbox_limit_bytes.set(status.max_bytes);
         for team in &status.teams {
             let cells = self.metrics.team(&team.team);
@@ -117,18 +124,17 @@ impl Board {
 
 impl Health for Board {
     fn dependencies(&self) -> Vec<Dependency> {
-        let failing: Vec<String> = self
-            .inboxes
-            .status()
-            .teams
-            .into_iter()
-            .filter_map(|team| Some(format!("{}: {}", team.team, team.failing?)))
-            .collect();
-        let inbox = if failing.is_empty() { Ok(()) } else { Err(failing.join("; ")) };
+        let inbox = self.inboxes.as_ref().map(|inboxes| {
+            let teams = inboxes.status().teams.into_iter();
+            let failing: Vec<String> =
+                teams.filter_map(|team| Some(format!("{}: {}", team.team, team.failing?))).collect();
+            let state = if failing.is_empty() { Ok(()) } else { Err(failing.join("; ")) };
+            Dependency { name: "inbox".into(), state }
+        });
         let archives = self.archives();
         let archives =
             archives.iter().map(|(place, state)| Dependency { name: format!("archive:{place}"), state: state.clone() });
-        std::iter::once(Dependency { name: "inbox".into(), state: inbox }).chain(archives).collect()
+        inbox.into_iter().chain(archives).collect()
     }
 
     fn hanging(&self) -> Vec<String> {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
-use crate::cli::session::settings;
+use super::role::Role;
 use crate::config::{Config, Loaded, Overrides};
 use crate::digest::Digest;
 
@@ -25,6 +25,7 @@ type Contents = BTreeMap<PathBuf, Option<Digest>>;
 
 /// Tells when to read settings again, and reads them.
 pub(super) struct Reloads {
+    role: Role,
     overrides: Overrides,
     /// The configuration file, if there was one.
     file: Option<PathBuf>,
@@ -37,11 +38,12 @@ pub(super) struct Reloads {
 
 impl Reloads {
     /// Begins with settings that were read just now. From here on a SIGHUP does not end the process. Blocks on files.
-    pub(super) fn new(overrides: &Overrides, loaded: &Loaded) -> Self {
+    pub(super) fn new(role: Role, overrides: &Overrides, loaded: &Loaded) -> Self {
         let mut turn = interval(LOOK_EVERY);
         turn.set_missed_tick_behavior(MissedTickBehavior::Delay);
         turn.reset();
         Self {
+            role,
             overrides: overrides.clone(),
             file: loaded.sources.file.clone(),
             seen: contents(loaded.files()),
@@ -82,11 +84,10 @@ impl Reloads {
 
     /// Reads the settings, and notes from which files they came.
     fn read(&mut self) -> anyhow::Result<Config> {
-        let loaded = settings(&self.overrides)?;
+        let loaded = self.role.settings(&self.overrides)?;
         if let (Some(gone), None) = (&self.file, &loaded.sources.file) {
             anyhow::bail!("{} is gone, from which the settings came; put it back, or restart", gone.display());
         }
-        super::check(&loaded.config)?;
         self.file.clone_from(&loaded.sources.file);
         let mut now = contents(loaded.files());
         // As they were before they were read: what has changed since is read next time.

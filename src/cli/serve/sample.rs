@@ -86,10 +86,10 @@ impl Drop for Open {
 }
 
 impl Samples {
-    /// Begins. `inbox` is where the inbox is.
-    pub(super) fn new(teams: &[String], inbox: &Path, disk_free_below_bytes: u64, now: Timestamp) -> Self {
+    /// Begins. `inbox` is where the inbox is, if there is one.
+    pub(super) fn new(teams: &[String], inbox: Option<&Path>, disk_free_below_bytes: u64, now: Timestamp) -> Self {
         let teams = teams.iter().map(|name| (name.clone(), TeamReadings::default())).collect();
-        let disks = BTreeMap::from([(("inbox", String::new()), inbox.to_owned())]);
+        let disks = inbox.map(|folder| (("inbox", String::new()), folder.to_owned())).into_iter().collect();
         let readings = Mutex::new(Readings { lives: BTreeMap::new(), disks, teams });
         let disk_free_below_bytes = AtomicU64::new(disk_free_below_bytes);
         Self(Arc::new(Inner { started_ms: now.as_millisecond(), disk_free_below_bytes, readings }))
@@ -154,9 +154,10 @@ impl Samples {
         while !stop.is_set() {
             self.tell_ended(&shared);
             self.look_at_disks(&shared).await;
-            let inboxes = shared.inboxes.clone();
-            // What cannot be looked into is told of by its writers.
-            let _ = tokio::task::spawn_blocking(move || inboxes.look_for_strangers()).await;
+            if let Some(inboxes) = shared.inboxes.clone() {
+                // What cannot be looked into is told of by its writers.
+                let _ = tokio::task::spawn_blocking(move || inboxes.look_for_strangers()).await;
+            }
             tokio::select! {
                 () = tokio::time::sleep(EVERY) => {}
                 () = stop.wait() => {}
@@ -202,8 +203,15 @@ impl Samples {
         }
     }
 
-    /// Reads an archive's queues off its catalog.
-    pub(super) async fn queues(&self, shared: &Shared, session: &Session, access: &Access) -> anyhow::Result<()> {
+    /// Reads an archive's queues off its catalog. Only who is `leading` can tell that nothing is archived: of what others
+    /// archive, this process does not hear.
+    pub(super) async fn queues(
+        &self,
+        shared: &Shared,
+        session: &Session,
+        access: &Access,
+        leading: bool,
+    ) -> anyhow::Result<()> {
         let totals = session.catalog.team_totals(session.archive_row).await?;
         for (name, team) in &session.teams {
             let key = team.key.to_string();
@@ -226,7 +234,7 @@ impl Samples {
                 (Some(_), _) => true,
             };
             let after = session.config.notify.no_success_after;
-            let stalled = if is_paused { None } else { progress.stalled(now_ms, after) };
+            let stalled = if is_paused || !leading { None } else { progress.stalled(now_ms, after) };
             shared.notifier.set(Condition::new(Kind::NoSuccess, name), stalled);
         }
         Ok(())
