@@ -5,8 +5,10 @@
 
 mod entries;
 mod glob;
+mod indexes;
 mod sql;
 mod text;
+mod tokens;
 
 use serde::Serialize;
 
@@ -162,7 +164,8 @@ impl Catalog {
         after: Option<Shown>,
         limit: u64,
     ) -> Result<FindPage> {
-        let Some(mut statement) = sql::Statement::of(archive, query) else {
+        let is_postgres = self.connection().await.is_postgres();
+        let Some(mut statement) = sql::Statement::of(archive, query, is_postgres) else {
             return Ok(FindPage { complete: true, ..FindPage::default() });
         };
         // A look at a million entries reads them in place, instead of copying each page.
@@ -227,7 +230,16 @@ impl Catalog {
             };
         }
         // One row for all: a row each costs more than finding it.
-        let found = asked.fetch_one(&mut *connection).await.map_err(at("find"))?;
+        let found = if connection.is_postgres() {
+            let mut transaction = connection.begin().await.map_err(at("begin_find"))?;
+            // What is best depends on the words: they are to be known to it.
+            transaction.run("SET LOCAL plan_cache_mode = force_custom_plan").await.map_err(at("plan_find"))?;
+            let found = asked.fetch_one(&mut transaction).await.map_err(at("find"))?;
+            transaction.commit().await.map_err(at("commit_find"))?;
+            found
+        } else {
+            asked.fetch_one(&mut connection).await.map_err(at("find"))?
+        };
         let ids = found.as_deref().unwrap_or_default().split_terminator(',');
         ids.map(|id| id.parse().map_err(|_| CatalogError::Impossible("find_entries.id".into()))).collect()
     }
@@ -251,7 +263,7 @@ impl Catalog {
             SELECT e.id, e.attachment_row, a.key, t.archive_key, a.state, a.sha256, a.size_bytes, a.sniffed_type,
                 a.reason, m.message_id, m.conversation_id, m.subject, m.sent_at, m.people, m.sender, l.name,
                 l.content_type, l.declared_size, l.inline
-            FROM json_each($1) j CROSS JOIN find_entries e ON e.id = j.value
+            FROM json_each($1) j CROSS JOIN find_entries e ON e.id = CAST(j.value AS INTEGER)
             CROSS JOIN attachments a ON a.id = e.attachment_row CROSS JOIN teams t ON t.id = a.team_id
             CROSS JOIN messages m ON m.id = e.message_row
             CROSS JOIN links l ON l.message_row = e.message_row AND l.place = e.place
@@ -267,7 +279,7 @@ impl Catalog {
             "-- name: find_messages
             SELECT e.attachment_row, m.message_id, m.conversation_id, m.subject, m.sent_at, m.people, m.sender, l.name,
                 l.content_type, l.declared_size, l.inline
-            FROM json_each($1) j CROSS JOIN find_entries e ON e.attachment_row = j.value
+            FROM json_each($1) j CROSS JOIN find_entries e ON e.attachment_row = CAST(j.value AS INTEGER)
             CROSS JOIN messages m ON m.id = e.message_row
             CROSS JOIN links l ON l.message_row = e.message_row AND l.place = e.place
             ORDER BY e.id DESC",
@@ -311,7 +323,10 @@ fn read_message(row: &Row, from: usize) -> FoundMessage {
         conversation_id: row.get(from + 1),
         subject: row.get(from + 2),
         sent_at: row.get(from + 3),
-        people: People::read(row.get(from + 4), row.get(from + 5)),
+        people: People::read(
+            row.get::<Option<String>>(from + 4).as_deref(),
+            row.get::<Option<String>>(from + 5).as_deref(),
+        ),
         name: row.get(from + 6),
         content_type: row.get(from + 7),
         declared_size: optional(row, from + 8),

@@ -2,8 +2,10 @@
 //! know yet. A message that was seen again counts as it was seen last.
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
-use super::text::indexed;
+use super::indexes::{drop_deferred, make_deferred};
+use super::text::{indexed, postgres_entry};
 use crate::catalog::engine::{Connection, query, query_scalar};
 use crate::catalog::rows::{chunks, values};
 use crate::catalog::{Catalog, People, Result, at, json};
@@ -11,20 +13,10 @@ use crate::filter::{address, essence};
 
 /// Messages that are indexed in one transaction: it holds the catalog for about a tenth of a second.
 const STEP_MESSAGES: i64 = 5_000;
-/// From so many unknown messages on, if they are more than the index knows, it is filled without the indexes below:
-/// names, senders and sizes come in no order, and each step would write nearly every page of theirs again.
+/// From so many unknown messages on, if they are more than the index knows, it is filled without some of its indexes.
 const BULK_MESSAGES: i64 = 50_000;
-/// What a large fill goes without, by name: created as the migrations create it.
-const DEFERRED: [(&str, &str); 4] = [
-    ("find_entries_name", "CREATE INDEX IF NOT EXISTS find_entries_name ON find_entries (name)"),
-    ("find_entries_sender", "CREATE INDEX IF NOT EXISTS find_entries_sender ON find_entries (sender)"),
-    ("find_entries_size", "CREATE INDEX IF NOT EXISTS find_entries_size ON find_entries (size_bytes)"),
-    (
-        "find_entries_conversation",
-        "CREATE INDEX IF NOT EXISTS find_entries_conversation ON find_entries (conversation_id)
-            WHERE conversation_id IS NOT NULL",
-    ),
-];
+/// How long to wait for another that writes to the index, between two looks.
+const TURN_WAIT: Duration = Duration::from_millis(50);
 /// The part of an entry's id that is a number.
 const NUMBER_BITS: u32 = 30;
 
@@ -70,9 +62,13 @@ struct OfAttachment {
 
 /// Empties the index; the next step begins anew.
 pub(in crate::catalog) async fn forget(connection: &mut Connection) -> Result<()> {
+    wait_for_turn(connection).await?;
     for statement in [
         "-- name: forget_find_entries\nDELETE FROM find_entries",
-        "-- name: forget_find_text\nINSERT INTO find_text (find_text) VALUES ('delete-all')",
+        connection.pick(
+            "-- name: forget_find_text\nINSERT INTO find_text (find_text) VALUES ('delete-all')",
+            "-- name: forget_find_text\nDELETE FROM find_text",
+        ),
         "-- name: forget_find_progress\nUPDATE find_progress SET message_row = 0, entries = 0",
     ] {
         query(statement).execute(&mut *connection).await.map_err(at("forget_find"))?;
@@ -82,15 +78,50 @@ pub(in crate::catalog) async fn forget(connection: &mut Connection) -> Result<()
 
 /// Notes that size and type of these attachments' entries may change.
 pub(in crate::catalog) async fn unsettle(connection: &mut Connection, rows: &str) -> Result<()> {
+    wait_for_turn(connection).await?;
     query(
         "-- name: unsettle_find_entries
-        UPDATE find_entries SET settled = 0 WHERE attachment_row IN (SELECT value FROM json_each($1))",
+        UPDATE find_entries SET settled = 0
+        WHERE attachment_row IN (SELECT CAST(value AS INTEGER) FROM json_each($1))",
     )
     .bind(rows)
     .execute(connection)
     .await
     .map_err(at("unsettle_find_entries"))?;
     Ok(())
+}
+
+/// Who writes to the index does so alone, until the end of the transaction. SQLite has one writer anyway.
+async fn wait_for_turn(connection: &mut Connection) -> Result<()> {
+    if connection.is_postgres() {
+        query("-- name: wait_for_find\nSELECT pg_advisory_xact_lock(7307498803)")
+            .execute(connection)
+            .await
+            .map_err(at("wait_for_find"))?;
+    }
+    Ok(())
+}
+
+/// The same, but `false` at once where another writes: to be tried again, while this connection does something else.
+async fn takes_turn(connection: &mut Connection) -> Result<bool> {
+    if !connection.is_postgres() {
+        return Ok(true);
+    }
+    query_scalar("-- name: take_find\nSELECT pg_try_advisory_xact_lock(7307498803)")
+        .fetch_one(connection)
+        .await
+        .map_err(at("take_find"))
+}
+
+/// The last message that can be indexed, as none can come any more below it; `None` if that cannot be told now.
+async fn last_settled(connection: &mut Connection) -> Result<Option<i64>> {
+    if !connection.is_postgres() {
+        return Ok(Some(i64::MAX));
+    }
+    query_scalar("-- name: last_settled\nSELECT last_settled_message()")
+        .fetch_one(connection)
+        .await
+        .map_err(at("last_settled"))
 }
 
 impl Catalog {
@@ -112,87 +143,103 @@ impl Catalog {
     pub async fn index_messages(&self) -> Result<bool> {
         let unknown = self.unindexed_messages().await?;
         let mut connection = self.connection().await;
-        if unknown == 0 {
-            return make_deferred(&mut connection).await;
-        }
+        let settled = if unknown == 0 { Some(0) } else { last_settled(&mut connection).await? };
+        // Whoever adds messages for so long leaves them to the next look.
+        let Some(settled) = settled else { return Ok(false) };
         let mut transaction = connection.begin().await.map_err(at("begin_index"))?;
-        let progress = query("-- name: find_progress\nSELECT message_row, entries FROM find_progress")
-            .fetch_one(&mut transaction)
-            .await
-            .map_err(at("find_progress"))?;
-        let (from, mut number): (i64, i64) = (progress.get(0), progress.get(1));
-        let unknown = i64::try_from(unknown).unwrap_or(i64::MAX);
-        if unknown > BULK_MESSAGES.max(from) {
-            let drops: Vec<String> = DEFERRED.iter().map(|(name, _)| format!("DROP INDEX IF EXISTS {name};")).collect();
-            transaction.run(drops.concat()).await.map_err(at("drop_find_indexes"))?;
+        if !takes_turn(&mut transaction).await? {
+            transaction.commit().await.map_err(at("commit_index"))?;
+            drop(connection);
+            tokio::time::sleep(TURN_WAIT).await;
+            return Ok(true);
         }
-        let last: Option<i64> = query_scalar(
-            "-- name: last_of_step
-            SELECT max(id) FROM (SELECT id FROM messages WHERE id > $1 ORDER BY id LIMIT $2)",
-        )
-        .bind(from)
-        .bind(STEP_MESSAGES)
-        .fetch_one(&mut *transaction)
-        .await
-        .map_err(at("last_of_step"))?;
-        let Some(last) = last else { return Ok(false) };
-        let mut attachments = coming(&mut transaction, from, last).await?;
-        there(&mut transaction, &mut attachments).await?;
-        write(&mut transaction, &mut attachments, &mut number).await?;
-        query("-- name: keep_find_progress\nUPDATE find_progress SET message_row = $1, entries = $2")
-            .bind(last)
-            .bind(number)
-            .execute(&mut *transaction)
-            .await
-            .map_err(at("keep_find_progress"))?;
+        let has_more = if unknown == 0 {
+            make_deferred(&mut transaction).await?
+        } else {
+            index_step(&mut transaction, unknown, settled).await?
+        };
         transaction.commit().await.map_err(at("commit_index"))?;
-        Ok(true)
+        Ok(has_more)
     }
 
     /// Brings size and type of entries up to date whose attachments have their place by now; at most `limit` are looked
     /// at. With `seen`, also those that this run has met.
     pub async fn settle_entries(&self, limit: u64, seen: bool) -> Result<()> {
-        let mut connection = self.connection().await;
-        if seen {
-            query(
-                "-- name: unsettle_seen
-                UPDATE find_entries SET settled = 0 WHERE settled = 1 AND attachment_row IN
-                    (SELECT attachment_row FROM temp.seen WHERE known = 0)",
-            )
-            .execute(&mut *connection)
-            .await
-            .map_err(at("unsettle_seen"))?;
+        loop {
+            let mut connection = self.connection().await;
+            let mut transaction = connection.begin().await.map_err(at("begin_settle"))?;
+            let has_turn = takes_turn(&mut transaction).await?;
+            if has_turn {
+                settle(&mut transaction, limit, seen).await?;
+            }
+            transaction.commit().await.map_err(at("commit_settle"))?;
+            if has_turn {
+                return Ok(());
+            }
+            drop(connection);
+            tokio::time::sleep(TURN_WAIT).await;
         }
-        query(
-            "-- name: settle_entries
-            UPDATE find_entries SET settled = 1, sniffed_type = a.sniffed_type,
-                size_bytes = coalesce(a.size_bytes, a.declared_size, -1)
-            FROM (SELECT id AS entry, attachment_row AS row FROM find_entries WHERE settled = 0 LIMIT $1) u
-            CROSS JOIN attachments a ON a.id = u.row AND a.state IN ('archived', 'skipped', 'erased')
-            WHERE find_entries.id = u.entry",
-        )
-        .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-        .execute(&mut *connection)
-        .await
-        .map_err(at("settle_entries"))?;
-        Ok(())
     }
 }
 
-/// Makes one index that a large fill left out, or whose filler died; `false` where none is missing.
-async fn make_deferred(connection: &mut Connection) -> Result<bool> {
-    let present: Vec<String> = query_scalar(
-        "-- name: find_indexes
-        SELECT name FROM sqlite_schema WHERE type = 'index' AND tbl_name = 'find_entries'",
+/// Indexes the next messages up to `settled`; `false` if there are none.
+async fn index_step(connection: &mut Connection, unknown: u64, settled: i64) -> Result<bool> {
+    let progress = query("-- name: find_progress\nSELECT message_row, entries FROM find_progress")
+        .fetch_one(connection)
+        .await
+        .map_err(at("find_progress"))?;
+    let (from, mut number): (i64, i64) = (progress.get(0), progress.get(1));
+    let unknown = i64::try_from(unknown).unwrap_or(i64::MAX);
+    if unknown > BULK_MESSAGES.max(from) && drop_deferred(connection).await? {
+        return Ok(true);
+    }
+    let last: Option<i64> = query_scalar(
+        "-- name: last_of_step
+        SELECT max(id) FROM (SELECT id FROM messages WHERE id > $1 AND id <= $2 ORDER BY id LIMIT $3) step",
     )
-    .fetch_all(&mut *connection)
+    .bind(from)
+    .bind(settled)
+    .bind(STEP_MESSAGES)
+    .fetch_one(connection)
     .await
-    .map_err(at("find_indexes"))?;
-    let Some((_, create)) = DEFERRED.iter().find(|(name, _)| !present.iter().any(|one| one == name)) else {
-        return Ok(false);
-    };
-    query(*create).execute(connection).await.map_err(at("create_find_index"))?;
+    .map_err(at("last_of_step"))?;
+    let Some(last) = last else { return Ok(false) };
+    let mut attachments = coming(connection, from, last).await?;
+    there(connection, &mut attachments).await?;
+    write(connection, &mut attachments, &mut number).await?;
+    query("-- name: keep_find_progress\nUPDATE find_progress SET message_row = $1, entries = $2")
+        .bind(last)
+        .bind(number)
+        .execute(connection)
+        .await
+        .map_err(at("keep_find_progress"))?;
     Ok(true)
+}
+
+async fn settle(connection: &mut Connection, limit: u64, seen: bool) -> Result<()> {
+    if seen {
+        query(
+            "-- name: unsettle_seen
+            UPDATE find_entries SET settled = 0 WHERE settled = 1 AND attachment_row IN
+                (SELECT attachment_row FROM temp.seen WHERE known = 0)",
+        )
+        .execute(connection)
+        .await
+        .map_err(at("unsettle_seen"))?;
+    }
+    query(
+        "-- name: settle_entries
+        UPDATE find_entries SET settled = 1, sniffed_type = a.sniffed_type,
+            size_bytes = coalesce(a.size_bytes, a.declared_size, -1)
+        FROM (SELECT id AS entry, attachment_row AS attachment FROM find_entries WHERE settled = 0 LIMIT $1) u
+        CROSS JOIN attachments a ON a.id = u.attachment AND a.state IN ('archived', 'skipped', 'erased')
+        WHERE find_entries.id = u.entry",
+    )
+    .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+    .execute(connection)
+    .await
+    .map_err(at("settle_entries"))?;
+    Ok(())
 }
 
 /// What the messages above `from`, up to `last`, bring.
@@ -212,9 +259,9 @@ async fn coming(connection: &mut Connection, from: i64, last: i64) -> Result<Has
     .map_err(at("messages_to_index"))?;
     let mut attachments: HashMap<i64, OfAttachment> = HashMap::with_capacity(rows.len());
     for row in &rows {
-        let text = |column: usize| row.get::<Option<&str>>(column);
+        let text = |column: usize| row.get::<Option<String>>(column);
         let message_row: i64 = row.get(0);
-        let people = People::read(text(4), text(3));
+        let people = People::read(text(4).as_deref(), text(3).as_deref());
         let sent = text(5).and_then(|text| text.trim().parse::<jiff::Timestamp>().ok());
         let everyone: Vec<&str> =
             [&people.from, &people.to, &people.cc].into_iter().flatten().map(String::as_str).collect();
@@ -223,18 +270,18 @@ async fn coming(connection: &mut Connection, from: i64, last: i64) -> Result<Has
             attachment_row: row.get(8),
             message_row,
             place: row.get(7),
-            name: indexed(text(9).unwrap_or_default()),
-            sender: indexed(&address(text(3).unwrap_or_default())),
-            content_type: indexed(&essence(text(10).unwrap_or_default())),
-            sniffed_type: text(12).map(str::to_owned),
+            name: indexed(&text(9).unwrap_or_default()),
+            sender: indexed(&address(&text(3).unwrap_or_default())),
+            content_type: indexed(&essence(&text(10).unwrap_or_default())),
+            sniffed_type: text(12),
             size_bytes: row.get(13),
-            conversation_id: text(6).map(str::to_owned),
-            settled: matches!(text(11), Some("archived" | "skipped" | "erased")),
-            subject: indexed(text(2).unwrap_or_default()),
+            conversation_id: text(6),
+            settled: matches!(text(11).as_deref(), Some("archived" | "skipped" | "erased")),
+            subject: indexed(&text(2).unwrap_or_default()),
             people: indexed(&everyone.join("\n")),
             second: sent.map_or(0, |sent| sent.as_second().clamp(0, LAST_SECOND)),
         };
-        let identity = text(1).map_or(Identity::Row(message_row), |id| Identity::Id(id.to_owned()));
+        let identity = text(1).map_or(Identity::Row(message_row), Identity::Id);
         // In the order of the rows: the last line of a message counts.
         attachments.entry(entry.attachment_row).or_default().coming.insert(identity, entry);
     }
@@ -247,7 +294,7 @@ async fn there(connection: &mut Connection, attachments: &mut HashMap<i64, OfAtt
     let found = query(
         "-- name: entries_of
         SELECT e.id, e.attachment_row, e.message_row, m.message_id
-        FROM json_each($1) j CROSS JOIN find_entries e ON e.attachment_row = j.value
+        FROM json_each($1) j CROSS JOIN find_entries e ON e.attachment_row = CAST(j.value AS INTEGER)
         CROSS JOIN messages m ON m.id = e.message_row",
     )
     .bind(json(&rows))
@@ -291,10 +338,14 @@ async fn write(
     replaced.sort_unstable();
     let (replaced, shared) = (json(&replaced), json(&shared));
     for statement in [
-        "-- name: drop_find_text
-        DELETE FROM find_text WHERE rowid IN (SELECT value FROM json_each($1))",
+        connection.pick(
+            "-- name: drop_find_text
+            DELETE FROM find_text WHERE rowid IN (SELECT value FROM json_each($1))",
+            "-- name: drop_find_text
+            DELETE FROM find_text WHERE id IN (SELECT CAST(value AS BIGINT) FROM json_each($1))",
+        ),
         "-- name: drop_find_entries
-        DELETE FROM find_entries WHERE id IN (SELECT value FROM json_each($1))",
+        DELETE FROM find_entries WHERE id IN (SELECT CAST(value AS INTEGER) FROM json_each($1))",
     ] {
         query(statement).bind(&replaced).execute(&mut *connection).await.map_err(at("drop_find_entries"))?;
     }
@@ -303,7 +354,8 @@ async fn write(
     }
     query(
         "-- name: mark_shared
-        UPDATE find_entries SET shared = 1 WHERE attachment_row IN (SELECT value FROM json_each($1))",
+        UPDATE find_entries SET shared = 1
+        WHERE attachment_row IN (SELECT CAST(value AS INTEGER) FROM json_each($1))",
     )
     .bind(&shared)
     .execute(connection)
@@ -337,6 +389,28 @@ async fn add(connection: &mut Connection, entries: &[&Entry]) -> Result<()> {
             .bind(entry.settled);
     }
     adding.execute(&mut *connection).await.map_err(at("add_find_entries"))?;
+    if connection.is_postgres() { add_tokens(connection, entries).await } else { add_text(connection, entries).await }
+}
+
+/// Adds the words of entries to PostgreSQL's index.
+async fn add_tokens(connection: &mut Connection, entries: &[&Entry]) -> Result<()> {
+    let mut adding = query(format!(
+        "-- name: add_find_tokens
+        INSERT INTO find_text (id, tokens, words)
+        SELECT id, tokens, array_to_tsvector(string_to_array(btrim(coalesce(lexemes, tokens)), ' '))
+        FROM (VALUES {}) v (id, tokens, lexemes)",
+        values(entries.len(), 3)
+    ));
+    for entry in entries {
+        let (tokens, lexemes) = postgres_entry(&entry.name, &entry.subject, &entry.people);
+        adding = adding.bind(entry.id).bind(tokens).bind(lexemes);
+    }
+    adding.execute(connection).await.map_err(at("add_find_tokens"))?;
+    Ok(())
+}
+
+/// Adds the texts of entries to SQLite's index.
+async fn add_text(connection: &mut Connection, entries: &[&Entry]) -> Result<()> {
     let sql = format!(
         "-- name: add_find_text
         INSERT INTO find_text (rowid, name, subject, people) VALUES {}",

@@ -1,4 +1,7 @@
-//! Patterns as the rules know them (`*`, `?`, `[a-z]`, `{a,b}`, without regard to case), for SQLite's GLOB.
+//! Patterns as the rules know them (`*`, `?`, `[a-z]`, `{a,b}`, without regard to case), for SQLite's GLOB and for PostgreSQL's
+//! LIKE, or its regular expressions where there are classes.
+
+use super::text::Phrase;
 
 /// A pattern that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -13,7 +16,7 @@ const MAX_ALTERNATIVES: usize = 64;
 /// The longest pattern, in bytes.
 const MAX_BYTES: usize = 512;
 
-/// A pattern, ready for SQLite: any of its alternatives may match the whole text.
+/// A pattern, ready for either engine: any of its alternatives may match the whole text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GlobPattern {
     alternatives: Vec<Vec<Piece>>,
@@ -50,15 +53,55 @@ impl GlobPattern {
         self.alternatives.iter().map(|pieces| pieces.iter().map(Piece::sqlite).collect()).collect()
     }
 
-    /// A full-text query, without its column, that every text must match that the pattern matches; `None` if none can
-    /// be told.
-    pub(super) fn words(&self) -> Option<String> {
-        let each: Option<Vec<String>> = self.alternatives.iter().map(|pieces| words_of(pieces)).collect();
-        Some(format!("({})", each?.join(" OR ")))
+    /// The alternatives as PostgreSQL's LIKE takes them; or, if it cannot, as regular expressions without their anchors.
+    pub(super) fn postgres(&self) -> Postgres {
+        let has_classes = self.alternatives.iter().flatten().any(|piece| matches!(piece, Piece::Class { .. }));
+        let each = |said: fn(&Piece) -> String| {
+            self.alternatives.iter().map(|pieces| pieces.iter().map(said).collect()).collect::<Vec<String>>()
+        };
+        if has_classes { Postgres::Regular(each(Piece::regular)) } else { Postgres::Like(each(Piece::like)) }
+    }
+
+    /// Words, all of one of these lists, that every text has that the pattern matches; `None` if none can be told.
+    pub(super) fn words(&self) -> Option<Vec<Vec<Phrase>>> {
+        self.alternatives.iter().map(|pieces| words_of(pieces)).collect()
     }
 }
 
+/// A pattern in PostgreSQL's words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Postgres {
+    Like(Vec<String>),
+    Regular(Vec<String>),
+}
+
 impl Piece {
+    fn like(&self) -> String {
+        match self {
+            Self::Literal(sign @ ('%' | '_' | '\\')) => format!("\\{sign}"),
+            Self::Literal(sign) => sign.to_string(),
+            Self::One => "_".into(),
+            // Where there are classes, LIKE is not used.
+            Self::Many | Self::Class { .. } => "%".into(),
+        }
+    }
+
+    fn regular(&self) -> String {
+        // By its number, no sign has a meaning of its own.
+        let escaped = |sign: char| format!("\\U{:08x}", u32::from(sign));
+        match self {
+            Self::Literal(sign) if sign.is_ascii_alphanumeric() => sign.to_string(),
+            Self::Literal(sign) => escaped(*sign),
+            Self::One => ".".into(),
+            Self::Many => ".*".into(),
+            Self::Class { negated, ranges } => {
+                let each: String =
+                    ranges.iter().map(|(low, high)| format!("{}-{}", escaped(*low), escaped(*high))).collect();
+                format!("[{}{each}]", if *negated { "^" } else { "" })
+            }
+        }
+    }
+
     fn sqlite(&self) -> String {
         match self {
             Self::Literal(sign @ ('*' | '?' | '[')) => format!("[{sign}]"),
@@ -205,8 +248,8 @@ fn read_class(rest: &mut &[char]) -> Result<Piece, &'static str> {
 }
 
 /// The words that a text must have to match `pieces`: runs of ASCII letters and digits whose ends are certain.
-fn words_of(pieces: &[Piece]) -> Option<String> {
-    let mut words: Vec<String> = Vec::new();
+fn words_of(pieces: &[Piece]) -> Option<Vec<Phrase>> {
+    let mut words: Vec<Phrase> = Vec::new();
     let mut word = String::new();
     // Whether the word's beginning is certain: it stands at the start, or behind a separator.
     let mut begins = true;
@@ -223,9 +266,9 @@ fn words_of(pieces: &[Piece]) -> Option<String> {
                 let is_open = matches!(end, Some(Piece::One | Piece::Many | Piece::Class { .. }));
                 if begins && !word.is_empty() {
                     if certain {
-                        words.push(format!("\"{word}\""));
+                        words.push(Phrase { text: word.clone(), is_beginning: false });
                     } else if is_open && word.len() > 1 {
-                        words.push(format!("\"{word}\" *"));
+                        words.push(Phrase { text: word.clone(), is_beginning: true });
                     }
                 }
                 word.clear();
@@ -233,13 +276,14 @@ fn words_of(pieces: &[Piece]) -> Option<String> {
             }
         }
     }
-    (!words.is_empty()).then(|| format!("({})", words.join(" AND ")))
+    (!words.is_empty()).then_some(words)
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::text::Words;
     use super::*;
 
     fn matches(pattern: &GlobPattern, text: &str) -> bool {
@@ -300,9 +344,43 @@ mod tests {
         }
     }
 
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn postgresql_matches_as_we_do(
+            patterns in prop::collection::vec(r"[ab.*?\[\]{},!^\-\\_%é]{0,9}", 8),
+            texts in prop::collection::vec(r"[ab.*?\[\]{},!^\-\\_%é]{0,6}", 8),
+        ) {
+            // Without its server there is nothing to compare with.
+            let Ok(server) = std::env::var("JELLYJAR_TEST_POSTGRES") else { return Ok(()) };
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                use sqlx::Connection as _;
+                let mut connection = sqlx::PgConnection::connect(&server).await.unwrap();
+                for ours in patterns.iter().filter_map(|pattern| GlobPattern::parse(pattern).ok()) {
+                    let (sql, globs) = match ours.postgres() {
+                        Postgres::Like(globs) => ("SELECT $1 LIKE $2", globs),
+                        Postgres::Regular(globs) => ("SELECT $1 ~ ('^' || $2 || '$')", globs),
+                    };
+                    for text in &texts {
+                        let mut any = false;
+                        for glob in &globs {
+                            any |= sqlx::query_scalar::<_, bool>(sql).bind(text).bind(glob).fetch_one(&mut connection).await.unwrap();
+                        }
+                        assert_eq!(any, matches(&ours, text), "{globs:?} {text:?}");
+                    }
+                }
+            });
+        }
+    }
+
     #[test]
     fn words_are_told_where_their_ends_are_certain() {
-        let words = |text: &str| GlobPattern::parse(text).unwrap().words();
+        let words = |text: &str| {
+            let alternatives = GlobPattern::parse(text).unwrap().words()?;
+            Some(Words { column: None, alternatives }.sqlite())
+        };
         assert_eq!(words("*.pdf").as_deref(), Some("((\"pdf\"))"));
         assert_eq!(words("Invoice*").as_deref(), Some("((\"invoice\" *))"));
         assert_eq!(words("*@acme.com").as_deref(), Some("((\"acme\" AND \"com\"))"));

@@ -1,8 +1,10 @@
 //! The statements of `find`. What drives them is chosen here, by what is asked for, and kept by CROSS JOIN: SQLite knows
-//! no figures of these tables.
+//! no figures of these tables. PostgreSQL does, and chooses itself whether words are looked up or dates are walked along.
 
 use super::entries::first_id;
-use super::{ArchiveRow, FindQuery, FindSort, GlobPattern, State, text};
+use super::glob::Postgres;
+use super::text::{Column, Words, phrases};
+use super::{ArchiveRow, FindQuery, FindSort, GlobPattern, State};
 
 /// How many candidates are looked at, each in about a tenth of a second. In the order of dates, entries are read one behind
 /// the other.
@@ -38,13 +40,14 @@ pub(super) struct Position {
 /// A query as SQL, but for the page.
 #[derive(Debug)]
 pub(super) struct Statement {
+    is_postgres: bool,
     from: &'static str,
     /// Conditions on an entry, whose alias is written `{e}`.
     of_entry: Vec<String>,
     /// Conditions on its attachment.
     of_attachment: Vec<String>,
     values: Vec<Value>,
-    /// The column that sorts, without its alias; none sorts by id.
+    /// What sorts, with `{e}` for the alias; none sorts by id.
     key: Option<&'static str>,
     sort: FindSort,
     descending: bool,
@@ -58,17 +61,20 @@ pub(super) struct Statement {
 
 impl Statement {
     /// Puts a query into SQL; `None` where nothing can match, as words were asked for and none is there.
-    pub(super) fn of(archive: ArchiveRow, query: &FindQuery) -> Option<Self> {
+    pub(super) fn of(archive: ArchiveRow, query: &FindQuery, is_postgres: bool) -> Option<Self> {
         let mut made = Self {
+            is_postgres,
             from: "",
             of_entry: Vec::new(),
             of_attachment: Vec::new(),
             values: Vec::new(),
             key: match query.sort {
                 FindSort::Date => None,
-                FindSort::Name => Some("name"),
-                FindSort::Size => Some("size_bytes"),
-                FindSort::Sender => Some("sender"),
+                FindSort::Size => Some("{e}.size_bytes"),
+                FindSort::Name if is_postgres => Some("left({e}.name, 600)"),
+                FindSort::Sender if is_postgres => Some("left({e}.sender, 600)"),
+                FindSort::Name => Some("{e}.name"),
+                FindSort::Sender => Some("{e}.sender"),
             },
             sort: query.sort,
             descending: matches!(query.sort, FindSort::Date | FindSort::Size) != query.reverse,
@@ -77,8 +83,12 @@ impl Statement {
             look: query.look,
         };
         let archive = made.value(Value::Integer(archive.0));
-        // The plus keeps SQLite from driving by the team, which holds nearly everything.
-        made.of_attachment.push(format!("+a.team_id IN (SELECT id FROM teams WHERE archive_id = {archive})"));
+        // The plus keeps SQLite from driving by the team, which holds nearly everything; the array, PostgreSQL.
+        made.of_attachment.push(if is_postgres {
+            format!("+a.team_id = ANY (ARRAY(SELECT id FROM teams WHERE archive_id = {archive}))")
+        } else {
+            format!("+a.team_id IN (SELECT id FROM teams WHERE archive_id = {archive})")
+        });
         made.attachment_conditions(query);
         made.entry_conditions(query);
         let words = made.words(query)?;
@@ -133,54 +143,86 @@ impl Statement {
         ] {
             if let Some(pattern) = pattern {
                 let condition = self.globs(pattern, |glob| {
-                    columns.iter().map(|column| format!("{column} GLOB {glob}")).collect::<Vec<_>>().join(" OR ")
+                    columns.iter().map(|column| glob.matches(column)).collect::<Vec<_>>().join(" OR ")
                 });
                 self.of_entry.push(condition);
             }
         }
         if let Some(pattern) = &query.recipient {
-            // An address may stand alone, or behind a name.
+            // An address may stand alone, or behind a name. Letters beyond ASCII are compared as they are.
+            let (value, receivers) = if self.is_postgres {
+                ("p.value COLLATE \"C\"", "receivers(m.people) p ON true")
+            } else {
+                ("p.value", "json_each(m.people) k ON k.key IN ('to', 'cc') CROSS JOIN json_each(k.value) p ON true")
+            };
             let condition = self.globs(pattern, |glob| {
-                format!("lower(trim(p.value)) GLOB {glob} OR lower(p.value) GLOB '*<' || {glob} || '>*'")
+                let alone = glob.matches(&format!("lower(trim({value}))"));
+                format!("{alone} OR {}", glob.matches_in_brackets(&format!("lower({value})")))
             });
             self.of_entry.push(format!(
-                "EXISTS (SELECT 1 FROM messages m CROSS JOIN json_each(m.people) k CROSS JOIN json_each(k.value) p
-                    WHERE m.id = {{e}}.message_row AND k.key IN ('to', 'cc') AND ({condition}))"
+                "EXISTS (SELECT 1 FROM messages m CROSS JOIN {receivers} WHERE m.id = {{e}}.message_row AND ({condition}))"
             ));
         }
     }
 
-    fn globs(&mut self, pattern: &GlobPattern, condition: impl Fn(&str) -> String) -> String {
-        let each: Vec<String> = pattern
-            .sqlite()
+    fn globs(&mut self, pattern: &GlobPattern, condition: impl Fn(&Glob) -> String) -> String {
+        let (kind, globs) = if self.is_postgres {
+            match pattern.postgres() {
+                Postgres::Like(globs) => (&LIKE, globs),
+                Postgres::Regular(globs) => (&REGULAR, globs),
+            }
+        } else {
+            (&GLOB, pattern.sqlite())
+        };
+        let each: Vec<String> = globs
             .into_iter()
             .map(|glob| {
-                let glob = self.value(Value::Text(glob));
-                condition(&glob)
+                let parameter = self.value(Value::Text(glob));
+                condition(&Glob { kind, parameter })
             })
             .collect();
         format!("({})", each.join(" OR "))
     }
 
-    /// The full-text query, as a parameter, if one is of use; `None` where nothing can match.
+    /// The condition that an entry has the words that are asked for, with `{f}` for the index's alias, if one is of use;
+    /// `None` where nothing can match.
     #[expect(clippy::option_option, reason = "no words are asked for, or none of them is one")]
     fn words(&mut self, query: &FindQuery) -> Option<Option<String>> {
         let mut parts = Vec::new();
         if !query.words.is_empty() {
-            parts.push(text::query(&query.words)?);
+            parts.push(Words { column: None, alternatives: vec![phrases(&query.words)?] });
         }
         if let Some(subject) = &query.subject {
-            parts.push(format!("(subject : {})", text::query(std::slice::from_ref(subject))?));
+            let phrases = phrases(std::slice::from_ref(subject))?;
+            parts.push(Words { column: Some(Column::Subject), alternatives: vec![phrases] });
         }
-        for (pattern, column) in [(&query.name, "name"), (&query.sender, "people"), (&query.recipient, "people")] {
-            if let Some(words) = pattern.as_ref().and_then(GlobPattern::words) {
-                parts.push(format!("({column} : {words})"));
+        for (pattern, column) in
+            [(&query.name, Column::Name), (&query.sender, Column::People), (&query.recipient, Column::People)]
+        {
+            if let Some(alternatives) = pattern.as_ref().and_then(GlobPattern::words) {
+                parts.push(Words { column: Some(column), alternatives });
             }
         }
         if parts.is_empty() {
             return Some(None);
         }
-        Some(Some(self.value(Value::Text(parts.join(" AND ")))))
+        if !self.is_postgres {
+            let each: Vec<String> = parts.iter().map(Words::sqlite).collect();
+            let words = self.value(Value::Text(each.join(" AND ")));
+            return Some(Some(format!("{{f}}.find_text MATCH {words}")));
+        }
+        let parts: Vec<(String, Vec<Vec<String>>)> = parts.iter().map(Words::postgres).collect::<Option<_>>()?;
+        let each: Vec<&str> = parts.iter().map(|(lexemes, _)| lexemes.as_str()).collect();
+        let words = self.value(Value::Text(each.join(" & ")));
+        let mut conditions = vec![format!("{{f}}.words @@ CAST({words} AS TSQUERY)")];
+        for patterns in parts.into_iter().flat_map(|(_, phrases)| phrases) {
+            let any: Vec<String> = patterns
+                .into_iter()
+                .map(|pattern| format!("{{f}}.tokens LIKE {}", self.value(Value::Text(pattern))))
+                .collect();
+            conditions.push(format!("({})", any.join(" OR ")));
+        }
+        Some(Some(conditions.join(" AND ")))
     }
 
     fn choose_driver(&mut self, query: &FindQuery, words: Option<String>) {
@@ -190,14 +232,19 @@ impl Statement {
         match words {
             // The full-text index gives its rows by id, so the first page of a date needs no sorting.
             Some(words) if !few && !few_entries => {
-                self.from = "find_text f CROSS JOIN find_entries e ON e.id = f.rowid
-                    CROSS JOIN attachments a ON a.id = e.attachment_row";
-                self.of_attachment.push(format!("f.find_text MATCH {words}"));
+                self.from = if self.is_postgres {
+                    "find_text f CROSS JOIN find_entries e ON e.id = f.id
+                    CROSS JOIN attachments a ON a.id = e.attachment_row"
+                } else {
+                    "find_text f CROSS JOIN find_entries e ON e.id = f.rowid
+                    CROSS JOIN attachments a ON a.id = e.attachment_row"
+                };
+                self.of_attachment.push(words.replace("{f}", "f"));
                 let dates: Vec<String> = self
                     .of_entry
                     .iter()
                     .filter(|condition| condition.starts_with("{e}.id "))
-                    .map(|condition| condition.replace("{e}.id", "f.rowid"))
+                    .map(|condition| condition.replace("{e}.id", self.text_id()))
                     .collect();
                 self.of_attachment.extend(dates);
                 self.of_entry.push(format!("{{match}} {words}"));
@@ -209,7 +256,7 @@ impl Statement {
                     "find_entries e CROSS JOIN attachments a ON a.id = e.attachment_row"
                 };
                 if let Some(words) = words {
-                    self.of_entry.push(has_words("{e}", &words));
+                    self.of_entry.push(self.has_words("{e}", &words));
                 }
             }
         }
@@ -223,7 +270,7 @@ impl Statement {
             .filter_map(|condition| match condition.strip_prefix("{match} ") {
                 // The driver has it already.
                 Some(_) if is_driver => None,
-                Some(words) => Some(has_words(alias, words)),
+                Some(words) => Some(self.has_words(alias, words)),
                 None => Some(condition.replace("{e}", alias)),
             })
             .collect()
@@ -234,13 +281,28 @@ impl Statement {
     }
 
     fn id(&self) -> &'static str {
-        if self.by_words() { "f.rowid" } else { "e.id" }
+        if self.by_words() { self.text_id() } else { "e.id" }
+    }
+
+    fn text_id(&self) -> &'static str {
+        if self.is_postgres { "f.id" } else { "f.rowid" }
+    }
+
+    /// The condition that one entry has these words. It asks by id, as the list of all that have them may be long.
+    fn has_words(&self, alias: &str, words: &str) -> String {
+        let id = if self.is_postgres { "id" } else { "rowid" };
+        format!("EXISTS (SELECT 1 FROM find_text x WHERE {} AND x.{id} = {alias}.id)", words.replace("{f}", "x"))
+    }
+
+    /// What sorts an entry with this alias.
+    fn key_of(&self, alias: &str) -> Option<String> {
+        self.key.map(|key| key.replace("{e}", alias))
     }
 
     fn sorted(&self) -> String {
         let order = if self.descending { "DESC" } else { "ASC" };
         let id = self.id();
-        self.key.map_or_else(|| format!("{id} {order}"), |key| format!("e.{key} {order}, e.id {order}"))
+        self.key_of("e").map_or_else(|| format!("{id} {order}"), |key| format!("{key} {order}, e.id {order}"))
     }
 
     /// Whether candidates are looked at in the order of the answer. Words have no other order than that of dates: the
@@ -259,7 +321,7 @@ impl Statement {
                 None => LOOK_BY_DATE,
             };
             let in_order = self.looks_in_order();
-            let sorted = if in_order { self.sorted() } else { "f.rowid DESC".into() };
+            let sorted = if in_order { self.sorted() } else { format!("{} DESC", self.text_id()) };
             self.candidates(
                 behind.filter(|_| in_order),
                 &sorted,
@@ -285,7 +347,7 @@ impl Statement {
 
     fn candidates(&self, behind: Option<&Position>, sorted: &str, skipped: u64, with_dates: bool) -> Ready {
         let (mut values, id) = (self.values.clone(), self.id());
-        let mut conditions = vec!["TRUE".to_owned()];
+        let mut conditions = vec!["true".to_owned()];
         if self.by_words() {
             let of_words = self.of_attachment.iter().filter(|condition| condition.starts_with("f."));
             conditions.extend(of_words.cloned());
@@ -296,7 +358,7 @@ impl Statement {
         conditions.extend(behind.map(|position| self.beside(position, self.after(), &mut values)));
         let text = format!(
             "-- name: find_end
-            SELECT group_concat(id) FROM (SELECT {id} AS id FROM {} WHERE {} ORDER BY {sorted} LIMIT 1 OFFSET {skipped})",
+            SELECT group_concat(CAST(id AS TEXT), ',') FROM (SELECT {id} AS id FROM {} WHERE {} ORDER BY {sorted} LIMIT 1 OFFSET {skipped})",
             if self.by_words() { "find_text f" } else { "find_entries e" },
             conditions.join(" AND "),
         );
@@ -309,14 +371,18 @@ impl Statement {
 
     /// The condition that an entry stands on that side of `position`.
     fn beside(&self, position: &Position, sign: &str, values: &mut Vec<Value>) -> String {
-        match self.key.zip(position.keys.as_ref()) {
-            Some((column, (name, sender, size))) => {
+        match self.key_of("e").zip(position.keys.as_ref()) {
+            Some((key, (name, sender, size))) => {
                 values.push(match self.sort {
                     FindSort::Sender => Value::Text(sender.clone()),
                     FindSort::Size => Value::Integer(*size),
                     FindSort::Name | FindSort::Date => Value::Text(name.clone()),
                 });
-                format!("(e.{column}, e.id) {sign} (?{}, {})", values.len(), position.id)
+                let mut value = format!("?{}", values.len());
+                if key.starts_with("left(") {
+                    value = format!("left({value}, 600)");
+                }
+                format!("({key}, e.id) {sign} ({value}, {})", position.id)
             }
             None => format!("{} {sign} {}", self.id(), position.id),
         }
@@ -329,8 +395,8 @@ impl Statement {
         let mut conditions = self.of_attachment.clone();
         conditions.extend(self.entry("e"));
         // An attachment of several messages is shown with the first that matches.
-        let is_before = match self.key {
-            Some(key) => format!("(o.{key}, o.id) {before} (e.{key}, e.id)"),
+        let is_before = match self.key_of("o").zip(self.key_of("e")) {
+            Some((other, this)) => format!("({other}, o.id) {before} ({this}, e.id)"),
             None => format!("o.id {before} e.id"),
         };
         let mut other = vec!["o.attachment_row = e.attachment_row".to_owned(), is_before];
@@ -342,12 +408,12 @@ impl Statement {
             if self.looks_in_order() {
                 self.beside(position, if self.descending { ">=" } else { "<=" }, &mut values)
             } else {
-                format!("f.rowid >= {}", position.id)
+                format!("{} >= {}", self.text_id(), position.id)
             }
         }));
         let text = format!(
             "-- name: find
-            SELECT group_concat(id) FROM
+            SELECT group_concat(CAST(id AS TEXT), ',') FROM
                 (SELECT {} AS id FROM {} WHERE {} ORDER BY {} LIMIT {})",
             self.id(),
             self.from,
@@ -359,7 +425,39 @@ impl Statement {
     }
 }
 
-/// The condition that one entry has these words. It asks by id, as the list of all that have them may be long.
-fn has_words(alias: &str, words: &str) -> String {
-    format!("EXISTS (SELECT 1 FROM find_text x WHERE x.find_text MATCH {words} AND x.rowid = {alias}.id)")
+/// How an engine says that a text is like a pattern.
+#[derive(Debug)]
+struct Kind {
+    operator: &'static str,
+    /// What stands before and behind a pattern that is the whole text, and one that is in angle brackets.
+    whole: (&'static str, &'static str),
+    bracketed: (&'static str, &'static str),
+}
+
+const GLOB: Kind = Kind { operator: "GLOB", whole: ("", ""), bracketed: ("*<", ">*") };
+const LIKE: Kind = Kind { operator: "LIKE", whole: ("", ""), bracketed: ("%<", ">%") };
+const REGULAR: Kind = Kind { operator: "~", whole: ("^", "$"), bracketed: ("<", ">") };
+
+/// A pattern that is a parameter.
+struct Glob {
+    kind: &'static Kind,
+    parameter: String,
+}
+
+impl Glob {
+    fn matches(&self, text: &str) -> String {
+        self.says(text, self.kind.whole)
+    }
+
+    fn matches_in_brackets(&self, text: &str) -> String {
+        self.says(text, self.kind.bracketed)
+    }
+
+    fn says(&self, text: &str, (before, behind): (&str, &str)) -> String {
+        let Self { kind, parameter } = self;
+        if before.is_empty() {
+            return format!("{text} {} {parameter}", kind.operator);
+        }
+        format!("{text} {} ('{before}' || {parameter} || '{behind}')", kind.operator)
+    }
 }

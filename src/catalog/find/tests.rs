@@ -318,21 +318,28 @@ fn indexes_that_a_large_fill_left_out_are_made() {
         let world = World::new().await;
         world.take(&[mail("a", "a.pdf")]).await;
         let indexes = || async {
-            query_scalar::<String>(
-                "SELECT group_concat(name || sql) FROM (SELECT name, sql FROM sqlite_schema
+            let mut connection = world.catalog.connection().await;
+            let all = connection.pick(
+                "SELECT group_concat(name || sql, ',') FROM (SELECT name, sql FROM sqlite_schema
                     WHERE tbl_name = 'find_entries' ORDER BY name)",
-            )
-            .fetch_one(&mut *world.catalog.connection().await)
-            .await
-            .unwrap()
-            .split_whitespace()
-            .collect::<String>()
-            .replace("IFNOTEXISTS", "")
+                "SELECT group_concat(indexdef, ',') FROM (SELECT indexdef FROM pg_indexes
+                    WHERE tablename LIKE 'find%' ORDER BY indexname) i",
+            );
+            query_scalar::<String>(all)
+                .fetch_one(&mut connection)
+                .await
+                .unwrap()
+                .split_whitespace()
+                .collect::<String>()
+                .replace("IFNOTEXISTS", "")
         };
         let before = indexes().await;
         let drops = "DROP INDEX find_entries_name; DROP INDEX find_entries_sender; DROP INDEX find_entries_size;
             DROP INDEX find_entries_conversation";
         world.catalog.connection().await.run(drops).await.unwrap();
+        if crate::catalog::open::test::is_postgres() {
+            world.catalog.connection().await.run("DROP INDEX find_text_words").await.unwrap();
+        }
         world.index().await;
         assert_eq!(indexes().await, before);
         assert_eq!(world.names(FindQuery { sort: FindSort::Name, ..words("pdf") }).await, ["a.pdf"]);
