@@ -109,9 +109,9 @@ fn an_event_that_brings_mail_without_a_message_is_rejected_and_no_other_event() 
     let without = "the event new_message carries no message";
     let event = |event: &str, data: &str| format!(r#"{{"event":"{event}","data":{data}}}"#);
     for data in ["{}", r#"{"message":null}"#, r#"{"conversation":{"id":"c"}}"#, r#"{"messages":[]}"#] {
-        let read = items(&event("new_message", data));
+        let read = items(event("new_message", data));
         assert!(matches!(&read[..], [Item::Rejected(one)] if one.reason == without), "{data}: {read:?}");
-        let read = items(&event("assigned", data));
+        let read = items(event("assigned", data));
         assert!(matches!(&read[..], [Item::Payload(_)]), "{data}: {read:?}");
     }
     // A log line may be about anything; what somebody has signed may not.
