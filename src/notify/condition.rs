@@ -23,6 +23,8 @@ pub enum Kind {
     CertificateExpires,
     /// Mail is found that no webhook brought, and no webhook comes. The subject is the team.
     WebhooksSilent,
+    /// Processes that work on one archive have settings that differ. The subject is the archive's place.
+    SettingsDiffer,
     /// Attachments failed for good. The subject is the team.
     Failed,
     /// Attachments went to quarantine. The subject is the team.
@@ -45,7 +47,7 @@ struct Words {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::TeamPaused,
         Self::NoSuccess,
         Self::DiskNearlyFull,
@@ -56,6 +58,7 @@ impl Kind {
         Self::InboxOfNoTeam,
         Self::CertificateExpires,
         Self::WebhooksSilent,
+        Self::SettingsDiffer,
         Self::Failed,
         Self::Quarantined,
         Self::BodyTooLarge,
@@ -146,6 +149,12 @@ impl Kind {
                 "team {}: webhooks come again",
                 "Jelly switches a webhook off after 10 failures in a row: see its settings there. Meanwhile sweeps find what \
                  comes.",
+            ),
+            Self::SettingsDiffer => lasts(
+                "settings_differ",
+                "processes that work on {} have settings that differ",
+                "all processes that work on {} have the same settings again",
+                "What becomes of an attachment depends on who takes it. Give all of them the same settings.",
             ),
             Self::Failed => happens(
                 "failed",

@@ -13,6 +13,7 @@ use super::Shared;
 use super::board::WEBHOOK;
 use super::compaction::{self, Compaction};
 use super::disks::Disks;
+use crate::cli::fleet;
 use crate::cli::run::Run;
 use crate::cli::session::{Access, Session};
 use crate::config::{Config, SourceConfig};
@@ -137,6 +138,7 @@ impl Service {
             _ => error,
         })?);
         shared.writers().insert(self.place.clone(), Arc::clone(&session.journal));
+        fleet::join(&session, shared.role.name()).await?;
         let access = Arc::new(if shared.role.works() {
             Access::open_in(&session, &shared.windows, &shared.metrics).await?
         } else {
@@ -253,6 +255,9 @@ impl Service {
             beat.beat();
             let step = async {
                 access.holds.sync(session.catalog.pauses().await?);
+                let differing = fleet::differences(session, self.shared.role.name()).await?;
+                let differing = (!differing.is_empty()).then(|| differing.join("; "));
+                self.shared.notifier.set(Condition::new(Kind::SettingsDiffer, &self.place), differing);
                 self.shared.samples.pauses(&self.shared, session, access);
                 self.shared.samples.queues(&self.shared, session, access, run.leading.is_set()).await?;
                 if tokio::time::Instant::now() >= tidy_at {

@@ -110,6 +110,15 @@ impl From<WorkArgs> for Part {
 }
 
 impl Role {
+    /// Its command.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Serve => "serve",
+            Self::Work => "work",
+            Self::Receive => "receive",
+        }
+    }
+
     /// Whether it takes webhooks, and so has an inbox.
     pub(super) const fn receives(self) -> bool {
         matches!(self, Self::Serve | Self::Receive)

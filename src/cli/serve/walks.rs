@@ -53,6 +53,14 @@ impl Service {
     /// Walks for all teams once this process has the worker lock. Ends with an error alone.
     pub(super) async fn walk(&self, session: &Arc<Session>, access: &Arc<Access>, run: &Run) -> anyhow::Error {
         run.leading.wait().await;
+        // Where many share a catalog, one of them walks.
+        loop {
+            match session.catalog.try_walk_lock(session.archive_row).await {
+                Ok(true) => break,
+                Ok(false) => tokio::time::sleep(RETRY_AFTER).await,
+                Err(error) => return error.into(),
+            }
+        }
         let mut walking: FuturesUnordered<BoxFuture<'_, anyhow::Error>> = FuturesUnordered::new();
         for name in session.teams.keys() {
             let work = Arc::clone(&run.signals.work);
