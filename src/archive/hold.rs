@@ -43,6 +43,16 @@ impl Holds {
         self.holds().remove(scope);
     }
 
+    /// Notes that pauses were written to the catalog: they end when they are no longer there.
+    pub fn are_kept(&self, pauses: &[Pause]) {
+        let mut holds = self.holds();
+        for pause in pauses {
+            if let Some(hold) = holds.get_mut(&pause.scope).filter(|hold| hold.pause.until_ms <= pause.until_ms) {
+                hold.is_kept = true;
+            }
+        }
+    }
+
     /// Takes over the pauses that are kept in the catalog: those that people begin and end there, too.
     pub fn sync(&self, kept: Vec<Pause>) {
         let mut holds = self.holds();
