@@ -101,6 +101,21 @@ mod tests {
     }
 
     #[test]
+    fn a_pause_that_was_written_ends_with_the_catalogs_though_it_was_never_read_there() {
+        let holds = Holds::default();
+        let pause = |until_ms| Pause { scope: "team:1".into(), until_ms, reason: String::new() };
+        holds.hold(pause(i64::MAX));
+        holds.are_kept(&[pause(i64::MAX)]);
+        holds.sync(vec![]);
+        assert_eq!(holds.held(&["team:1"], 60), None);
+        // One that ends later than what was written is on its way to the catalog.
+        holds.hold(pause(200));
+        holds.are_kept(&[pause(100)]);
+        holds.sync(vec![]);
+        assert_eq!(holds.held(&["team:1"], 60).map(|pause| pause.until_ms), Some(200));
+    }
+
+    #[test]
     fn a_shorter_pause_does_not_cut_a_longer_one() {
         let holds = Holds::default();
         let pause = |until_ms| Pause { scope: "team:1".into(), until_ms, reason: String::new() };

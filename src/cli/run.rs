@@ -65,15 +65,7 @@ impl Run {
     /// Prepares a run that others stop.
     pub(super) fn with(session: Arc<Session>, access: Arc<Access>, signals: Signals) -> Self {
         let (tally, expected) = (Arc::default(), Arc::default());
-        Self {
-            session,
-            access,
-            signals,
-            tally,
-            expected,
-            leading: Signal::default(),
-            started: Instant::now(),
-        }
+        Self { session, access, signals, tally, expected, leading: Signal::default(), started: Instant::now() }
     }
 
     /// Works until everything that this run has seen has its place, or cannot get it now.

@@ -23,11 +23,11 @@ use crate::catalog::{Catalog, CatalogError, SLOT_COUNTS_MS, SLOT_MS, UsedRequest
 use crate::clock::Clock;
 use crate::model::Lane;
 
-pub use ledger::Permit;
 use ledger::Ledger;
+pub use ledger::Permit;
 pub use limits::QuotaLimits;
-pub use window::EgressWindow;
 use window::Day;
+pub use window::EgressWindow;
 
 /// How long a slot counts, from its end: the window, and 5 s for delays on the way.
 const WINDOW_MS: i64 = SLOT_COUNTS_MS - SLOT_MS;
@@ -121,11 +121,8 @@ impl Quota {
             if let Some(ledger) = &self.ledger {
                 ledger.give_up(&permit);
             }
-            permit = if permit.is_forced {
-                self.take_anyway(clock).await?
-            } else {
-                self.take(clock, permit.lane).await?
-            };
+            permit =
+                if permit.is_forced { self.take_anyway(clock).await? } else { self.take(clock, permit.lane).await? };
         }
         Ok(permit)
     }

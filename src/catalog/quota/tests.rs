@@ -159,3 +159,28 @@ async fn what_an_earlier_version_counted_is_taken_over_once() {
     let used = catalog.used_requests(&["team:a".into(), "egress:a".into(), "team:b".into()]).await.unwrap();
     assert_eq!((used.of("egress:a", "team:a"), used.of("egress:a", "team:b")), ((7, 6), (1, 6)));
 }
+
+#[tokio::test]
+async fn when_one_fits_again_is_told_without_taking_any() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = clock_at(1_000);
+    let catalog = open(folder.path(), &clock).await;
+    for _ in 0..3 {
+        catalog.take_requests(&wish(1, None, None)).await.unwrap();
+        clock.advance_ms(10_000);
+    }
+    let used = catalog.used_requests(&["egress:a".into(), "team:a".into()]).await.unwrap();
+    for (of_window, of_day) in
+        [(Some(4), None), (Some(3), Some(4)), (Some(2), None), (Some(1), Some(3)), (Some(0), None)]
+    {
+        let fits_at_ms = used.fits_at_ms(("egress:a", "team:a"), of_window, of_day);
+        let given = catalog.take_requests(&RequestWish { wanted: 1, ..wish(1, of_window, of_day) }).await.unwrap();
+        // What is told is what a taker is told, who takes nothing where none fits.
+        let told = (given.requests == 0).then(|| given.now_ms + i64::try_from(given.wait_ms).unwrap());
+        assert_eq!(fits_at_ms, told, "{of_window:?} {of_day:?}");
+        if given.requests > 0 {
+            let unused = Some(UnusedRequests { requests: 1, slot_ms: given.slot_ms, day: given.day });
+            catalog.take_requests(&RequestWish { unused, ..wish(0, None, None) }).await.unwrap();
+        }
+    }
+}

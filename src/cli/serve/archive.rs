@@ -253,6 +253,7 @@ impl Service {
             beat.beat();
             let step = async {
                 access.holds.sync(session.catalog.pauses().await?);
+                access.look_at_quotas().await?;
                 self.shared.samples.pauses(&self.shared, session, access);
                 self.shared.samples.queues(&self.shared, session, access, run.leading.is_set()).await?;
                 if tokio::time::Instant::now() >= tidy_at {

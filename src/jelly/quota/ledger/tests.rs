@@ -202,9 +202,8 @@ struct Step {
 fn step() -> impl Strategy<Value = Step> {
     let held_ms = prop_oneof![4 => Just(0i64), 1 => 0i64..12_000, 1 => 300_000i64..320_000];
     let then_ms = prop_oneof![4 => 0i64..3_000, 1 => 0i64..60_000];
-    (0usize..3, any::<bool>(), 1usize..9, held_ms, then_ms).prop_map(|(process, is_live, at_once, held_ms, then_ms)| {
-        Step { process, is_live, at_once, held_ms, then_ms }
-    })
+    (0usize..3, any::<bool>(), 1usize..9, held_ms, then_ms)
+        .prop_map(|(process, is_live, at_once, held_ms, then_ms)| Step { process, is_live, at_once, held_ms, then_ms })
 }
 
 #[test]
