@@ -3,7 +3,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -42,6 +42,8 @@ pub(super) struct Run {
     pub(super) expected: Arc<Expected>,
     /// Set once this process has the worker lock: then it may walk, too.
     pub(super) leading: Signal,
+    /// Whether this process has held leases.
+    drove: AtomicBool,
     started: Instant,
 }
 
@@ -65,7 +67,16 @@ impl Run {
     /// Prepares a run that others stop.
     pub(super) fn with(session: Arc<Session>, access: Arc<Access>, signals: Signals) -> Self {
         let (tally, expected) = (Arc::default(), Arc::default());
-        Self { session, access, signals, tally, expected, leading: Signal::default(), started: Instant::now() }
+        Self {
+            session,
+            access,
+            signals,
+            tally,
+            expected,
+            leading: Signal::default(),
+            drove: AtomicBool::new(false),
+            started: Instant::now(),
+        }
     }
 
     /// Works until everything that this run has seen has its place, or cannot get it now.
@@ -123,6 +134,7 @@ impl Run {
                 .map(|(name, team)| (team.key.clone(), access.fetcher.metrics.team(name)))
                 .collect(),
         });
+        self.drove.store(true, Ordering::Relaxed);
         self.leading.set();
         let held = |row, lane| {
             let pause = access.teams.get(&row)?.held(&access.holds, lane, session.clock.now_ms());
