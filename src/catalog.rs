@@ -26,6 +26,7 @@ mod members;
 mod open;
 mod pauses;
 mod people;
+mod quota;
 mod recheck;
 mod recover;
 mod refilter;
@@ -60,6 +61,9 @@ pub use members::Member;
 pub use open::CatalogPlace;
 pub use pauses::{person_scope, team_scope};
 pub use people::People;
+pub use quota::{
+    GivenRequests, RequestWish, SLOT_COUNTS_MS, SLOT_MS, UnusedRequests, UsedRequests, day_scope, window_scope,
+};
 pub use recheck::KnownContent;
 pub use refilter::Judged;
 pub use report::{AttachmentRow, RejectRow, SeenTotals, StateTotals, TeamTotals};

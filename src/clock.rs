@@ -61,6 +61,11 @@ impl Clock {
         matches!(self.0, Source::System)
     }
 
+    /// The time of a clock that stands still.
+    pub fn fixed_ms(&self) -> Option<i64> {
+        matches!(self.0, Source::Fixed(_)).then(|| self.now_ms())
+    }
+
     /// The current time.
     #[allow(clippy::disallowed_methods, reason = "this is the one place that asks the system for the time")]
     pub fn now(&self) -> Timestamp {

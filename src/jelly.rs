@@ -42,7 +42,7 @@ pub use error::ApiError;
 pub use link::SignedUrl;
 pub(crate) use link::resolve_location;
 pub use page::{Cursor, MAX_PAGE_ENTRIES, Page, Unreadable};
-pub use quota::{EgressWindow, Quota, QuotaLeft, QuotaLimits, QuotaState};
+pub use quota::{EgressWindow, Permit, Quota, QuotaLeft, QuotaLimits, QuotaPlace};
 pub use received::{Received, Written};
 pub use request::ApiRequest;
 
@@ -142,17 +142,21 @@ impl JellyClient {
     }
 
     /// Takes one request from the quota. Every call asks here before it sends anything; nothing else takes for them.
-    fn admit(&self) -> Result<(), ApiError> {
-        let taken = self.inner.quota.try_take(self.inner.clock.now(), self.lane);
-        taken.map_err(|retry_after| ApiError::QuotaUsedUp { retry_after })
+    async fn admit(&self) -> Result<Permit, ApiError> {
+        self.permit(self.lane).await
+    }
+
+    /// Takes one request from the quota, for [`JellyClient::exchange`].
+    pub async fn permit(&self, lane: Lane) -> Result<Permit, ApiError> {
+        self.inner.quota.take(&self.inner.clock, lane).await
     }
 
     /// Exchanges a stable id for a fresh signed link. One request, which the caller has taken from the quota; safe to
-    /// drop at any time and to repeat.
-    pub async fn exchange(&self, id: &AttachmentId) -> Result<SignedUrl, ApiError> {
+    /// drop at any time and to repeat. A permit that is not good any more is replaced before anything is sent.
+    pub async fn exchange(&self, permit: Permit, id: &AttachmentId) -> Result<SignedUrl, ApiError> {
         let encoded = encoded(id.as_str());
         let url = self.url(&["attachments", &encoded])?;
-        let mut response = self.send(Method::GET, url.clone(), None).await?;
+        let mut response = self.send(permit, Method::GET, url.clone(), None).await?;
         match response.status() {
             StatusCode::MOVED_PERMANENTLY
             | StatusCode::FOUND
@@ -180,8 +184,8 @@ impl JellyClient {
     /// }
     /// ```
     pub async fn link_to(&self, id: &AttachmentId) -> Result<SignedUrl, ApiError> {
-        self.admit()?;
-        self.exchange(id).await
+        let permit = self.admit().await?;
+        self.exchange(permit, id).await
     }
 
     /// Asks whether the token is still accepted (`GET /members`). Counts against the quota even when that is used up.
@@ -191,8 +195,8 @@ impl JellyClient {
 
     /// The same, with what else the answer tells.
     pub async fn probe(&self) -> Result<Probe, ApiError> {
-        self.inner.quota.take_anyway(self.inner.clock.now());
-        let mut response = self.send(Method::GET, self.url(&["members"])?, None).await?;
+        let permit = self.inner.quota.take_anyway(&self.inner.clock).await?;
+        let mut response = self.send(permit, Method::GET, self.url(&["members"])?, None).await?;
         let served_at = served_at(response.headers());
         let status = response.status();
         if status == StatusCode::OK {
@@ -229,14 +233,22 @@ impl JellyClient {
         })
     }
 
-    /// Sends one request with the token.
-    async fn send(&self, method: Method, url: Url, body: Option<&serde_json::Value>) -> Result<Response, ApiError> {
+    /// Sends one request with the token, and with leave to send it.
+    async fn send(
+        &self,
+        permit: Permit,
+        method: Method,
+        url: Url,
+        body: Option<&serde_json::Value>,
+    ) -> Result<Response, ApiError> {
         let inner = &self.inner;
-        inner.requests.fetch_add(1, Ordering::Relaxed);
         let mut request = inner.clients.api().request(method, url).header(AUTHORIZATION, inner.authorization.clone());
         if let Some(body) = body {
             request = request.json(body);
         }
+        // The last thing before it is sent: this process may have been stopped since.
+        let _sent = inner.quota.renewed(permit, &inner.clock).await?;
+        inner.requests.fetch_add(1, Ordering::Relaxed);
         let answer = request.send().await;
         let status = answer.as_ref().ok().map(|response| response.status().as_u16());
         self.cells.api_requests.count(ApiAnswer::of_status(status));

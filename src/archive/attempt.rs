@@ -85,6 +85,14 @@ pub enum Finished {
 }
 
 impl Finished {
+    /// The pause that is kept with it.
+    pub fn pause(&self) -> Option<&Pause> {
+        match self {
+            Self::Ended { pause, .. } => pause.as_ref(),
+            Self::Fetched { .. } => None,
+        }
+    }
+
     /// The memory that its bytes take up until they are stored.
     pub fn memory_bytes(&self) -> u64 {
         match self {
@@ -161,20 +169,16 @@ impl Fetcher {
                 Ok(reservation) => reservation,
                 Err(error) => return self.decide(lease, team, error.decision(), error.to_string()).await,
             };
-            if let Err(wait) = team.client.quota().try_take(self.clock.now(), job.lane()) {
-                let (scope, reason) = match job.lane() {
-                    Lane::Live => (&team.scopes[0], "the request quota is used up"),
-                    Lane::Bulk => (&team.bulk_scope, "what bulk work may use of the request quota is used up"),
-                };
-                self.holds.hold(self.pause(scope, wait, reason));
-                return Step::Ended(released(None), None);
-            }
+            let permit = match team.client.permit(job.lane()).await {
+                Ok(permit) => permit,
+                Err(error) => return self.not_linked(lease, team, error).await,
+            };
             let began = Instant::now();
-            let link = team.client.exchange(job.attachment_id()).await;
+            let link = team.client.exchange(permit, job.attachment_id()).await;
             self.metrics.stages.of(Stage::Exchange).observe(began.elapsed());
             let link = match link {
                 Ok(link) => link,
-                Err(error) => return self.decide(lease, team, error.decision(), error.to_string()).await,
+                Err(error) => return self.not_linked(lease, team, error).await,
             };
             let began = Instant::now();
             let fetched = fetch(&self.clients, link, &declared, &self.spool, reservation, &self.http).await;
@@ -199,6 +203,19 @@ impl Fetcher {
                 Err(error) => return self.decide(lease, team, error.decision(), error.to_string()).await,
             }
         }
+    }
+
+    /// What follows from a request that failed, or that the quota did not allow: then the lane waits, in this process.
+    async fn not_linked(&self, lease: &Lease<Job>, team: &TeamAccess, error: ApiError) -> Step {
+        let ApiError::QuotaUsedUp { retry_after } = error else {
+            return self.decide(lease, team, error.decision(), error.to_string()).await;
+        };
+        let (scope, reason) = match lease.job().lane() {
+            Lane::Live => (&team.scopes[0], "the request quota is used up"),
+            Lane::Bulk => (&team.bulk_scope, "what bulk work may use of the request quota is used up"),
+        };
+        self.holds.hold(self.pause(scope, retry_after, reason));
+        Step::Ended(released(None), None)
     }
 
     /// What follows from a failed request.

@@ -43,6 +43,16 @@ impl Holds {
         self.holds().remove(scope);
     }
 
+    /// Notes that pauses were written to the catalog: they end when they are no longer there.
+    pub fn are_kept(&self, pauses: &[Pause]) {
+        let mut holds = self.holds();
+        for pause in pauses {
+            if let Some(hold) = holds.get_mut(&pause.scope).filter(|hold| hold.pause.until_ms <= pause.until_ms) {
+                hold.is_kept = true;
+            }
+        }
+    }
+
     /// Takes over the pauses that are kept in the catalog: those that people begin and end there, too.
     pub fn sync(&self, kept: Vec<Pause>) {
         let mut holds = self.holds();
@@ -88,6 +98,21 @@ mod tests {
         holds.sync(vec![]);
         assert_eq!(holds.held(&["team:1"], 60), None);
         assert_eq!(holds.held(&["team:2"], 60).map(|pause| pause.until_ms), Some(100));
+    }
+
+    #[test]
+    fn a_pause_that_was_written_ends_with_the_catalogs_though_it_was_never_read_there() {
+        let holds = Holds::default();
+        let pause = |until_ms| Pause { scope: "team:1".into(), until_ms, reason: String::new() };
+        holds.hold(pause(i64::MAX));
+        holds.are_kept(&[pause(i64::MAX)]);
+        holds.sync(vec![]);
+        assert_eq!(holds.held(&["team:1"], 60), None);
+        // One that ends later than what was written is on its way to the catalog.
+        holds.hold(pause(200));
+        holds.are_kept(&[pause(100)]);
+        holds.sync(vec![]);
+        assert_eq!(holds.held(&["team:1"], 60).map(|pause| pause.until_ms), Some(200));
     }
 
     #[test]

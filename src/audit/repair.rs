@@ -15,6 +15,7 @@ use crate::catalog::{AttachmentRow, BlobState, State};
 use crate::digest::Digest;
 use crate::fetch::{Declared, FetchError, fetch};
 use crate::http::Decision;
+use crate::jelly::Permit;
 use crate::model::{AttachmentId, Lane};
 use crate::spool::Spooled;
 use crate::store::{Put, StoreError, Stored, blob_key};
@@ -144,8 +145,8 @@ async fn fetch_exactly(
             tokio::time::sleep(wait).await;
             wait = wait.saturating_mul(2);
         }
-        await_permission(access, team).await?;
-        let decision = match one_attempt(fetcher, team, id, broken).await {
+        let permit = await_permission(access, team).await?;
+        let decision = match one_attempt(fetcher, team, permit, id, broken).await {
             Ok(spooled) => return Ok(spooled),
             Err((decision, reason)) => {
                 last = reason;
@@ -175,7 +176,7 @@ async fn fetch_exactly(
 }
 
 /// Waits until neither a pause nor the quota keeps the team from one request, which is then taken.
-async fn await_permission(access: &RepairAccess<'_>, team: &TeamAccess) -> Result<(), Missed> {
+async fn await_permission(access: &RepairAccess<'_>, team: &TeamAccess) -> Result<Permit, Missed> {
     let fetcher = access.fetcher;
     loop {
         let now = fetcher.clock.now();
@@ -185,9 +186,9 @@ async fn await_permission(access: &RepairAccess<'_>, team: &TeamAccess) -> Resul
             }
             Duration::from_millis(pause.until_ms.saturating_sub(now.as_millisecond()).max(1).unsigned_abs())
         } else {
-            match team.client.quota().try_take(now, Lane::Bulk) {
-                Ok(()) => return Ok(()),
-                Err(wait) => wait,
+            match team.client.permit(Lane::Bulk).await {
+                Ok(permit) => return Ok(permit),
+                Err(error) => error.wait().ok_or_else(|| Missed::Reason(error.to_string()))?,
             }
         };
         if wait > access.max_wait {
@@ -202,12 +203,13 @@ async fn await_permission(access: &RepairAccess<'_>, team: &TeamAccess) -> Resul
 async fn one_attempt(
     fetcher: &Fetcher,
     team: &TeamAccess,
+    permit: Permit,
     id: &AttachmentId,
     broken: BrokenBytes,
 ) -> Result<Spooled, (Decision, String)> {
     let reservation =
         fetcher.spool.reserve(Some(broken.size_bytes)).await.map_err(|error| (error.decision(), error.to_string()))?;
-    let link = team.client.exchange(id).await.map_err(|error| (error.decision(), error.to_string()))?;
+    let link = team.client.exchange(permit, id).await.map_err(|error| (error.decision(), error.to_string()))?;
     let declared = Declared { size_bytes: Some(broken.size_bytes) };
     let outcome = fetch(&fetcher.clients, link, &declared, &fetcher.spool, reservation, &fetcher.http).await;
     let spooled = match outcome {

@@ -1,7 +1,7 @@
 //! Who may not send requests, until when, and what was sent: what the service asked for, kept over restarts.
 
 use super::{Catalog, Pause, Result, TeamRow, at, json};
-use crate::catalog::engine::{Connection, query, query_scalar};
+use crate::catalog::engine::{Connection, query};
 
 /// The scope of a team's pause.
 pub fn team_scope(team: TeamRow) -> String {
@@ -70,33 +70,6 @@ impl Catalog {
             .execute(&mut *connection)
             .await
             .map_err(at("resume_refused"))?;
-        Ok(())
-    }
-
-    /// The kept state of a quota window.
-    pub async fn quota_window(&self, scope: &str) -> Result<Option<String>> {
-        let mut connection = self.connection().await;
-        query_scalar("-- name: quota_window\nSELECT state FROM quota_windows WHERE scope = $1")
-            .bind(scope)
-            .fetch_optional(&mut *connection)
-            .await
-            .map_err(at("quota_window"))
-    }
-
-    /// Keeps the state of a quota window.
-    pub async fn keep_quota_window(&self, scope: &str, state: &str) -> Result<()> {
-        let mut connection = self.connection().await;
-        query(
-            "-- name: keep_quota_window
-            INSERT INTO quota_windows (scope, state, updated_at) VALUES ($1, $2, $3)
-            ON CONFLICT (scope) DO UPDATE SET state = excluded.state, updated_at = excluded.updated_at",
-        )
-        .bind(scope)
-        .bind(state)
-        .bind(self.clock.now_ms())
-        .execute(&mut *connection)
-        .await
-        .map_err(at("keep_quota_window"))?;
         Ok(())
     }
 }

@@ -316,12 +316,11 @@ async fn estimate(
             break walk;
         }
         if let Some(_lock) = session.catalog.try_worker_lock().await.context("cannot lock the catalog")? {
-            access.load_quotas(session).await?;
             let done = tokio::select! {
                 done = walker.backfill(row) => Some(done),
                 () = run.signals.stop.wait() => None,
             };
-            super::run::keep_quotas(session, access).await?;
+            access.give_back(true).await?;
             match done {
                 Some(done) => done?,
                 None => return stopped(walker, row).await,

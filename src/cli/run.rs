@@ -14,7 +14,7 @@ use super::progress::{Expected, Progress};
 use super::receipt::{Input, Receipt};
 use super::session::{Access, Session};
 use crate::archive::{CommitError, Committer, Finished, Tally, Writing};
-use crate::catalog::{Heard, Listener, WorkerLock};
+use crate::catalog::{CatalogError, Heard, Listener, Pause, WorkerLock};
 use crate::model::Lane;
 use crate::worker::{DriveError, Driver, Ended, Signal, Signals};
 
@@ -29,6 +29,9 @@ const RELOAD_EVERY: Duration = Duration::from_secs(30);
 
 /// After listening has failed, so long until the next try; work is polled for meanwhile.
 const HEAR_AGAIN_AFTER: Duration = Duration::from_secs(2);
+
+/// How often a process that works heeds what others did to pauses and quotas.
+const HEED_EVERY: Duration = Duration::from_secs(1);
 
 /// One foreground run.
 pub(super) struct Run {
@@ -131,8 +134,6 @@ impl Run {
                 .map(|(name, team)| (team.key.clone(), access.fetcher.metrics.team(name)))
                 .collect(),
         });
-        // Another process may have sent requests since this one looked.
-        access.load_quotas(session).await?;
         self.drove.store(true, Ordering::Relaxed);
         self.leading.set();
         let held = |row, lane| {
@@ -150,20 +151,24 @@ impl Run {
             }
         };
         let commit = |batch: Vec<Option<Finished>>| {
-            let (committer, session, access) = (Arc::clone(&committer), Arc::clone(session), Arc::clone(access));
+            let (committer, access) = (Arc::clone(&committer), Arc::clone(access));
             async move {
-                committer.commit(batch.into_iter().flatten().collect()).await?;
-                keep_quotas(&session, &access).await
+                let batch: Vec<Finished> = batch.into_iter().flatten().collect();
+                let pauses: Vec<Pause> = batch.iter().filter_map(Finished::pause).cloned().collect();
+                committer.commit(batch).await?;
+                access.holds.are_kept(&pauses);
+                Ok::<(), CommitError>(())
             }
             .boxed()
         };
-        let (refreshing, hearing) = (self.refresh(), self.hear());
+        let (refreshing, hearing, heeding) = (self.refresh(), self.hear(), self.heed_others());
         let driving =
             driver.drive(&self.signals, held, work, commit, |one| one.as_ref().map_or(0, Finished::memory_bytes));
         let ended = tokio::select! {
             ended = driving => ended,
             error = refreshing => return Err(error),
             never = hearing => match never {},
+            error = heeding => return Err(error.into()),
         };
         match ended {
             Ok(ended) => Ok(ended),
@@ -217,9 +222,22 @@ impl Run {
             let step = async {
                 self.session.reload_while_working().await?;
                 self.session.journal.heartbeat(false).await?;
-                // Walks take from them, too, and commit nothing.
-                keep_quotas(&self.session, &self.access).await?;
                 anyhow::Ok(())
+            };
+            if let Err(error) = step.await {
+                return error;
+            }
+        }
+    }
+
+    /// Heeds the pauses that others begin and end, and what they use of the quotas; ends only with an error.
+    async fn heed_others(&self) -> CatalogError {
+        loop {
+            tokio::time::sleep(HEED_EVERY).await;
+            let step = async {
+                self.access.holds.sync(self.session.catalog.pauses().await?);
+                self.access.give_back(false).await?;
+                self.access.look_at_quotas().await
             };
             if let Err(error) = step.await {
                 return error;
@@ -238,9 +256,7 @@ impl Run {
 
     /// Writes down what the next life needs to know, at the end of a service.
     pub(super) async fn close(&self) -> anyhow::Result<()> {
-        if self.drove.load(Ordering::Relaxed) {
-            keep_quotas(&self.session, &self.access).await?;
-        }
+        self.access.give_back(true).await?;
         Ok(self.session.journal.heartbeat(true).await?)
     }
 
@@ -276,10 +292,7 @@ impl Run {
             Err(error) => receipt.notes.push(format!("the run broke off: {error:#}")),
         }
         let closing = async {
-            // Who only followed has sent nothing, and knows less than who drove.
-            if self.drove.load(Ordering::Relaxed) {
-                keep_quotas(&self.session, &self.access).await?;
-            }
+            self.access.give_back(true).await?;
             self.session.journal.heartbeat(true).await?;
             receipt.places(&self.session.catalog.seen_totals().await?);
             if self.tally.decided.load(Ordering::Relaxed) > receipt.archived + receipt.failed + receipt.quarantined {
@@ -305,13 +318,6 @@ impl Run {
         receipt.close(self.started.elapsed());
         receipt
     }
-}
-
-pub(super) async fn keep_quotas(session: &Session, access: &Access) -> Result<(), CommitError> {
-    for (scope, state) in access.quota_states() {
-        session.catalog.keep_quota_window(&scope, &state).await?;
-    }
-    Ok(())
 }
 
 /// Waits for Ctrl-C or SIGTERM.

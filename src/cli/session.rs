@@ -11,13 +11,15 @@ use super::fleet;
 use super::places::KnownPlace;
 use super::{Global, UsageError};
 use crate::archive::{Fetcher, Holds, TeamAccess};
-use crate::catalog::{ArchiveRow, Catalog, CatalogPlace, TeamRow, person_scope, team_scope};
+use crate::catalog::{
+    ArchiveRow, Catalog, CatalogError, CatalogPlace, TeamRow, day_scope, person_scope, team_scope, window_scope,
+};
 use crate::clock::Clock;
 use crate::config::{CatalogSetting, Config, DEFAULT_TEAM, Environment, Loaded, Overrides, load};
 use crate::filter::Filter;
 use crate::http::{BaseUrl, HttpClients};
 use crate::ingest::{Intake, Team};
-use crate::jelly::{Bounds, EgressWindow, JellyClient, Quota, QuotaLimits, QuotaState};
+use crate::jelly::{Bounds, EgressWindow, JellyClient, Quota, QuotaLimits, QuotaPlace};
 use crate::metrics::Metrics;
 use crate::model::{Location, TeamKey};
 use crate::spool::{Spool, SpoolMemory};
@@ -139,6 +141,19 @@ impl Session {
     /// Batches that are made durable at once: a folder's share their syncs, a bucket's share nothing.
     pub(super) fn commits_at_once(&self) -> usize {
         if self.archive.folder().is_some() { 1 } else { self.config.buckets.common.concurrency.min(4) }
+    }
+
+    /// Where a team's requests are counted, whose window is its egress group's; what earlier versions counted is taken
+    /// over first.
+    pub(super) async fn quota_place(&self, group: &str, team: &TeamKey) -> Result<QuotaPlace, CatalogError> {
+        let (window, team) = (window_scope(group), day_scope(team));
+        self.catalog.adopt_quota_window(&window, &team).await?;
+        let place = match &self.config.catalog {
+            // One for all archives.
+            Some(CatalogSetting::Postgres(_)) => PathBuf::new(),
+            _ => self.catalog.folder().to_owned(),
+        };
+        Ok(QuotaPlace { catalog: Arc::clone(&self.catalog), place, window, team })
     }
 
     /// The archive and its catalog, for an audit.
@@ -329,7 +344,7 @@ pub(super) fn no_token(team: &str) -> UsageError {
 pub(super) struct EgressWindows(Arc<Mutex<BTreeMap<String, EgressWindow>>>);
 
 impl EgressWindows {
-    pub(super) fn of(&self, group: &str) -> EgressWindow {
+    fn of(&self, group: &str) -> EgressWindow {
         let mut windows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         windows.entry(group.to_owned()).or_default().clone()
     }
@@ -350,8 +365,6 @@ pub(super) struct Access {
     pub(super) teams: BTreeMap<TeamRow, TeamAccess>,
     pub(super) holds: Arc<Holds>,
     pub(super) scratch: Scratch,
-    windows: BTreeMap<TeamRow, String>,
-    limits: QuotaLimits,
 }
 
 impl Access {
@@ -382,7 +395,7 @@ impl Access {
         let clients = HttpClients::new(&config.http, &base)?;
         let limits = QuotaLimits::resolve(&config.quota, base.is_loopback());
         let holds = Arc::new(Holds::default());
-        let (mut teams, mut windows) = (BTreeMap::new(), BTreeMap::new());
+        let mut teams = BTreeMap::new();
         for (name, team) in asking {
             let Some(token) = config.teams.get(name).and_then(|team| team.token.as_ref()) else {
                 if *name == session.team_name {
@@ -391,8 +404,8 @@ impl Access {
                 continue;
             };
             let group = config.egress_group(name).to_owned();
-            let quota = Quota::new(limits_of(config, limits, name), groups.of(&group));
-            let window = format!("team:{}", team.key);
+            let quota = Quota::new(limits_of(config, limits, name), groups.of(&group))
+                .counted_in(session.quota_place(&group, &team.key).await?);
             let client =
                 JellyClient::new(clients.clone(), base.clone(), token, team.key.clone(), quota, session.clock.clone())
                     .map_err(|error| UsageError(error.to_string()))?
@@ -402,7 +415,6 @@ impl Access {
             // A refused token is tried again by every run that a person starts. A pause that the service asked for
             // stays in force.
             session.catalog.resume_refused(&scopes[0]).await?;
-            windows.insert(team.row, window);
             let bulk_scope = format!("bulk:{}", scopes[0]);
             let access = TeamAccess { key: team.key.clone(), client, scopes, bulk_scope, probed_at_ms: Arc::default() };
             teams.insert(team.row, access);
@@ -430,21 +442,24 @@ impl Access {
             clock: session.clock.clone(),
             metrics: metrics.clone(),
         };
-        let access = Self { fetcher, teams, holds, scratch, windows, limits };
-        access.load_quotas(session).await?;
+        let access = Self { fetcher, teams, holds, scratch };
+        access.look_at_quotas().await?;
         Ok(access)
     }
 
-    /// Takes over the used parts of the quotas from the catalog.
-    pub(super) async fn load_quotas(&self, session: &Session) -> anyhow::Result<()> {
-        for (row, team) in &self.teams {
-            let Some(window) = self.windows.get(row) else { continue };
-            if let Some(state) = session.catalog.quota_window(window).await? {
-                // What cannot be read is from another version; the service's own 429 still holds.
-                if let Ok(state) = serde_json::from_str::<QuotaState>(&state) {
-                    team.client.quota().restore(&state);
-                }
-            }
+    fn quotas(&self) -> impl Iterator<Item = &Quota> {
+        self.teams.values().map(|team| team.client.quota())
+    }
+
+    /// Looks at what all processes have used of the quotas.
+    pub(super) async fn look_at_quotas(&self) -> Result<(), CatalogError> {
+        Quota::look(self.quotas()).await
+    }
+
+    /// Gives back what was taken from the quotas and will not be used: `all` of it, at the end of a run.
+    pub(super) async fn give_back(&self, all: bool) -> Result<(), CatalogError> {
+        for quota in self.quotas() {
+            quota.give_back(&self.fetcher.clock, all).await?;
         }
         Ok(())
     }
@@ -452,19 +467,5 @@ impl Access {
     /// The API requests that this process has made.
     pub(super) fn requests(&self) -> u64 {
         self.teams.values().map(|team| team.client.requests()).sum()
-    }
-
-    /// The used parts of the quotas, to be kept in the catalog; none where there is no limit.
-    pub(super) fn quota_states(&self) -> Vec<(String, String)> {
-        if self.limits.per_window.is_none() && self.limits.per_day.is_none() {
-            return Vec::new();
-        }
-        self.teams
-            .iter()
-            .filter_map(|(row, team)| {
-                let state = team.client.quota().state();
-                Some((self.windows.get(row)?.clone(), serde_json::to_string(&state).ok()?))
-            })
-            .collect()
     }
 }

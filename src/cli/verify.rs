@@ -119,12 +119,6 @@ async fn work(args: VerifyArgs, global: &Global) -> anyhow::Result<ExitCode> {
 
 async fn repair(session: &Session, answer: &mut Answer) -> anyhow::Result<()> {
     let access = Access::open(session).await?;
-    // Beside a worker the repair goes on, since storing right bytes twice is harmless; but the worker alone keeps the
-    // count of the quota. The service's own limit still holds for both.
-    let lock = session.catalog.try_lock_alone().await?;
-    if lock.is_none() {
-        tracing::info!("another jellyjar works on this archive; repairing beside it");
-    }
     let teams = access.teams.values().map(|team| (team.key.to_string(), team)).collect();
     let ways = RepairAccess {
         fetcher: &access.fetcher,
@@ -139,12 +133,7 @@ async fn repair(session: &Session, answer: &mut Answer) -> anyhow::Result<()> {
     answer.unrepaired = done.unrepaired;
     answer.token_refused = done.token_refused;
     answer.api_requests = access.requests();
-    if lock.is_some() {
-        for (scope, state) in access.quota_states() {
-            session.catalog.keep_quota_window(&scope, &state).await?;
-        }
-    }
-    Ok(())
+    Ok(access.give_back(true).await?)
 }
 
 /// A bar on a terminal, a line every few seconds elsewhere.

@@ -53,10 +53,10 @@ impl JellyClient {
     /// success comes back, and so does 409 with the JSON of what is there; everything else is an error.
     pub(super) async fn call(&self, request: &ApiRequest) -> Result<Answer, ApiError> {
         let url = self.url_of(request)?;
-        self.admit()?;
+        let permit = self.admit().await?;
         let deadline = Instant::now() + self.bounds.patience;
         let work = async {
-            let response = self.send(request.method.clone(), url, request.body.as_ref()).await?;
+            let response = self.send(permit, request.method.clone(), url, request.body.as_ref()).await?;
             let status = response.status();
             if !status.is_success() && status != StatusCode::CONFLICT {
                 let refusal = self.refusal(response, &[]).await;

@@ -1,5 +1,6 @@
 //! What a request of the API can end with, and what is to be done about it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
@@ -7,11 +8,14 @@ use serde_json::Value;
 
 use super::Received;
 use super::refusal::Refusal;
+use crate::catalog::CatalogError;
 use crate::http::{Decision, TransportFailure, classify};
 use crate::model::InvalidId;
 
 /// The wait after a 429 that names none.
 const DEFAULT_WAIT: Duration = Duration::from_mins(1);
+/// The wait after a request that could not be counted.
+const UNCOUNTED_WAIT: Duration = Duration::from_secs(5);
 /// Up to this long a 429 speaks of the address's 5-minute window; beyond, of the team's day.
 const LONGEST_WINDOW_WAIT: Duration = Duration::from_mins(5);
 
@@ -74,6 +78,9 @@ pub enum ApiError {
         /// How long until a request fits.
         retry_after: Duration,
     },
+    /// The catalog, which counts requests for all processes, failed; nothing was sent.
+    #[error("the request cannot be counted in the catalog, so it is not sent")]
+    Uncounted(#[source] Arc<CatalogError>),
     /// 5xx.
     #[error("Jelly failed ({status}: {words})")]
     Server {
@@ -133,6 +140,7 @@ impl ApiError {
             Self::Unauthorized(_) => Decision::PauseTeam,
             Self::Forbidden { .. } => Decision::ProbeMembers,
             Self::NotFound { .. } => Decision::RetryGone,
+            Self::Uncounted(_) => Decision::HoldOff(UNCOUNTED_WAIT),
             // Every request would end so: nothing is tried again until somebody has looked.
             Self::WrongEndpoint => Decision::HoldOff(Duration::from_mins(1)),
             Self::Conflict { .. }
@@ -202,6 +210,12 @@ impl ApiError {
             _ if status.is_server_error() => Self::Server { status: status.as_u16(), words, retry_after },
             _ => Self::UnexpectedAnswer { expected, found: format!("status {} ({words})", status.as_u16()) },
         }
+    }
+}
+
+impl From<CatalogError> for ApiError {
+    fn from(error: CatalogError) -> Self {
+        Self::Uncounted(Arc::new(error))
     }
 }
 

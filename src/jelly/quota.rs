@@ -3,79 +3,35 @@
 //! The service does not say whether its windows are aligned or sliding, so no 5 minutes whatever may hold more than
 //! the limit: requests are counted in 5-second slots, and a slot is forgotten only when all of it, and a little more
 //! for requests that were long on the way, is older than 5 minutes.
+//!
+//! What is used is counted in the catalog, for all processes that work on it (`ledger`); callers without a catalog count
+//! in memory (`window`). Where nothing is limited the catalog is not asked.
 
-use std::collections::VecDeque;
+mod ledger;
+mod limits;
+mod window;
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 
-use crate::config::QuotaConfig;
+use super::ApiError;
+use crate::catalog::{Catalog, CatalogError, SLOT_COUNTS_MS, SLOT_MS, UsedRequests};
+use crate::clock::Clock;
 use crate::model::Lane;
 
-/// The length of a slot.
-const SLOT_MS: i64 = 5_000;
+use ledger::Ledger;
+pub use ledger::Permit;
+pub use limits::QuotaLimits;
+use window::Day;
+pub use window::EgressWindow;
+
 /// How long a slot counts, from its end: the window, and 5 s for delays on the way.
-const WINDOW_MS: i64 = 305_000;
+const WINDOW_MS: i64 = SLOT_COUNTS_MS - SLOT_MS;
 const DAY_MS: i64 = 86_400_000;
-
-/// The limits that hold; `None` is no limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct QuotaLimits {
-    /// Requests in any 5 minutes and egress group.
-    pub per_window: Option<u64>,
-    /// Requests in each UTC day and team.
-    pub per_day: Option<u64>,
-    /// So many requests of [`Self::per_window`] bulk work leaves to live work.
-    pub live_of_window: u64,
-    /// So many requests of [`Self::per_day`] bulk work leaves to live work.
-    pub live_of_day: u64,
-}
-
-impl QuotaLimits {
-    /// No limit at all.
-    pub const NONE: Self = Self { per_window: None, per_day: None, live_of_window: 0, live_of_day: 0 };
-
-    /// The configured limits; where none are, the live service's own, or none against a loopback base. Both lanes may use
-    /// all of them: see [`Self::keep_for_live`].
-    pub fn resolve(config: &QuotaConfig, loopback: bool) -> Self {
-        let live = |limit: u64| (!loopback).then_some(limit);
-        Self {
-            per_window: config.requests_per_window.or(live(5_000)),
-            per_day: config.requests_per_day.or(live(100_000)),
-            ..Self::NONE
-        }
-    }
-
-    /// The same limits, of which bulk work leaves these shares to live work, rounded up; at least one request is not left,
-    /// so that bulk work never stands still for ever.
-    #[must_use]
-    pub fn keep_for_live(self, of_window: f64, of_day: f64) -> Self {
-        let kept = |limit: Option<u64>, share| limit.map_or(0, |limit| part(limit, share).min(limit.saturating_sub(1)));
-        Self { live_of_window: kept(self.per_window, of_window), live_of_day: kept(self.per_day, of_day), ..self }
-    }
-
-    /// What a lane may have used of the window and of the day, at most.
-    fn of(&self, lane: Lane) -> (Option<u64>, Option<u64>) {
-        let less = |limit: Option<u64>, kept: u64| match lane {
-            Lane::Live => limit,
-            Lane::Bulk => limit.map(|limit| limit.saturating_sub(kept)),
-        };
-        (less(self.per_window, self.live_of_window), less(self.per_day, self.live_of_day))
-    }
-}
-
-/// A share of a number, rounded up.
-#[expect(
-    clippy::cast_precision_loss,
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "limits are configured up to 1e9, and shares from 0 to 1"
-)]
-fn part(whole: u64, share: f64) -> u64 {
-    (whole as f64 * share).ceil() as u64
-}
 
 /// What is left, and of how much; `None` is no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,81 +42,17 @@ pub struct QuotaLeft {
     pub of_day: Option<(u64, u64)>,
 }
 
-/// What must outlive the process.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct QuotaState {
-    /// The slots of the window that still count: start in milliseconds since the Unix epoch, and requests.
-    pub slots: Vec<(i64, u64)>,
-    /// The UTC day, in days since the Unix epoch.
-    pub day: i64,
-    /// The requests of that day.
-    pub day_used: u64,
-}
-
-impl QuotaState {
-    /// What is used: of this UTC day, and of the last 5 minutes.
-    pub fn used(&self, now: Timestamp) -> (u64, u64) {
-        let now_ms = now.as_millisecond();
-        let today = if self.day == now_ms.div_euclid(DAY_MS) { self.day_used } else { 0 };
-        let recent = self.slots.iter().filter(|(start, _)| *start > now_ms - 300_000);
-        (today, recent.map(|(_, used)| used).sum())
-    }
-}
-
-/// The window of one egress group, shared by its teams. Cheap to clone.
-#[derive(Debug, Clone, Default)]
-pub struct EgressWindow(Arc<Mutex<Window>>);
-
-#[derive(Debug, Default)]
-struct Window {
-    slots: VecDeque<(i64, u64)>,
-    used: u64,
-}
-
-impl Window {
-    /// Forgets what no longer counts. Slots of a future (the clock was set back) count as taken now.
-    fn settle(&mut self, now_ms: i64) {
-        let current = now_ms - now_ms.rem_euclid(SLOT_MS);
-        while let Some((start, used)) = self.slots.front().copied() {
-            if start + SLOT_MS + WINDOW_MS > now_ms {
-                break;
-            }
-            self.slots.pop_front();
-            self.used = self.used.saturating_sub(used);
-        }
-        let mut ahead = 0;
-        while let Some((_, used)) = self.slots.pop_back_if(|(start, _)| *start > current) {
-            ahead = used.saturating_add(ahead);
-        }
-        if ahead > 0 {
-            self.used = self.used.saturating_sub(ahead);
-            self.add(current, ahead);
-        }
-    }
-
-    fn add(&mut self, slot: i64, requests: u64) {
-        self.used = self.used.saturating_add(requests);
-        match self.slots.back_mut() {
-            Some((start, used)) if *start == slot => *used = used.saturating_add(requests),
-            _ => self.slots.push_back((slot, requests)),
-        }
-    }
-
-    /// How long until one more request fits.
-    fn wait_ms(&self, limit: u64, now_ms: i64) -> i64 {
-        let mut excess = self.used.saturating_add(1).saturating_sub(limit);
-        for (start, used) in &self.slots {
-            if excess == 0 {
-                break;
-            }
-            excess = excess.saturating_sub(*used);
-            if excess == 0 {
-                return (start + SLOT_MS + WINDOW_MS - now_ms).max(1);
-            }
-        }
-        // A limit of zero never fits; look again after a window.
-        WINDOW_MS
-    }
+/// Where a quota's requests are counted.
+#[derive(Debug, Clone)]
+pub struct QuotaPlace {
+    /// The catalog that counts.
+    pub catalog: Arc<Catalog>,
+    /// What tells it from other catalogs that count in the same window.
+    pub place: PathBuf,
+    /// The scope of the egress group's window.
+    pub window: String,
+    /// The scope of the team's day.
+    pub team: String,
 }
 
 /// One team's quota: its day, and the window of its egress group. Cheap to clone.
@@ -169,25 +61,25 @@ pub struct Quota {
     limits: QuotaLimits,
     window: EgressWindow,
     day: Arc<Mutex<Day>>,
-}
-
-#[derive(Debug, Default)]
-struct Day {
-    number: i64,
-    used: u64,
-}
-
-impl Day {
-    fn settle(&mut self, now_ms: i64) {
-        // A clock that was set back does not give a used day again.
-        let today = now_ms.div_euclid(DAY_MS);
-        if today > self.number || today < self.number - 1 {
-            *self = Self { number: today, used: 0 };
-        }
-    }
+    ledger: Option<Arc<Ledger>>,
 }
 
 impl Quota {
+    /// A quota with nothing used, on the shared window; counted in memory.
+    pub fn new(limits: QuotaLimits, window: EgressWindow) -> Self {
+        Self { limits, window, day: Arc::default(), ledger: None }
+    }
+
+    /// The same quota, counted in a catalog; but not where nothing is limited.
+    #[must_use]
+    pub fn counted_in(self, place: QuotaPlace) -> Self {
+        if self.limits.are_none() {
+            return self;
+        }
+        self.window.join(&place.place);
+        Self { ledger: Some(Arc::new(Ledger::new(place))), ..self }
+    }
+
     /// How long so many requests of bulk work take at least, where nothing else is asked: zero without limits.
     pub fn bulk_time(&self, requests: u64) -> Duration {
         let (of_window, of_day) = self.limits.of(Lane::Bulk);
@@ -196,27 +88,48 @@ impl Quota {
         windows.max(Duration::from_millis(DAY_MS.unsigned_abs().saturating_mul(whole(of_day))))
     }
 
-    /// A quota with nothing used, on the shared window.
-    pub fn new(limits: QuotaLimits, window: EgressWindow) -> Self {
-        Self { limits, window, day: Arc::default() }
-    }
-
-    /// Takes one request, or tells how long until one fits. Nothing is taken then. Live work may use all of the limits;
-    /// bulk work is refused as soon as less is left than is kept for live work, whoever has used the rest.
-    pub fn try_take(&self, now: Timestamp, lane: Lane) -> Result<(), Duration> {
-        self.take(now, self.limits.of(lane))
+    /// Takes one request, or tells how long until one fits ([`ApiError::QuotaUsedUp`]). Nothing is taken then. Live work
+    /// may use all of the limits; bulk work is refused as soon as less is left than is kept for live work, whoever has
+    /// used the rest. Dropped, it takes one request at most, which nobody sends.
+    pub async fn take(&self, clock: &Clock, lane: Lane) -> Result<Permit, ApiError> {
+        self.taken(clock, lane, self.limits.of(lane), false).await
     }
 
     /// Counts a request that is made whatever the quota says.
-    pub(super) fn take_anyway(&self, now: Timestamp) {
-        // Without limits it cannot be refused.
-        let _ = self.take(now, (None, None));
+    pub(super) async fn take_anyway(&self, clock: &Clock) -> Result<Permit, ApiError> {
+        self.taken(clock, Lane::Live, (None, None), true).await
     }
 
-    fn take(&self, now: Timestamp, (per_window, per_day): (Option<u64>, Option<u64>)) -> Result<(), Duration> {
-        let now_ms = now.as_millisecond();
+    async fn taken(
+        &self,
+        clock: &Clock,
+        lane: Lane,
+        limits: (Option<u64>, Option<u64>),
+        is_forced: bool,
+    ) -> Result<Permit, ApiError> {
+        let taken = match &self.ledger {
+            Some(ledger) => ledger.take(&self.window, limits, clock, lane, is_forced).await?,
+            None => self.take_in_memory(clock.now_ms(), limits).map(|()| Permit::of_memory(lane, is_forced)),
+        };
+        taken.map_err(|retry_after| ApiError::QuotaUsedUp { retry_after })
+    }
+
+    /// What to do right before a request is sent: a permit that this process has held for too long (it may have been
+    /// stopped meanwhile) is not used, and another one taken.
+    pub(super) async fn renewed(&self, mut permit: Permit, clock: &Clock) -> Result<Permit, ApiError> {
+        while !permit.is_good(clock) {
+            if let Some(ledger) = &self.ledger {
+                ledger.give_up(&permit);
+            }
+            permit =
+                if permit.is_forced { self.take_anyway(clock).await? } else { self.take(clock, permit.lane).await? };
+        }
+        Ok(permit)
+    }
+
+    fn take_in_memory(&self, now_ms: i64, (per_window, per_day): (Option<u64>, Option<u64>)) -> Result<(), Duration> {
         let mut day = locked(&self.day);
-        let mut window = locked(&self.window.0);
+        let mut window = self.window.window();
         day.settle(now_ms);
         window.settle(now_ms);
         let mut wait_ms = 0;
@@ -234,43 +147,48 @@ impl Quota {
         Ok(())
     }
 
-    /// What is left now.
+    /// What is used of the day and of the window, as far as this process knows.
+    pub fn used(&self, now: Timestamp) -> (u64, u64) {
+        if let Some(ledger) = &self.ledger {
+            return (ledger.day_used(), self.window.used(ledger.now_ms()));
+        }
+        let mut day = locked(&self.day);
+        let mut window = self.window.window();
+        day.settle(now.as_millisecond());
+        window.settle(now.as_millisecond());
+        (day.used, window.used)
+    }
+
+    /// What is left, as far as this process knows.
     pub fn left(&self, now: Timestamp) -> QuotaLeft {
-        let now_ms = now.as_millisecond();
-        let mut day = locked(&self.day);
-        let mut window = locked(&self.window.0);
-        day.settle(now_ms);
-        window.settle(now_ms);
+        let (today, in_window) = self.used(now);
         QuotaLeft {
-            of_window: self.limits.per_window.map(|limit| (limit.saturating_sub(window.used), limit)),
-            of_day: self.limits.per_day.map(|limit| (limit.saturating_sub(day.used), limit)),
+            of_window: self.limits.per_window.map(|limit| (limit.saturating_sub(in_window), limit)),
+            of_day: self.limits.per_day.map(|limit| (limit.saturating_sub(today), limit)),
         }
     }
 
-    /// What is used, to be kept; the window's part is the whole egress group's.
-    pub fn state(&self) -> QuotaState {
-        let day = locked(&self.day);
-        let window = locked(&self.window.0);
-        QuotaState { slots: window.slots.iter().copied().collect(), day: day.number, day_used: day.used }
+    /// Gives requests back that this process has taken and will not send: `all` of them at its end, else those for which
+    /// it is too late. Whoever sends goes on all the same.
+    pub async fn give_back(&self, clock: &Clock, all: bool) -> Result<(), CatalogError> {
+        match &self.ledger {
+            Some(ledger) => ledger.give_back(&self.window, clock, all).await,
+            None => Ok(()),
+        }
     }
 
-    /// Takes up a kept state, at start. Where several teams share a window, each may bring it: the larger count of a
-    /// slot holds.
-    pub fn restore(&self, state: &QuotaState) {
-        let mut day = locked(&self.day);
-        if state.day > day.number {
-            *day = Day { number: state.day, used: state.day_used };
-        } else if state.day == day.number {
-            day.used = day.used.max(state.day_used);
+    /// Takes over what all processes have counted, for [`Quota::used`] and for other catalogs that count in the same
+    /// window. One statement for each catalog.
+    pub async fn look(quotas: impl IntoIterator<Item = &Self>) -> Result<(), CatalogError> {
+        let ledgers: Vec<_> = quotas.into_iter().filter_map(|quota| Some((quota, quota.ledger.as_ref()?))).collect();
+        let Some((_, first)) = ledgers.first() else { return Ok(()) };
+        let scopes: BTreeSet<&String> = ledgers.iter().flat_map(|(_, ledger)| ledger.scopes()).collect();
+        let scopes: Vec<String> = scopes.into_iter().cloned().collect();
+        let used: UsedRequests = first.catalog().used_requests(&scopes).await?;
+        for (quota, ledger) in ledgers {
+            ledger.see(&quota.window, &used);
         }
-        let mut window = locked(&self.window.0);
-        let mut slots: std::collections::BTreeMap<i64, u64> = window.slots.iter().copied().collect();
-        for (start, used) in &state.slots {
-            let count = slots.entry(*start).or_default();
-            *count = (*count).max(*used);
-        }
-        window.used = slots.values().fold(0, |sum, used| sum.saturating_add(*used));
-        window.slots = slots.into_iter().collect();
+        Ok(())
     }
 }
 

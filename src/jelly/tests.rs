@@ -30,7 +30,7 @@ fn id() -> AttachmentId {
 /// The error of an exchange that gets `answer`, with proof that it keeps its secrets.
 async fn failure(answer: Answer) -> ApiError {
     let server = Scripted::start(vec![answer]).await;
-    let error = client_at(&server.url("/api")).exchange(&id()).await.unwrap_err();
+    let error = client_at(&server.url("/api")).link_to(&id()).await.unwrap_err();
     let shown = format!("{error} {error:?}");
     for canary in ["canary", "t0ken", "eyJ", "/attachments", "X-Amz"] {
         assert!(!shown.contains(canary), "{shown}");
@@ -43,7 +43,7 @@ async fn the_request_goes_to_the_encoded_id_below_the_base_and_carries_the_token
     let server =
         Scripted::start(vec![answer("302 Found", &["Location: https://s.example/a?X-Amz-Signature=1"], b"<a>")]).await;
     let client = client_at(&server.url("/api/"));
-    let link = client.exchange(&id()).await.unwrap();
+    let link = client.link_to(&id()).await.unwrap();
     assert_eq!(format!("{link}"), "https://s.example");
     let asked = server.asked().remove(0);
     let target = "GET /api/attachments/eyJfcmFpbHMi%3D%3D--canary%2F%C3%A9%20%3F%23%252F.~ HTTP/1.1\r\n";
@@ -60,7 +60,7 @@ async fn the_request_goes_to_the_encoded_id_below_the_base_and_carries_the_token
 async fn every_redirect_status_gives_a_link_and_relative_ones_are_resolved() {
     for status in ["301 M", "302 F", "303 S", "307 T", "308 P"] {
         let server = Scripted::start(vec![answer(status, &["Location: /disk/a%2Fb?x=%27"], b"")]).await;
-        let link = client_at(&server.url("/api")).exchange(&id()).await.unwrap();
+        let link = client_at(&server.url("/api")).link_to(&id()).await.unwrap();
         assert!(link.is_exact());
         assert_eq!(link.open().as_str(), server.url("/disk/a%2Fb?x=%27"));
     }
@@ -70,7 +70,7 @@ async fn every_redirect_status_gives_a_link_and_relative_ones_are_resolved() {
 async fn a_redirect_counts_though_its_body_never_ends() {
     let stalled = answer("302 Found", &["Location: https://s.example/a"], b"0123456789").cut(3, Then::Stall);
     let server = Scripted::start(vec![stalled]).await;
-    assert!(client_at(&server.url("/api")).exchange(&id()).await.is_ok());
+    assert!(client_at(&server.url("/api")).link_to(&id()).await.is_ok());
 }
 
 #[tokio::test]
@@ -134,7 +134,7 @@ async fn the_probe_tells_a_refused_token_from_a_refused_attachment() {
     assert!(!client.probe_members().await.unwrap());
     assert!(client.probe_members().await.is_err());
     assert!(server.asked()[0].starts_with("GET /api/members HTTP/1.1\r\n"));
-    assert_eq!((client.requests(), client.quota().state().day_used), (4, 4));
+    assert_eq!((client.requests(), client.quota().used(client.inner.clock.now()).0), (4, 4));
 }
 
 #[test]
@@ -159,7 +159,7 @@ async fn redirects_and_errors_leave_the_connection_to_the_next_request() {
     let client = client_at(&server.url("/api"));
     for _ in 0..6 {
         // The outcome is another test's matter.
-        drop(client.exchange(&id()).await);
+        drop(client.link_to(&id()).await);
     }
     assert_eq!(client.requests(), 6);
     // The pool may hear of the end of a body a moment late, once.

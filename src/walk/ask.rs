@@ -160,7 +160,9 @@ impl Asker {
     /// Begins a pause that outlasts this process.
     async fn keep(&self, pause: Pause) -> Result<(), WalkError> {
         self.holds.hold(pause.clone());
-        Ok(self.catalog.pause(&pause).await?)
+        self.catalog.pause(&pause).await?;
+        self.holds.are_kept(&[pause]);
+        Ok(())
     }
 
     fn pause(&self, scope: &str, wait: Duration, reason: &str) -> Pause {

@@ -12,7 +12,7 @@ use crate::catalog::{Pause, person_scope, team_scope};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::http::{BaseUrl, Decision, HttpClients};
-use crate::jelly::{ApiError, Bounds, EgressWindow, JellyClient, Quota, QuotaLimits, QuotaState};
+use crate::jelly::{ApiError, Bounds, EgressWindow, JellyClient, Quota, QuotaLimits};
 use crate::store::StoreError;
 
 /// See the module.
@@ -49,17 +49,19 @@ impl Access {
         let clients = HttpClients::new(&config.http, &base)?;
         let clock = Clock::system();
         let limits = QuotaLimits::resolve(&config.quota, base.is_loopback());
-        let quota = Quota::new(limits, EgressWindow::default());
-        let client = JellyClient::new(clients.clone(), base, &token, key, quota, clock.clone())
-            .map_err(|error| UsageError(error.to_string()))?
-            .bounded_by(Bounds::of(&config.http));
         let session = match config.archive_for(&team) {
             Some(_) => kept(&config, &team, &clock).await,
             None => None,
         };
+        let mut quota = Quota::new(limits, EgressWindow::default());
+        if let Some(session) = &session {
+            quota = quota.counted_in(session.quota_place(config.egress_group(&team), &key).await?);
+        }
+        let client = JellyClient::new(clients.clone(), base, &token, key, quota, clock.clone())
+            .map_err(|error| UsageError(error.to_string()))?
+            .bounded_by(Bounds::of(&config.http));
         let changing = AtomicBool::new(false);
         let access = Self { client, clients, config, session, team, clock, quiet: global.quiet, changing };
-        access.load_quota().await;
         access.heed_pauses().await?;
         Ok(access)
     }
@@ -140,26 +142,10 @@ impl Access {
         tokio::time::sleep(wait).await;
     }
 
-    /// Keeps what is used of the quota.
+    /// Gives back what was taken from the quota and not used.
     pub(super) async fn close(&self) {
-        let (Some(session), Some(window)) = (&self.session, self.window()) else { return };
-        let Ok(state) = serde_json::to_string(&self.client.quota().state()) else { return };
-        if let Err(error) = session.catalog.keep_quota_window(&window, &state).await {
-            tracing::debug!(%error, "the requests are not counted");
-        }
-    }
-
-    fn window(&self) -> Option<String> {
-        let session = self.session.as_ref()?;
-        Some(format!("team:{}", session.teams.get(&self.team)?.key))
-    }
-
-    async fn load_quota(&self) {
-        let (Some(session), Some(window)) = (&self.session, self.window()) else { return };
-        if let Ok(Some(state)) = session.catalog.quota_window(&window).await
-            && let Ok(state) = serde_json::from_str::<QuotaState>(&state)
-        {
-            self.client.quota().restore(&state);
+        if let Err(error) = self.client.quota().give_back(&self.clock, true).await {
+            tracing::debug!(%error, "requests that were not sent stay counted");
         }
     }
 

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use crate::catalog::team_scope;
+use crate::catalog::{day_scope, team_scope, window_scope};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::http::{BaseUrl, HttpClients};
-use crate::jelly::{ApiError, EgressWindow, JellyClient, Probe, Quota, QuotaLimits, QuotaState};
+use crate::jelly::{ApiError, EgressWindow, JellyClient, Probe, Quota, QuotaLimits};
 
 use super::super::output;
 use super::super::receipt::number;
@@ -38,8 +38,8 @@ pub(super) async fn examine(
     let mut clock_told = false;
     for name in names {
         let session = sessions.iter().find(|session| session.teams.contains_key(name));
-        let kept = kept_quota(session, name).await;
-        quota(findings, name, limits, kept.as_ref(), &clock);
+        let used = used_quota(session, name, config).await.unwrap_or((0, 0));
+        quota(findings, name, limits, used);
         let Some(token) = config.teams.get(name).and_then(|team| team.token.as_ref()) else {
             if tokens_read {
                 let found = format!("team {name} has no API token, so Jelly is not asked");
@@ -60,9 +60,12 @@ pub(super) async fn examine(
             findings.skipped("token", found, Some("run `jellyjar doctor` again after that"));
             continue;
         }
-        let quota = Quota::new(limits, EgressWindow::default());
-        if let Some(kept) = &kept {
-            quota.restore(kept);
+        let mut quota = Quota::new(limits, EgressWindow::default());
+        if let Some((session, team)) = session.and_then(|session| Some((session, session.teams.get(name)?))) {
+            match session.quota_place(config.egress_group(name), &team.key).await {
+                Ok(place) => quota = quota.counted_in(place),
+                Err(error) => tracing::debug!(%error, "one request is not counted"),
+            }
         }
         let client = config.team_key(name).map_err(|error| error.to_string()).and_then(|key| {
             JellyClient::new(clients.clone(), base.clone(), token, key, quota, clock.clone())
@@ -77,7 +80,6 @@ pub(super) async fn examine(
         };
         let begun = clock.now();
         let answer = tokio::time::timeout(PATIENCE, client.probe()).await;
-        keep_quota(session, name, &client).await;
         let answer = answer.unwrap_or_else(|_| Err(ApiError::Timeout(format!("{} s", PATIENCE.as_secs()))));
         if let Ok(Probe { served_at: Some(served_at), .. }) = &answer
             && !clock_told
@@ -130,29 +132,16 @@ fn token_line(findings: &mut Findings, name: &str, base: &BaseUrl, answer: Resul
     }
 }
 
-/// What of the team's quota is used, as it was last kept.
-async fn kept_quota(session: Option<&Session>, name: &str) -> Option<QuotaState> {
+/// What of the team's day and of its egress group's window is used.
+async fn used_quota(session: Option<&Session>, name: &str, config: &Config) -> Option<(u64, u64)> {
     let session = session?;
-    let scope = scope(session, name)?;
-    serde_json::from_str(&session.catalog.quota_window(&scope).await.ok()??).ok()
+    let (window, day) = (window_scope(config.egress_group(name)), day_scope(&session.teams.get(name)?.key));
+    session.catalog.adopt_quota_window(&window, &day).await.ok()?;
+    let used = session.catalog.used_requests(&[window.clone(), day.clone()]).await.ok()?;
+    Some(used.of(&window, &day))
 }
 
-/// Counts the request that was made.
-async fn keep_quota(session: Option<&Session>, name: &str, client: &JellyClient) {
-    let Some(session) = session else { return };
-    let Some(scope) = scope(session, name) else { return };
-    let Ok(state) = serde_json::to_string(&client.quota().state()) else { return };
-    if let Err(error) = session.catalog.keep_quota_window(&scope, &state).await {
-        tracing::debug!(%error, "one request is not counted");
-    }
-}
-
-fn scope(session: &Session, name: &str) -> Option<String> {
-    Some(format!("team:{}", session.teams.get(name)?.key))
-}
-
-fn quota(findings: &mut Findings, name: &str, limits: QuotaLimits, kept: Option<&QuotaState>, clock: &Clock) {
-    let (today, window) = kept.map_or((0, 0), |kept| kept.used(clock.now()));
+fn quota(findings: &mut Findings, name: &str, limits: QuotaLimits, (today, window): (u64, u64)) {
     let of = |limit: Option<u64>| limit.map_or_else(|| " (no limit)".into(), |limit| format!(" of {}", number(limit)));
     let found = format!(
         "team {name} has used {}{} requests today, {}{} in the last 5 minutes",

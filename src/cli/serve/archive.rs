@@ -258,6 +258,7 @@ impl Service {
                 let differing = fleet::differences(session, self.shared.role.name()).await?;
                 let differing = (!differing.is_empty()).then(|| differing.join("; "));
                 self.shared.notifier.set(Condition::new(Kind::SettingsDiffer, &self.place), differing);
+                access.look_at_quotas().await?;
                 self.shared.samples.pauses(&self.shared, session, access);
                 self.shared.samples.queues(&self.shared, session, access, run.leading.is_set()).await?;
                 if tokio::time::Instant::now() >= tidy_at {

@@ -150,7 +150,7 @@ async fn lists_of_a_team_come_bare_or_named() {
         lines(&server),
         ["GET /api/labels", "GET /api/members", "GET /api/mailboxes", "GET /api/mailboxes/5/members"]
     );
-    assert_eq!((client.requests(), client.quota().state().day_used), (4, 4));
+    assert_eq!((client.requests(), client.quota().used(client.inner.clock.now()).0), (4, 4));
 
     let (_server, client) = served(&[r#"{"labels":[],"next_cursor":"more"}"#, r#"{"tags":[]}"#, "[1]"]).await;
     for hint in ["in pages", "without \"labels\"", "invalid type"] {
