@@ -358,7 +358,7 @@ impl Statement {
         conditions.extend(behind.map(|position| self.beside(position, self.after(), &mut values)));
         let text = format!(
             "-- name: find_end
-            SELECT group_concat(CAST(id AS TEXT), ',') FROM (SELECT {id} AS id FROM {} WHERE {} ORDER BY {sorted} LIMIT 1 OFFSET {skipped})",
+            SELECT group_concat(CAST(id AS TEXT), ',') FROM (SELECT {id} AS id FROM {} WHERE {} ORDER BY {sorted} LIMIT 1 OFFSET {skipped}) last",
             if self.by_words() { "find_text f" } else { "find_entries e" },
             conditions.join(" AND "),
         );
@@ -414,7 +414,7 @@ impl Statement {
         let text = format!(
             "-- name: find
             SELECT group_concat(CAST(id AS TEXT), ',') FROM
-                (SELECT {} AS id FROM {} WHERE {} ORDER BY {} LIMIT {})",
+                (SELECT {} AS id FROM {} WHERE {} ORDER BY {} LIMIT {}) found",
             self.id(),
             self.from,
             conditions.join("\n                    AND "),
