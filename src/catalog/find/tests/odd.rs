@@ -15,7 +15,8 @@ fn names_and_addresses_with_odd_characters_are_found_as_they_are() {
             .take(&[
                 mail("a", "a\0b%_\\c.pdf"),
                 mail("b", "a-b---c.pdf"),
-                to("Z\0oe <zoe@x.example>"),
+                to("Zoe <ZOE@x.example>"),
+                to("n\0ul@n.example"),
                 to("back\\u0000slash@y.example"),
                 to("\u{c4}nn@z.example"),
                 Mail { subject: format!("{} end", "long".repeat(2_000)), ..mail("l", &"n".repeat(9_000)) },
@@ -45,7 +46,7 @@ fn names_and_addresses_with_odd_characters_are_found_as_they_are() {
         assert_eq!(world.names(words(&format!("{} end", "long".repeat(1_999)))).await.len(), 0);
         for sort in [FindSort::Name, FindSort::Sender] {
             let page = world.page(&FindQuery { sort, ..FindQuery::default() }, None, 1).await;
-            assert_eq!(world.page(&FindQuery { sort, ..FindQuery::default() }, page.next, 9).await.found.len(), 5);
+            assert_eq!(world.page(&FindQuery { sort, ..FindQuery::default() }, page.next, 9).await.found.len(), 6);
         }
     });
 }
