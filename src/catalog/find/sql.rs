@@ -1,6 +1,8 @@
 //! The statements of `find`. What drives them is chosen here, by what is asked for, and kept by CROSS JOIN: SQLite knows
 //! no figures of these tables. PostgreSQL does, and chooses itself whether words are looked up or dates are walked along.
 
+use std::collections::HashSet;
+
 use super::entries::first_id;
 use super::glob::Postgres;
 use super::text::{Column, Words, phrases};
@@ -28,6 +30,25 @@ pub(super) enum Value {
 pub(super) struct Ready {
     pub(super) text: String,
     pub(super) values: Vec<Value>,
+}
+
+impl Ready {
+    /// Keeps the parameters that the text names. The others have one value, and none stands at the end: PostgreSQL keeps a
+    /// prepared statement under its text, with the number and the types that its parameters had first.
+    fn of(text: String, mut values: Vec<Value>) -> Self {
+        let numbers = text.split('?').skip(1).filter_map(|rest| {
+            let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+            rest[..digits].parse::<usize>().ok()
+        });
+        let named: HashSet<usize> = numbers.collect();
+        values.truncate(named.iter().copied().max().unwrap_or(0));
+        for (index, value) in values.iter_mut().enumerate() {
+            if !named.contains(&(index + 1)) {
+                *value = Value::Integer(0);
+            }
+        }
+        Self { text, values }
+    }
 }
 
 /// The place of an entry in every order: name, sender and size, where they are known.
@@ -358,11 +379,11 @@ impl Statement {
         conditions.extend(behind.map(|position| self.beside(position, self.after(), &mut values)));
         let text = format!(
             "-- name: find_end
-            SELECT group_concat(CAST(id AS TEXT), ',') FROM (SELECT {id} AS id FROM {} WHERE {} ORDER BY {sorted} LIMIT 1 OFFSET {skipped})",
+            SELECT group_concat(CAST(id AS TEXT), ',') FROM (SELECT {id} AS id FROM {} WHERE {} ORDER BY {sorted} LIMIT 1 OFFSET {skipped}) last",
             if self.by_words() { "find_text f" } else { "find_entries e" },
             conditions.join(" AND "),
         );
-        Ready { text, values }
+        Ready::of(text, values)
     }
 
     fn after(&self) -> &'static str {
@@ -414,14 +435,14 @@ impl Statement {
         let text = format!(
             "-- name: find
             SELECT group_concat(CAST(id AS TEXT), ',') FROM
-                (SELECT {} AS id FROM {} WHERE {} ORDER BY {} LIMIT {})",
+                (SELECT {} AS id FROM {} WHERE {} ORDER BY {} LIMIT {}) found",
             self.id(),
             self.from,
             conditions.join("\n                    AND "),
             self.sorted(),
             i64::try_from(limit).unwrap_or(i64::MAX)
         );
-        Ready { text, values }
+        Ready::of(text, values)
     }
 }
 

@@ -1,5 +1,7 @@
 //! The index follows the catalog, and answers are what a plain look at every entry would give.
 
+mod odd;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -13,7 +15,7 @@ struct World {
     archive: ArchiveRow,
     team: TeamRow,
     key: TeamKey,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 /// One message with one attachment.
@@ -52,7 +54,7 @@ impl World {
         let archive = catalog.bind_archive("u", "/a").await.unwrap();
         let key: TeamKey = "default".parse().unwrap();
         let team = catalog.bind_team(archive, &key).await.unwrap();
-        Self { catalog, archive, team, key, _folder: folder }
+        Self { catalog, archive, team, key, folder }
     }
 
     async fn take(&self, mails: &[Mail]) {
@@ -104,7 +106,7 @@ impl World {
 }
 
 fn run<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
 
 fn words(text: &str) -> FindQuery {

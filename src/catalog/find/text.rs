@@ -149,7 +149,7 @@ pub(super) fn postgres_entry(name: &str, subject: &str, people: &str) -> (String
             all.extend([column.mark()]);
             all.push_str(&token);
             all.push(' ');
-            if lexemes.len() + lexeme.len() > ENTRY_BYTES {
+            if lexemes.len() + lexeme.len() + 1 > ENTRY_BYTES {
                 is_cut = true;
             } else {
                 lexemes.push_str(&lexeme);

@@ -47,17 +47,19 @@ CREATE TABLE find_progress (
 INSERT INTO find_progress (singleton, message_row, entries) VALUES (1, 0, 0);
 
 -- The last message below which none can come any more: a row has its number before it is committed, and others with higher ones
--- may be committed before it. Waits up to a second for who adds messages at this moment; NULL if that is not enough.
+-- may be committed before it. Who takes a number holds the sequence's lock until the end of its transaction. Waits up to a second
+-- for those who do at this moment; NULL if that is not enough.
 CREATE FUNCTION last_settled_message() RETURNS bigint LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
+    numbers regclass := pg_get_serial_sequence('messages', 'id')::regclass;
     newest bigint := (SELECT max(id) FROM messages);
     writers text[] := ARRAY(SELECT virtualtransaction FROM pg_locks
-        WHERE relation = 'messages'::regclass AND mode = 'RowExclusiveLock' AND pid <> pg_backend_pid()
+        WHERE relation = numbers AND mode = 'RowExclusiveLock' AND pid <> pg_backend_pid()
             AND database = (SELECT oid FROM pg_database WHERE datname = current_database()));
 BEGIN
     FOR attempt IN 1..100 LOOP
-        IF NOT EXISTS (SELECT FROM pg_locks WHERE relation = 'messages'::regclass AND mode = 'RowExclusiveLock'
-                AND virtualtransaction = ANY (writers)) THEN
+        IF NOT EXISTS (SELECT FROM pg_locks
+                WHERE relation = numbers AND mode = 'RowExclusiveLock' AND virtualtransaction = ANY (writers)) THEN
             RETURN newest;
         END IF;
         PERFORM pg_sleep(0.01);
