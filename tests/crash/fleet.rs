@@ -182,7 +182,7 @@ impl Plan {
              [worker]\nbatch_size = 32\nconcurrency = 16\nmax_leases = 64\nlease_duration = \"{}s\"\n\
              [spool]\nfolder = \"spool\"\nmin_free = \"1 MiB\"\nallow_tmpfs = true\n\
              [retry]\nbase_delay = \"10ms\"\n[bucket]\npart_size = \"5 MiB\"\n\
-             [quota]\nrequests_per_window = {}\nrequests_per_day = 1000000000\n",
+             [serve]\nops_listen = \"127.0.0.1:0\"\n[sweep]\nevery = \"0s\"\n[quota]\nrequests_per_window = {}\nrequests_per_day = 1000000000\n",
             LEASE.as_secs(),
             self.quota
         )
