@@ -201,13 +201,12 @@ impl Loaded {
         teams: &mut BTreeMap<String, TeamFile>,
     ) -> Result<(), ConfigError> {
         let pick = |flag: &'static str, given: &Option<PathBuf>, variable: &'static str| {
-            if let Some(path) = given {
-                values::check_path(path).map_err(|message| ConfigError::Flag { name: flag, message })?;
-                return Ok(Some((path.clone(), Origin::Flag(flag))));
-            }
-            let Some(path) = environment.path(variable) else { return Ok(None) };
-            values::check_path(&path).map_err(|message| ConfigError::environment(variable, message))?;
-            Ok::<_, ConfigError>(Some((path, Origin::Environment(variable))))
+            let of_flag = given.clone().map(|path| (path, Origin::Flag(flag)));
+            of_flag.or_else(|| Some((environment.path(variable)?, Origin::Environment(variable))))
+        };
+        let refused = |origin, variable, message| match origin {
+            Origin::Flag(name) => ConfigError::Flag { name, message },
+            _ => ConfigError::environment(variable, message),
         };
         let archive = match (&overrides.archive, environment.path("JELLYJAR_ARCHIVE")) {
             (Some(text), _) => {
@@ -235,15 +234,13 @@ impl Loaded {
                 }
             }
         }
-        if let Some((path, origin)) = pick("--catalog", &overrides.catalog, "JELLYJAR_CATALOG")? {
-            let refused = |message| match origin {
-                Origin::Flag(name) => ConfigError::Flag { name, message },
-                _ => ConfigError::environment("JELLYJAR_CATALOG", message),
-            };
+        if let Some((path, origin)) = pick("--catalog", &overrides.catalog, "JELLYJAR_CATALOG") {
+            let refused = |message| refused(origin, "JELLYJAR_CATALOG", message);
             self.config.catalog = Some(CatalogSetting::of(path).map_err(refused)?);
             self.sources.set("catalog", origin);
         }
-        if let Some((path, origin)) = pick("--ca-file", &overrides.ca_file, "JELLYJAR_CA_FILE")? {
+        if let Some((path, origin)) = pick("--ca-file", &overrides.ca_file, "JELLYJAR_CA_FILE") {
+            values::check_path(&path).map_err(|message| refused(origin, "JELLYJAR_CA_FILE", message))?;
             self.config.http.ca_file = Some(path);
             self.sources.set("http.ca_file", origin);
         }

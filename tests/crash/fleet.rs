@@ -28,7 +28,7 @@ use workers::Worker;
 
 /// How long a lease holds: the least that can be set.
 const LEASE: Duration = Duration::from_secs(10);
-/// A lease that is over is free after one more scan, which comes this soon; and the test's own looks take time.
+/// A lease that is over is free after one more scan, and those are a third of a lease apart; looking takes its time, too.
 const SCAN: Duration = Duration::from_secs(5);
 /// Fleets that come no further for so long hang.
 const HANGS_AFTER: Duration = Duration::from_mins(2);
@@ -182,7 +182,7 @@ impl Plan {
              [worker]\nbatch_size = 32\nconcurrency = 16\nmax_leases = 64\nlease_duration = \"{}s\"\n\
              [spool]\nfolder = \"spool\"\nmin_free = \"1 MiB\"\nallow_tmpfs = true\n\
              [retry]\nbase_delay = \"10ms\"\n[bucket]\npart_size = \"5 MiB\"\n\
-             [quota]\nrequests_per_window = {}\nrequests_per_day = 1000000000\n",
+             [serve]\nops_listen = \"127.0.0.1:0\"\n[sweep]\nevery = \"0s\"\n[quota]\nrequests_per_window = {}\nrequests_per_day = 1000000000\n",
             LEASE.as_secs(),
             self.quota
         )
@@ -193,7 +193,7 @@ impl Plan {
         let mut all = Vec::new();
         let mut add = |count: u64, what: &dyn Fn(u64) -> Disturbance| {
             for number in 0..count {
-                all.push((Duration::from_millis(random.below(self.seconds * 1_000)), what(number)));
+                all.push((Duration::from_millis(random.below(1 + self.seconds * 1_000)), what(number)));
             }
         };
         add(self.crashes, &|_| Disturbance::Crash);

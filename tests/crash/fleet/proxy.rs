@@ -206,7 +206,7 @@ enum Kind {
     Begin,
     Commit,
     Rollback,
-    /// Commits by itself outside of a transaction.
+    /// Commits by itself outside of a transaction, and changes jobs.
     Write,
     Other,
 }
@@ -263,7 +263,8 @@ impl Kind {
             "BEGIN" | "START" => Self::Begin,
             "COMMIT" | "END" => Self::Commit,
             "ROLLBACK" | "ABORT" if !text.to_ascii_uppercase().contains(" TO ") => Self::Rollback,
-            "INSERT" | "UPDATE" | "DELETE" | "WITH" => Self::Write,
+            // What a connection keeps for itself is not worth a cut.
+            "INSERT" | "UPDATE" | "DELETE" | "WITH" if text.contains("attachments") => Self::Write,
             _ => Self::Other,
         }
     }
