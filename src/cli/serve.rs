@@ -36,8 +36,8 @@ use crate::web::{Connections, Delivery, Hooks, Listener, Operations, Receiver, T
 use crate::worker::Signal;
 use background::Background;
 use board::{Board, InboxSink};
-pub(super) use role::{ReceiveArgs, ServeArgs, WorkArgs};
 use role::{Part, Role};
+pub(super) use role::{ReceiveArgs, ServeArgs, WorkArgs};
 use rush::Rush;
 use sample::Samples;
 
@@ -74,7 +74,9 @@ impl Shared {
         let metrics = Metrics::new(names.iter().map(String::as_str), groups_of(config), clock.now());
         let inboxes = if role.receives() {
             let folder = config.inbox_folder().ok_or_else(|| {
-                UsageError("HOME is not set, so there is no usual place for the inbox; set `folder` under [inbox]".into())
+                UsageError(
+                    "HOME is not set, so there is no usual place for the inbox; set `folder` under [inbox]".into(),
+                )
             })?;
             Some(Inboxes::open(&config.inbox, &folder, &names, clock.clone())?)
         } else {
