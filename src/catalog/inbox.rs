@@ -1,7 +1,7 @@
 //! How far each team's inbox has been taken in, and which copies of inboxes in the archive.
 
 use super::{ArchiveRow, Catalog, Result, TeamRow, at};
-use crate::catalog::engine::{Connection, query, query_scalar};
+use crate::catalog::engine::{Connection, Row, query, query_scalar};
 
 /// A place in a team's inbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +32,10 @@ pub(super) async fn keep_position(connection: &mut Connection, team: TeamRow, po
     Ok(())
 }
 
+fn position(row: &Row) -> InboxPosition {
+    InboxPosition { inbox: row.get(0), segment: row.get(1), offset: row.get::<i64>(2).cast_unsigned() }
+}
+
 impl Catalog {
     /// How far an inbox of a team has been taken in.
     pub async fn inbox_position(&self, team: TeamRow, inbox: &str) -> Result<Option<InboxPosition>> {
@@ -45,11 +49,22 @@ impl Catalog {
         .fetch_optional(&mut *connection)
         .await
         .map_err(at("inbox_position"))?;
-        Ok(row.map(|row| InboxPosition {
-            inbox: row.get(0),
-            segment: row.get(1),
-            offset: row.get::<i64>(2).cast_unsigned(),
-        }))
+        Ok(row.as_ref().map(position))
+    }
+
+    /// How far each inbox of a team has been taken in: what changes when a webhook came to anybody.
+    pub async fn inbox_positions(&self, team: TeamRow) -> Result<Vec<InboxPosition>> {
+        let mut connection = self.connection().await;
+        let rows = query(
+            "-- name: inbox_positions
+            SELECT inbox, segment, byte_offset FROM inbox_positions
+            WHERE team_id = ? AND inbox IS NOT NULL ORDER BY inbox",
+        )
+        .bind(team.0)
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(at("inbox_positions"))?;
+        Ok(rows.iter().map(position).collect())
     }
 
     /// The copies of inboxes in an archive that this catalog has taken in, or whose inbox it has.

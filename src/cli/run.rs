@@ -87,6 +87,9 @@ impl Run {
             if let Some(lock) = self.session.catalog.try_worker_lock().await.context("cannot lock the catalog")? {
                 return self.drive(&lock).await;
             }
+            if let Some(beat) = &self.signals.beat {
+                beat.beat();
+            }
             if !said {
                 tracing::info!("another jellyjar works on this archive; following it");
                 said = true;

@@ -237,6 +237,33 @@ fn the_systemd_unit_is_valid_and_exposes_little() {
 }
 
 #[test]
+fn the_unit_is_valid_as_a_receiver_and_as_a_worker_and_each_has_its_own_secrets_alone() {
+    for (role, secret, others) in [("receive", "webhook-secret", "api-token"), ("work", "api-token", "webhook-secret")] {
+        let drop_in = read(&format!("{role}.conf"));
+        let credentials: Vec<_> = drop_in.lines().filter_map(|line| line.strip_prefix("LoadCredential=")).collect();
+        // The empty one forgets what the unit has.
+        assert_eq!(credentials, ["", &format!("{secret}:/etc/jellyjar/{secret}")]);
+        let variable = others.replace("api", "jelly_api").replace("webhook", "jelly_webhook").replace('-', "_");
+        let forgotten = format!("UnsetEnvironment={}_FILE", variable.to_uppercase());
+        assert!(drop_in.lines().any(|line| line == forgotten), "{role}.conf has no {forgotten}");
+        let command = format!("ExecStart=/usr/local/bin/jellyjar {role} --config /etc/jellyjar/jellyjar.toml");
+        assert!(drop_in.lines().any(|line| line == command), "{drop_in}");
+
+        let machine = tempfile::tempdir().unwrap();
+        let drop_ins = machine.path().join("jellyjar.service.d");
+        std::fs::create_dir(&drop_ins).unwrap();
+        std::fs::copy(folder().join("jellyjar.service"), machine.path().join("jellyjar.service")).unwrap();
+        std::fs::write(drop_ins.join(format!("{role}.conf")), drop_in).unwrap();
+        let unit = machine.path().join("jellyjar.service");
+        let Some(output) = run("systemd-analyze", &["verify", unit.to_str().unwrap()]) else { return };
+        let said = String::from_utf8(output.stderr).unwrap();
+        let defects: Vec<_> =
+            said.lines().filter(|line| line.contains("jellyjar") && !line.contains("is not executable")).collect();
+        assert!(defects.is_empty(), "{said}");
+    }
+}
+
+#[test]
 fn the_watchdog_and_the_stop_leave_the_service_the_time_it_needs() {
     let unit = read("jellyjar.service");
     for line in ["Type=notify", "DynamicUser=yes", "StateDirectory=jellyjar", "WatchdogSec=60", "TimeoutStopSec=45"] {

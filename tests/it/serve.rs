@@ -3,6 +3,7 @@
 mod care;
 mod disks;
 mod examples;
+mod halves;
 mod inboxes;
 mod lanes;
 mod load;

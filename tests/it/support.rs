@@ -22,5 +22,5 @@ pub(crate) use jelly::Jelly;
 pub(crate) use ledger::Ledger;
 pub(crate) use process::{Ended, Process, Receipt, until};
 pub(crate) use scripted::Scripted;
-pub(crate) use serve::{Answer, SECRET, SERVE, Sender, Serve, archived, files, sign, until_archived};
+pub(crate) use serve::{Answer, SECRET, SERVE, Sender, Serve, Worker, archived, files, sign, until_archived};
 pub(crate) use world::{TOKEN, World};

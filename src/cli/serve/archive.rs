@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use futures::future::OptionFuture;
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use jiff::SignedDuration;
 
@@ -87,15 +88,18 @@ impl Service {
             () = stop.wait() => return Ok(()),
         };
         let shared = &self.shared;
-        let worker = shared.pulse.expect(format!("worker of {}", self.place), TURN_WITHIN);
+        let works = shared.role.works();
+        let worker = works.then(|| Arc::new(shared.pulse.expect(format!("worker of {}", self.place), TURN_WITHIN)));
         let sparing = shared.rush.sparing();
-        let signals = Signals { stop: stop.clone(), sparing, beat: Some(Arc::new(worker)), ..Signals::default() };
+        let signals = Signals { stop: stop.clone(), sparing, beat: worker, ..Signals::default() };
         let run = Run::with(Arc::clone(&session), Arc::clone(&access), signals);
         let disks = Disks::of(&session, &access);
         let _open = shared.samples.open(&self.place, &session, &access, &run.signals.in_flight);
-        let (works, lock) = (shared.role.works(), tokio::sync::Mutex::new(None));
-        let beat = shared.pulse.expect(format!("compaction of {}", self.place), COMPACT_WITHIN);
-        let compaction = Compaction { place: &self.place, shared, session: &session, run: &run, beat, lock: &lock };
+        let lock = tokio::sync::Mutex::new(None);
+        let compaction = works.then(|| {
+            let beat = shared.pulse.expect(format!("compaction of {}", self.place), COMPACT_WITHIN);
+            Compaction { place: &self.place, shared, session: &session, run: &run, beat, lock: &lock }
+        });
         let working = async {
             tokio::select! {
                 // In this order the first time: who sees that the archive is ready finds that this service works on it.
@@ -108,7 +112,7 @@ impl Service {
                 failed = self.copy(&session, &copies) => Err(failed),
                 failed = self.look_after(&session, &access, &copies, &run) => Err(failed),
                 failed = self.walk(&session, &access, &run), if works => Err(failed),
-                never = compaction.run(), if works => match never {},
+                Some(never) = OptionFuture::from(compaction.as_ref().map(Compaction::run)) => match never {},
                 never = disks.guard(&self.place, &shared.board, &shared.clock, &run), if works => match never {},
             }
         };

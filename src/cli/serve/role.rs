@@ -177,3 +177,24 @@ impl Role {
         Some(folder.join(format!("notified-work-{name}.json")))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workers_of_one_machine_keep_what_they_told_apart_and_a_receiver_in_its_inbox() {
+        let mut config = Config { state_home: Some("/state".into()), ..Config::default() };
+        let mut file = |role: Role, address: &str| {
+            config.serve.ops_listen = address.parse().unwrap();
+            role.notified_file(&config).map(|path| path.display().to_string())
+        };
+        for (address, name) in [("127.0.0.1:8082", "127.0.0.1-8082"), ("[::1]:8082", "---1--8082")] {
+            assert_eq!(file(Role::Work, address), Some(format!("/state/jellyjar/notified-work-{name}.json")));
+            for role in [Role::Serve, Role::Receive] {
+                assert_eq!(file(role, address).as_deref(), Some("/state/jellyjar/inbox/notified.json"));
+            }
+        }
+        assert_eq!(file(Role::Work, "127.0.0.1:0"), None);
+    }
+}

@@ -9,7 +9,7 @@ use futures::stream::{FuturesUnordered, StreamExt as _};
 use jiff::Timestamp;
 
 use super::archive::Service;
-use crate::catalog::WalkWish;
+use crate::catalog::{CatalogError, InboxPosition, WalkWish};
 use crate::cli::backfill::walker;
 use crate::cli::output;
 use crate::cli::run::Run;
@@ -30,6 +30,8 @@ struct Webhooks {
     /// Mail from before is no sign: nobody could take its webhook.
     listening_since_ms: i64,
     last_ms: Option<i64>,
+    /// How far others have taken theirs in, where this process takes none.
+    elsewhere: Vec<InboxPosition>,
 }
 
 impl Webhooks {
@@ -111,7 +113,12 @@ impl Service {
         let shared = &self.shared;
         let clock = &shared.clock;
         let cells = shared.metrics.team(name);
-        let mut webhooks = Webhooks { listening_since_ms: clock.now_ms(), last_ms: cells.last_webhook.value_ms() };
+        let elsewhere = match self.elsewhere(&sweeper.walker).await {
+            Ok(elsewhere) => elsewhere,
+            Err(error) => return error.into(),
+        };
+        let mut webhooks =
+            Webhooks { listening_since_ms: clock.now_ms(), last_ms: cells.last_webhook.value_ms(), elsewhere };
         let mut due_ms = match sweeper.last_ms().await {
             Ok(last_ms) => last_ms.map_or(0, |last| last.saturating_add(millis(every))),
             Err(error) => return error.into(),
@@ -123,6 +130,16 @@ impl Service {
                 let left = Duration::from_millis((due_ms - now_ms).unsigned_abs());
                 tokio::time::sleep(left.min(LOOK_EVERY)).await;
                 continue;
+            }
+            match self.elsewhere(&sweeper.walker).await {
+                Ok(elsewhere) if elsewhere == webhooks.elsewhere => {}
+                Ok(elsewhere) => {
+                    // At some time since the last sweep; what a sweep judges by is no finer than that.
+                    cells.last_webhook.set(clock.now());
+                    webhooks.elsewhere = elsewhere;
+                    self.hear(name, &cells, &mut webhooks);
+                }
+                Err(error) => return error.into(),
             }
             let ingested = || self.ingested(name).boxed();
             let next = match sweeper.sweep(&ingested).await {
@@ -138,6 +155,14 @@ impl Service {
             };
             due_ms = clock.now_ms().saturating_add(millis(next));
         }
+    }
+
+    /// How far other processes have taken in webhooks of the walker's team; nothing where this one takes them itself.
+    async fn elsewhere(&self, walker: &Walker) -> Result<Vec<InboxPosition>, CatalogError> {
+        if self.shared.role.receives() {
+            return Ok(Vec::new());
+        }
+        walker.catalog.inbox_positions(walker.team.row).await
     }
 
     /// Hears whether a webhook has come.
@@ -205,7 +230,7 @@ mod tests {
 
     #[test]
     fn webhooks_are_silent_if_mail_came_after_the_last_one_while_we_listened() {
-        let webhooks = Webhooks { listening_since_ms: 100, last_ms: None };
+        let webhooks = Webhooks { listening_since_ms: 100, last_ms: None, elsewhere: Vec::new() };
         let swept = |recovered, oldest_ms| Swept { recovered, oldest_ms, ..Swept::default() };
         assert!(webhooks.silent(&swept(2, Some(150)), None).is_some_and(|text| text.contains("2 attachments")));
         assert!(webhooks.silent(&swept(2, Some(150)), Some(149)).is_some());

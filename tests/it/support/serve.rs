@@ -62,9 +62,7 @@ impl Serve {
         let (_, rest) = said.split_once("Taking webhooks on http").unwrap();
         let (_, rest) = rest.split_once("://").unwrap();
         let (public, rest) = rest.split_once('/').unwrap();
-        let (_, rest) = rest.split_once("operations on http://").unwrap();
-        let operations = rest.lines().next().unwrap().trim_end_matches('.');
-        let (public, operations) = (public.parse().unwrap(), operations.parse().unwrap());
+        let (public, operations) = (public.parse().unwrap(), operations_of(rest));
         Self { process, public, operations }
     }
 
@@ -85,9 +83,7 @@ impl Serve {
 
     /// Asks the operations listener.
     pub(crate) fn ask(&self, path: &str) -> (u16, String) {
-        let request = format!("GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");
-        let answer = exchange(self.operations, request.as_bytes()).unwrap();
-        (answer.status, answer.body)
+        ask(self.operations, path)
     }
 
     /// Whether `/readyz` says that all is well.
@@ -119,6 +115,60 @@ impl Serve {
         assert!(!ended.stderr.contains(SECRET), "the signing secret was printed: {}", ended.stderr);
         ended
     }
+}
+
+/// A running `work`, which listens to operators alone.
+pub(crate) struct Worker {
+    pub(crate) process: Process,
+    operations: SocketAddr,
+}
+
+impl Worker {
+    /// Starts one for the team `default`.
+    pub(crate) fn start(world: &World) -> Self {
+        Self::start_with(world, Self::command(world))
+    }
+
+    /// The command that [`Worker::start`] starts.
+    pub(crate) fn command(world: &World) -> Command {
+        world.command(&["work", "--archive", "archive"])
+    }
+
+    /// Starts one, and waits until it listens.
+    pub(crate) fn start_with(world: &World, command: Command) -> Self {
+        let mut process = world.start(command);
+        until("it listens", || {
+            assert!(process.is_running(), "it ended: {}", process.stderr());
+            process.stderr().contains("operations on http://")
+        });
+        let operations = operations_of(&process.stderr());
+        Self { process, operations }
+    }
+
+    /// Asks the operations listener.
+    pub(crate) fn ask(&self, path: &str) -> (u16, String) {
+        ask(self.operations, path)
+    }
+
+    /// Stops it in good order, which must work.
+    pub(crate) fn stop(self, world: &World) {
+        self.process.terminate();
+        let ended = self.process.wait();
+        assert_eq!(ended.code(), Some(0), "{}", ended.stderr);
+        world.check(&ended);
+    }
+}
+
+/// Where the operations listener is, of what a service says at its start.
+fn operations_of(said: &str) -> SocketAddr {
+    let (_, rest) = said.split_once("operations on http://").unwrap();
+    rest.lines().next().unwrap().trim_end_matches('.').parse().unwrap()
+}
+
+fn ask(operations: SocketAddr, path: &str) -> (u16, String) {
+    let request = format!("GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");
+    let answer = exchange(operations, request.as_bytes()).unwrap();
+    (answer.status, answer.body)
 }
 
 /// What a server said.

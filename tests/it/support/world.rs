@@ -59,6 +59,11 @@ impl World {
         self.folder.path().join(name)
     }
 
+    /// Whether the catalog is a database, of which many processes can be workers.
+    pub(crate) const fn is_on_postgres(&self) -> bool {
+        self.databases.is_some()
+    }
+
     /// The archive.
     pub(crate) fn archive(&self) -> PathBuf {
         self.path("archive")
