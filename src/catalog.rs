@@ -277,7 +277,7 @@ impl Catalog {
         .bind(uuid)
         .bind(location)
         .bind(self.clock.now_ms())
-        .fetch_one(&mut *connection)
+        .fetch_one(&mut connection)
         .await
         .map_err(at("bind_archive"))?;
         Ok(ArchiveRow(row))
@@ -299,7 +299,7 @@ impl Catalog {
         )
         .bind(uuid)
         .bind(json(&keys))
-        .fetch_optional(&mut *connection)
+        .fetch_optional(&mut connection)
         .await
         .map_err(at("refuse_teams_of_others"))?;
         match found {
@@ -324,7 +324,7 @@ impl Catalog {
             SELECT id, archive_key FROM teams WHERE archive_id = $1 ORDER BY id",
         )
         .bind(archive.0)
-        .fetch_all(&mut *connection)
+        .fetch_all(&mut connection)
         .await
         .map_err(at("teams"))?;
         rows.iter()

@@ -86,7 +86,7 @@ impl Catalog {
                 state TEXT, generation INTEGER, at INTEGER NOT NULL, writer_id TEXT, sha256 BLOB, size_bytes INTEGER,
                 PRIMARY KEY (team_id, key)) WITHOUT ROWID",
         ] {
-            query(statement).execute(&mut *connection).await.map_err(at("begin_audit"))?;
+            query(statement).execute(&mut connection).await.map_err(at("begin_audit"))?;
         }
         Ok(())
     }
@@ -104,7 +104,7 @@ impl Catalog {
         )
         .bind(team.0)
         .bind(json(&rows))
-        .execute(&mut *connection)
+        .execute(&mut connection)
         .await
         .map_err(at("audit_carried"))?;
         Ok(())
@@ -146,7 +146,7 @@ impl Catalog {
         )
         .bind(team.0)
         .bind(json(&rows))
-        .execute(&mut *transaction)
+        .execute(&mut transaction)
         .await
         .map_err(at("audit_outcomes"))?;
         transaction.commit().await.map_err(at("commit_audit_outcomes"))
@@ -159,7 +159,7 @@ impl Catalog {
             "-- name: index_audit
             CREATE INDEX temp.audited_sha256 ON audited (state, sha256) WHERE sha256 IS NOT NULL",
         )
-        .execute(&mut *connection)
+        .execute(&mut connection)
         .await
         .map_err(at("index_audit"))?;
         Ok(())
@@ -169,7 +169,7 @@ impl Catalog {
     pub async fn audit_totals(&self) -> Result<(u64, u64)> {
         let mut connection = self.connection().await;
         let row = query("-- name: audit_totals\nSELECT count(state), count(*) FROM temp.audited")
-            .fetch_one(&mut *connection)
+            .fetch_one(&mut connection)
             .await
             .map_err(at("audit_totals"))?;
         Ok((unsigned(&row, 0), unsigned(&row, 1)))
@@ -202,7 +202,7 @@ impl Catalog {
         let (mut found, mut count) = (Vec::new(), 0);
         let mut connection = self.connection().await;
         for sql in [FROM_JOURNAL, FROM_CATALOG] {
-            let mut rows = query(sql).bind(archive.0).bind(moving.0).bind(moving.1).fetch(&mut *connection);
+            let mut rows = query(sql).bind(archive.0).bind(moving.0).bind(moving.1).fetch(&mut connection);
             while let Some(row) = rows.try_next().await.map_err(at("audit_differences"))? {
                 count += 1;
                 if found.len() < limit {
@@ -230,7 +230,7 @@ impl Catalog {
         .bind(state.as_str())
         .bind(&low.as_bytes()[..])
         .bind(&high.as_bytes()[..])
-        .fetch_all(&mut *connection)
+        .fetch_all(&mut connection)
         .await
         .map_err(at("audit_cited"))?;
         rows.iter()
@@ -267,7 +267,7 @@ impl Catalog {
             .bind(archive.0)
             .bind(&low.as_bytes()[..])
             .bind(&high.as_bytes()[..])
-            .fetch_all(&mut *connection)
+            .fetch_all(&mut connection)
             .await
             .map_err(at("blobs_between"))?;
         rows.iter()
@@ -292,7 +292,7 @@ impl Catalog {
         )
         .bind(team.0)
         .bind(json(&digests))
-        .fetch_all(&mut *connection)
+        .fetch_all(&mut connection)
         .await
         .map_err(at("links_of_lines"))?;
         Ok(rows.iter().filter_map(|row| Some((row.get::<&[u8]>(0).try_into().ok()?, unsigned(row, 1)))).collect())
@@ -317,7 +317,7 @@ impl Catalog {
         .bind(&sha256.as_bytes()[..])
         .bind(json(&from))
         .bind(to.as_str())
-        .execute(&mut *connection)
+        .execute(&mut connection)
         .await
         .map_err(at("change_blob_state"))?;
         Ok(done.rows_affected() > 0)

@@ -106,11 +106,11 @@ async fn complete(connection: &mut Connection) -> Result<()> {
     // A sort takes as much memory as the cache may, and beside it.
     pragmas(connection, "PRAGMA cache_size = -16000").await?;
     let mut transaction = connection.begin().await.map_err(at("begin_complete"))?;
-    query(CITED).execute(&mut *transaction).await.map_err(at("cite_blobs"))?;
+    query(CITED).execute(&mut transaction).await.map_err(at("cite_blobs"))?;
     // Before the indexes are there: one walk over the table and a sort beat a walk in the order of the contents.
     count_totals(&mut transaction).await?;
     for (_, create) in DEFERRED {
-        query(create).execute(&mut *transaction).await.map_err(at("create_index"))?;
+        query(create).execute(&mut transaction).await.map_err(at("create_index"))?;
     }
     transaction.commit().await.map_err(at("commit_complete"))
 }

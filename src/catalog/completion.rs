@@ -107,7 +107,7 @@ impl Catalog {
         let mut connection = self.connection().await;
         let mut transaction = connection.begin().await.map_err(at("begin_intend"))?;
         let held: Vec<i64> =
-            query_scalar(HELD).bind(json(&tickets)).fetch_all(&mut *transaction).await.map_err(at("held"))?;
+            query_scalar(HELD).bind(json(&tickets)).fetch_all(&mut transaction).await.map_err(at("held"))?;
         let rows = query(
             "-- name: blob_states
             SELECT b.sha256, b.state FROM json_each($2) j
@@ -115,7 +115,7 @@ impl Catalog {
         )
         .bind(archive.0)
         .bind(&wanted)
-        .fetch_all(&mut *transaction)
+        .fetch_all(&mut transaction)
         .await
         .map_err(at("blob_states"))?;
         let mut known = Vec::with_capacity(rows.len());
@@ -131,7 +131,7 @@ impl Catalog {
         )
         .bind(archive.0)
         .bind(&wanted)
-        .execute(&mut *transaction)
+        .execute(&mut transaction)
         .await
         .map_err(at("intend_blobs"))?;
         transaction.commit().await.map_err(at("commit_intend"))?;
@@ -162,7 +162,7 @@ impl Catalog {
             query(transaction.pick(BLOBS_DURABLE, BLOBS_DURABLE_IN_ORDER))
                 .bind(archive.0)
                 .bind(json(&digests))
-                .execute(&mut *transaction)
+                .execute(&mut transaction)
                 .await
                 .map_err(at("blobs_durable"))?;
         }
@@ -186,7 +186,7 @@ impl Catalog {
         .bind(json(&rows))
         .bind(writer_id)
         .bind(now)
-        .execute(&mut *transaction)
+        .execute(&mut transaction)
         .await
         .map_err(at("complete"))?;
         for pause in pauses {
@@ -288,7 +288,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let catalog = Catalog::open(folder.path(), Clock::system()).await.unwrap();
         let mut connection = catalog.connection().await;
-        let plan = query(format!("EXPLAIN QUERY PLAN {BLOBS_DURABLE}")).fetch_all(&mut *connection).await.unwrap();
+        let plan = query(format!("EXPLAIN QUERY PLAN {BLOBS_DURABLE}")).fetch_all(&mut connection).await.unwrap();
         let steps: Vec<String> = plan.iter().map(|step| step.get(3)).collect();
         assert_eq!(steps[0], "SEARCH blobs USING PRIMARY KEY (archive_id=? AND sha256=?)", "{steps:?}");
     }

@@ -21,7 +21,7 @@ impl Catalog {
         )
         .bind(&rows)
         .bind(self.clock.now_ms())
-        .execute(&mut *transaction)
+        .execute(&mut transaction)
         .await
         .map_err(at("requeue"))?;
         query(
@@ -31,7 +31,7 @@ impl Catalog {
             CROSS JOIN attachments a ON a.id = CAST(j.value AS BIGINT)",
         )
         .bind(&rows)
-        .execute(&mut *transaction)
+        .execute(&mut transaction)
         .await
         .map_err(at("see_rows"))?;
         transaction.commit().await.map_err(at("commit_requeue"))?;
@@ -60,7 +60,7 @@ impl Catalog {
         .bind(archive.0)
         .bind(&sha256.as_bytes()[..])
         .bind(i64::try_from(attachment.size_bytes.unwrap_or(0)).unwrap_or(i64::MAX))
-        .execute(&mut *transaction)
+        .execute(&mut transaction)
         .await
         .map_err(at("accept_blob"))?;
         super::journal::remember_segment(&mut transaction, archive, segment.0, segment.1).await?;
@@ -75,7 +75,7 @@ impl Catalog {
         .bind(writer_id)
         .bind(self.clock.now_ms())
         .bind(reason)
-        .execute(&mut *transaction)
+        .execute(&mut transaction)
         .await
         .map_err(at("accept"))?;
         transaction.commit().await.map_err(at("commit_accept"))?;

@@ -186,7 +186,7 @@ impl Catalog {
             "CREATE INDEX temp.exported_sha256 ON exported (sha256, path) WHERE modified_ms IS NOT NULL",
             "CREATE TEMP TABLE export_lines (path TEXT PRIMARY KEY, byte_offset INTEGER NOT NULL) WITHOUT ROWID",
         ] {
-            query(sql).execute(&mut *connection).await.map_err(at("begin_export"))?;
+            query(sql).execute(&mut connection).await.map_err(at("begin_export"))?;
         }
         Ok(())
     }
@@ -196,7 +196,7 @@ impl Catalog {
         let mut connection = self.connection().await;
         for table in TABLES {
             query(format!("DROP TABLE IF EXISTS temp.{table}"))
-                .execute(&mut *connection)
+                .execute(&mut connection)
                 .await
                 .map_err(at("end_export"))?;
         }
@@ -219,7 +219,7 @@ impl Catalog {
             .bind(after.0)
             .bind(after.1)
             .bind(limit)
-            .fetch_all(&mut *connection)
+            .fetch_all(&mut connection)
             .await
             .map_err(at("export_rows"))?;
         rows.iter().map(export_row).collect()
@@ -252,7 +252,7 @@ impl Catalog {
             WHERE excluded.position < export_places.position",
         )
         .bind(json(&places))
-        .execute(&mut *transaction)
+        .execute(&mut transaction)
         .await
         .map_err(at("stage_places"))?;
         query(
@@ -264,7 +264,7 @@ impl Catalog {
             WHERE excluded.position < export_conversations.position",
         )
         .bind(json(&conversations))
-        .execute(&mut *transaction)
+        .execute(&mut transaction)
         .await
         .map_err(at("stage_conversations"))?;
         transaction.commit().await.map_err(at("commit_stage"))
@@ -284,7 +284,7 @@ impl Catalog {
                 modified_ms = excluded.modified_ms",
         )
         .bind(json(&rows))
-        .execute(&mut *connection)
+        .execute(&mut connection)
         .await
         .map_err(at("remember_exported"))?;
         Ok(())
@@ -294,7 +294,7 @@ impl Catalog {
     pub async fn export_totals(&self) -> Result<ExportTotals> {
         let mut connection = self.connection().await;
         query("CREATE INDEX IF NOT EXISTS temp.export_order ON export_places (position, id)")
-            .execute(&mut *connection)
+            .execute(&mut connection)
             .await
             .map_err(at("order_export"))?;
         let all = query(
@@ -303,7 +303,7 @@ impl Catalog {
                 CAST(sum(p.size_bytes) FILTER (WHERE e.id IS NULL) AS BIGINT)
             FROM temp.export_places p LEFT JOIN temp.exported e ON e.id = p.id AND e.modified_ms IS NOT NULL",
         )
-        .fetch_one(&mut *connection)
+        .fetch_one(&mut connection)
         .await
         .map_err(at("export_totals"))?;
         let contents = query(
@@ -313,7 +313,7 @@ impl Catalog {
                     SELECT 1 FROM temp.exported e WHERE e.sha256 = p.sha256 AND e.modified_ms IS NOT NULL)
                 GROUP BY p.sha256) contents",
         )
-        .fetch_one(&mut *connection)
+        .fetch_one(&mut connection)
         .await
         .map_err(at("export_content_totals"))?;
         Ok(ExportTotals {
@@ -341,7 +341,7 @@ impl Catalog {
             .bind(after.0)
             .bind(&after.1[..])
             .bind(limit)
-            .fetch_all(&mut *connection)
+            .fetch_all(&mut connection)
             .await
             .map_err(at("export_items"))?;
         rows.iter()
@@ -369,7 +369,7 @@ impl Catalog {
             WHERE modified_ms IS NOT NULL AND sha256 IN (SELECT unhex(value) FROM json_each($1)) GROUP BY sha256",
         )
         .bind(json(&digests))
-        .fetch_all(&mut *connection)
+        .fetch_all(&mut connection)
         .await
         .map_err(at("exported_with"))?;
         rows.iter().map(|row| Ok((digest(row.get(0))?, row.get(1), row.get(2)))).collect()
@@ -387,7 +387,7 @@ impl Catalog {
             ON CONFLICT (path) DO UPDATE SET byte_offset = excluded.byte_offset",
         )
         .bind(json(&lines))
-        .execute(&mut *connection)
+        .execute(&mut connection)
         .await
         .map_err(at("remember_lines"))?;
         Ok(())
@@ -402,7 +402,7 @@ impl Catalog {
         )
         .bind(after)
         .bind(limit)
-        .fetch_all(&mut *connection)
+        .fetch_all(&mut connection)
         .await
         .map_err(at("lines_after"))?;
         Ok(rows.iter().map(|row| (row.get(0), unsigned(row, 1))).collect())
@@ -418,7 +418,7 @@ impl Catalog {
                 AND NOT EXISTS (SELECT 1 FROM links l WHERE l.attachment_row = a.id)",
         )
         .bind(archive.0)
-        .fetch_one(&mut *connection)
+        .fetch_one(&mut connection)
         .await
         .map_err(at("archived_without_message"))?;
         Ok(unsigned(&row, 0))

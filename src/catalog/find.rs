@@ -250,7 +250,7 @@ impl Catalog {
         let mut connection = self.connection().await;
         let row = query("-- name: find_position\nSELECT name, sender, size_bytes FROM find_entries WHERE id = $1")
             .bind(after.0)
-            .fetch_optional(&mut *connection)
+            .fetch_optional(&mut connection)
             .await
             .map_err(at("find_position"))?;
         Ok(sql::Position { id: after.0, keys: row.map(|row| (row.get(0), row.get(1), row.get(2))) })
@@ -270,7 +270,7 @@ impl Catalog {
             ORDER BY j.key",
         )
         .bind(json(&entries))
-        .fetch_all(&mut *connection)
+        .fetch_all(&mut connection)
         .await
         .map_err(at("find_details"))?;
         let mut found: Vec<Found> = rows.iter().map(read_found).collect::<Result<_>>()?;
@@ -285,7 +285,7 @@ impl Catalog {
             ORDER BY e.id DESC",
         )
         .bind(json(&attachments))
-        .fetch_all(&mut *connection)
+        .fetch_all(&mut connection)
         .await
         .map_err(at("find_messages"))?;
         let places: std::collections::HashMap<i64, usize> =

@@ -46,7 +46,7 @@ impl Catalog {
         )
         .bind(team.0)
         .bind(inbox)
-        .fetch_optional(&mut *connection)
+        .fetch_optional(&mut connection)
         .await
         .map_err(at("inbox_position"))?;
         Ok(row.as_ref().map(position))
@@ -61,7 +61,7 @@ impl Catalog {
             WHERE team_id = ? AND inbox IS NOT NULL ORDER BY inbox",
         )
         .bind(team.0)
-        .fetch_all(&mut *connection)
+        .fetch_all(&mut connection)
         .await
         .map_err(at("inbox_positions"))?;
         Ok(rows.iter().map(position).collect())
@@ -72,7 +72,7 @@ impl Catalog {
         let mut connection = self.connection().await;
         query_scalar("-- name: known_payloads\nSELECT key FROM payload_segments WHERE archive_id = ?")
             .bind(archive.0)
-            .fetch_all(&mut *connection)
+            .fetch_all(&mut connection)
             .await
             .map_err(at("known_payloads"))
     }
@@ -86,7 +86,7 @@ impl Catalog {
         )
         .bind(archive.0)
         .bind(key)
-        .execute(&mut *connection)
+        .execute(&mut connection)
         .await
         .map_err(at("remember_payloads"))?;
         Ok(())
@@ -98,7 +98,7 @@ impl Catalog {
         query("-- name: forget_payloads\nDELETE FROM payload_segments WHERE archive_id = ? AND key = ?")
             .bind(archive.0)
             .bind(key)
-            .execute(&mut *connection)
+            .execute(&mut connection)
             .await
             .map_err(at("forget_payloads"))?;
         Ok(())

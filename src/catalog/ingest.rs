@@ -142,7 +142,7 @@ impl Catalog {
             .bind(team.0)
             .bind(packed(keys.iter().map(AttachmentKey::as_bytes)))
             .bind(count_column(keys.len()))
-            .fetch_one(&mut *connection)
+            .fetch_one(&mut connection)
             .await
             .map_err(at("known"))?;
             for entry in found.as_deref().unwrap_or_default().split_terminator(',') {
@@ -182,7 +182,7 @@ impl Catalog {
             .bind(team.0)
             .bind(packed(digests))
             .bind(count_column(digests.len()))
-            .fetch_one(&mut *connection)
+            .fetch_one(&mut connection)
             .await
             .map_err(at("meet_lines"))?;
             let mut is_new = vec![true; digests.len()];
@@ -328,7 +328,7 @@ impl Catalog {
         )
         .bind(json(&rejects))
         .bind(self.clock.now_ms())
-        .execute(&mut *connection)
+        .execute(&mut connection)
         .await
         .map_err(at("keep_rejects"))?;
         Ok(())

@@ -148,7 +148,7 @@ impl Catalog {
     pub async fn next_generation(&self) -> Result<u64> {
         let mut connection = self.connection().await;
         let generation: i64 =
-            query_scalar(NEXT_GENERATION).fetch_one(&mut *connection).await.map_err(at("next_generation"))?;
+            query_scalar(NEXT_GENERATION).fetch_one(&mut connection).await.map_err(at("next_generation"))?;
         Ok(generation.cast_unsigned())
     }
 
@@ -161,7 +161,7 @@ impl Catalog {
         // Whoever shares a catalog has looked for all teams at once.
         if !is_shared {
             let due = query_scalar(DUE).bind(team.0).bind(lane_column(lane)).bind(now);
-            let due: bool = due.fetch_one(&mut *connection).await.map_err(at("due"))?;
+            let due: bool = due.fetch_one(&mut connection).await.map_err(at("due"))?;
             if !due {
                 return Ok(Vec::new());
             }
@@ -228,7 +228,7 @@ impl Catalog {
             .bind(team.0)
             .bind(team.0)
             .bind(team.0)
-            .fetch_one(&mut *connection)
+            .fetch_one(&mut connection)
             .await
             .map_err(at("waiting_since"))
     }
@@ -245,7 +245,7 @@ impl Catalog {
             "-- name: release_all
             UPDATE attachments SET lease_token = NULL, lease_expires_at = NULL WHERE lease_token IS NOT NULL",
         )
-        .execute(&mut *connection)
+        .execute(&mut connection)
         .await
         .map_err(at("release_all"))?;
         Ok(done.rows_affected())
@@ -276,7 +276,7 @@ impl Catalog {
             UPDATE attachments SET lease_token = NULL, lease_expires_at = NULL FROM free WHERE attachments.id = free.id",
         ))
         .bind(self.clock.now_ms())
-        .execute(&mut *connection)
+        .execute(&mut connection)
         .await
         .map_err(at("release_expired"))?;
         Ok(done.rows_affected())
@@ -293,7 +293,7 @@ impl Catalog {
             WHERE attachments.id = j.row_id AND attachments.lease_token = j.token",
         )
         .bind(json(&leases))
-        .execute(&mut *connection)
+        .execute(&mut connection)
         .await
         .map_err(at("release"))?;
         Ok(())
@@ -313,7 +313,7 @@ impl Catalog {
         )
         .bind(json(&leases))
         .bind(expires_at)
-        .execute(&mut *connection)
+        .execute(&mut connection)
         .await
         .map_err(at("renew"))?;
         Ok(done.rows_affected())
@@ -323,7 +323,7 @@ impl Catalog {
     pub async fn next_due_ms(&self, team: TeamRow, lane: Lane) -> Result<Option<i64>> {
         let mut connection = self.connection().await;
         let next_due = query_scalar(NEXT_DUE).bind(team.0).bind(lane_column(lane));
-        next_due.fetch_one(&mut *connection).await.map_err(at("next_due"))
+        next_due.fetch_one(&mut connection).await.map_err(at("next_due"))
     }
 }
 

@@ -113,7 +113,7 @@ impl Catalog {
             SELECT key, sha256, superseded FROM segments WHERE archive_id = $1",
         )
         .bind(archive.0)
-        .fetch_all(&mut *connection)
+        .fetch_all(&mut connection)
         .await
         .map_err(at("segments"))?;
         rows.iter()
@@ -156,7 +156,7 @@ impl Catalog {
         )
         .bind(archive.0)
         .bind(json(&keys))
-        .execute(&mut *connection)
+        .execute(&mut connection)
         .await
         .map_err(at("replaced_are_loaded"))?;
         Ok(())
@@ -172,7 +172,7 @@ impl Catalog {
             WHERE team_id = $1 AND state = 'skipped' AND generation = 0",
         )
         .bind(team.0)
-        .fetch_all(&mut *connection)
+        .fetch_all(&mut connection)
         .await
         .map_err(at("unjournaled_skips"))?;
         rows.iter()
@@ -197,7 +197,7 @@ impl Catalog {
         .bind(json(&rows))
         .bind(i64::try_from(generation).unwrap_or(i64::MAX))
         .bind(writer_id)
-        .execute(&mut *connection)
+        .execute(&mut connection)
         .await
         .map_err(at("mark_journaled"))?;
         Ok(())
@@ -217,13 +217,13 @@ impl Catalog {
             SELECT EXISTS (SELECT 1 FROM archives WHERE id <> $1)",
         )
         .bind(archive.0)
-        .fetch_one(&mut *transaction)
+        .fetch_one(&mut transaction)
         .await
         .map_err(at("other_archives"))?;
         for (all, ours) in FORGET {
             // Without a condition SQLite empties a table at once.
             let statement = if others { query(ours).bind(archive.0) } else { query(all) };
-            statement.execute(&mut *transaction).await.map_err(at("forget_archive"))?;
+            statement.execute(&mut transaction).await.map_err(at("forget_archive"))?;
         }
         if has_triggers {
             super::bulk::count_totals(&mut transaction).await?;

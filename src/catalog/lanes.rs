@@ -69,7 +69,7 @@ impl Catalog {
             SELECT a.id FROM json_each(?) j CROSS JOIN attachments a ON a.id = CAST(j.value ->> 'i' AS BIGINT) AND a.lane = 0",
         )
         .bind(json(&leases))
-        .fetch_all(&mut *connection)
+        .fetch_all(&mut connection)
         .await
         .map_err(at("promoted"))?;
         drop(connection);

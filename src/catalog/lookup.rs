@@ -54,7 +54,7 @@ impl Catalog {
             .bind(low)
             .bind(high)
             .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-            .fetch_all(&mut *connection)
+            .fetch_all(&mut connection)
             .await
             .map_err(at("by_range"))?;
         rows.iter().map(attachment).collect()
@@ -69,7 +69,7 @@ impl Catalog {
         )
         .bind(team.0)
         .bind(state.as_str())
-        .fetch_all(&mut *connection)
+        .fetch_all(&mut connection)
         .await
         .map_err(at("rows_in_state"))
     }
@@ -82,7 +82,7 @@ impl Catalog {
             "-- name: last_activity
             SELECT max(changed_at) FROM {states} WHERE team_id IN (SELECT id FROM teams WHERE archive_id = $1)"
         );
-        query_scalar(sql).bind(archive.0).fetch_one(&mut *connection).await.map_err(at("last_activity"))
+        query_scalar(sql).bind(archive.0).fetch_one(&mut connection).await.map_err(at("last_activity"))
     }
 
     /// How many blobs of `archive` are known to be missing or wrong.
@@ -93,7 +93,7 @@ impl Catalog {
             SELECT count(*) FROM blobs WHERE archive_id = $1 AND state = 'damaged'",
         )
         .bind(archive.0)
-        .fetch_one(&mut *connection)
+        .fetch_one(&mut connection)
         .await
         .map_err(at("damaged_blobs"))?;
         Ok(unsigned(&row, 0))

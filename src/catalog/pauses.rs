@@ -36,7 +36,7 @@ impl Catalog {
         let mut connection = self.connection().await;
         let rows = query("-- name: pauses\nSELECT scope, until, reason FROM pauses WHERE until > $1 ORDER BY scope")
             .bind(self.clock.now_ms())
-            .fetch_all(&mut *connection)
+            .fetch_all(&mut connection)
             .await
             .map_err(at("pauses"))?;
         Ok(rows.iter().map(|row| Pause { scope: row.get(0), until_ms: row.get(1), reason: row.get(2) }).collect())
@@ -55,7 +55,7 @@ impl Catalog {
             query("-- name: resume\nDELETE FROM pauses WHERE scope IN (SELECT value FROM json_each(?)) AND until > ?")
                 .bind(json(&scopes))
                 .bind(self.clock.now_ms())
-                .execute(&mut *connection)
+                .execute(&mut connection)
                 .await
                 .map_err(at("resume"))?;
         Ok(done.rows_affected())
@@ -67,7 +67,7 @@ impl Catalog {
         query("-- name: resume_refused\nDELETE FROM pauses WHERE scope = $1 AND until = $2")
             .bind(scope)
             .bind(i64::MAX)
-            .execute(&mut *connection)
+            .execute(&mut connection)
             .await
             .map_err(at("resume_refused"))?;
         Ok(())

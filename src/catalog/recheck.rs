@@ -29,10 +29,10 @@ impl Catalog {
             SELECT a.sha256, a.size_bytes FROM temp.seen s CROSS JOIN attachments a ON a.id = s.attachment_row
             WHERE s.known <> 0 AND a.state = 'archived' AND a.sha256 IS NOT NULL",
         ] {
-            query(statement).execute(&mut *connection).await.map_err(at("begin_recheck"))?;
+            query(statement).execute(&mut connection).await.map_err(at("begin_recheck"))?;
         }
         let count: i64 = query_scalar("-- name: count_rechecked\nSELECT count(*) FROM temp.rechecked")
-            .fetch_one(&mut *connection)
+            .fetch_one(&mut connection)
             .await
             .map_err(at("count_rechecked"))?;
         Ok(count.cast_unsigned())
@@ -47,7 +47,7 @@ impl Catalog {
         )
         .bind(after.as_ref().map_or(&[][..], |digest| &digest.as_bytes()[..]))
         .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-        .fetch_all(&mut *connection)
+        .fetch_all(&mut connection)
         .await
         .map_err(at("known_contents"))?;
         rows.iter()
@@ -79,13 +79,13 @@ impl Catalog {
         .bind(archive.0)
         .bind(&content.sha256.as_bytes()[..])
         .bind(self.clock.now_ms())
-        .fetch_optional(&mut *transaction)
+        .fetch_optional(&mut transaction)
         .await
         .map_err(at("requeue_lost"))?;
         if let Some(row) = row {
             query("-- name: unknow_lost\nUPDATE temp.seen SET known = 0 WHERE attachment_row = $1")
                 .bind(row)
-                .execute(&mut *transaction)
+                .execute(&mut transaction)
                 .await
                 .map_err(at("unknow_lost"))?;
             query(
@@ -96,7 +96,7 @@ impl Catalog {
             .bind(archive.0)
             .bind(&content.sha256.as_bytes()[..])
             .bind(i64::try_from(content.size_bytes).unwrap_or(i64::MAX))
-            .execute(&mut *transaction)
+            .execute(&mut transaction)
             .await
             .map_err(at("damage_lost"))?;
         }

@@ -43,7 +43,7 @@ impl Catalog {
             CREATE TEMP TABLE IF NOT EXISTS judged (attachment_row INTEGER PRIMARY KEY, accepted INTEGER NOT NULL)",
             "-- name: clear_judged\nDELETE FROM temp.judged",
         ] {
-            query(statement).execute(&mut *connection).await.map_err(at("begin_judging"))?;
+            query(statement).execute(&mut connection).await.map_err(at("begin_judging"))?;
         }
         Ok(())
     }
@@ -66,7 +66,7 @@ impl Catalog {
         )
         .bind(team.0)
         .bind(json(&verdicts))
-        .execute(&mut *connection)
+        .execute(&mut connection)
         .await
         .map_err(at("judge"))?;
         Ok(())
@@ -84,7 +84,7 @@ impl Catalog {
                 count(*) FILTER (WHERE a.state = 'archived' AND j.accepted = 0)
             FROM temp.judged j CROSS JOIN attachments a ON a.id = j.attachment_row",
         )
-        .fetch_one(&mut *connection)
+        .fetch_one(&mut connection)
         .await
         .map_err(at("judged"))?;
         Ok(Judged {
@@ -111,7 +111,7 @@ impl Catalog {
                     WHERE j.accepted <> 0 AND a.state = 'skipped' LIMIT $1) rows",
             )
             .bind(STEP)
-            .fetch_one(&mut *transaction)
+            .fetch_one(&mut transaction)
             .await
             .map_err(at("accepted_rows"))?
             .get(0);
@@ -124,7 +124,7 @@ impl Catalog {
             )
             .bind(&rows)
             .bind(self.clock.now_ms())
-            .execute(&mut *transaction)
+            .execute(&mut transaction)
             .await
             .map_err(at("enqueue_accepted"))?;
             for (statement, name) in [
@@ -139,7 +139,7 @@ impl Catalog {
                     "judged_no_more",
                 ),
             ] {
-                query(statement).bind(&rows).execute(&mut *transaction).await.map_err(at(name))?;
+                query(statement).bind(&rows).execute(&mut transaction).await.map_err(at(name))?;
             }
             super::find::unsettle(&mut transaction, &rows).await?;
             transaction.commit().await.map_err(at("commit_enqueue"))?;

@@ -182,7 +182,7 @@ impl Catalog {
                 count(*) FILTER (WHERE a.state = 'pending')
             FROM temp.seen s LEFT JOIN attachments a ON a.id = s.attachment_row",
         )
-        .fetch_one(&mut *connection)
+        .fetch_one(&mut connection)
         .await
         .map_err(at("seen_totals"))?;
         Ok(SeenTotals {
@@ -204,7 +204,7 @@ impl Catalog {
     pub async fn forget_seen(&self) -> Result<()> {
         let mut connection = self.seen_connection().await?;
         query("-- name: forget_seen\nDELETE FROM temp.seen")
-            .execute(&mut *connection)
+            .execute(&mut connection)
             .await
             .map_err(at("forget_seen"))?;
         Ok(())
@@ -219,7 +219,7 @@ impl Catalog {
                 AND NOT EXISTS (SELECT 1 FROM temp.seen s WHERE s.attachment_row = a.id)",
         )
         .bind(writer_id)
-        .fetch_one(&mut *connection)
+        .fetch_one(&mut connection)
         .await
         .map_err(at("decided_unseen"))?;
         Ok(count.cast_unsigned())
@@ -235,7 +235,7 @@ impl Catalog {
                 OR EXISTS (SELECT 1 FROM attachments a WHERE a.lease_token IS NOT NULL
                     AND EXISTS (SELECT 1 FROM temp.seen s WHERE s.attachment_row = a.id))",
         )
-        .fetch_one(&mut *connection)
+        .fetch_one(&mut connection)
         .await
         .map_err(at("any_seen_pending"))
     }
@@ -248,7 +248,7 @@ impl Catalog {
             SELECT EXISTS (SELECT 1 FROM attachments a WHERE a.lease_token IS NOT NULL
                 AND EXISTS (SELECT 1 FROM temp.seen s WHERE s.attachment_row = a.id))",
         )
-        .fetch_one(&mut *connection)
+        .fetch_one(&mut connection)
         .await
         .map_err(at("any_seen_leased"))
     }
@@ -268,7 +268,7 @@ impl Catalog {
             FROM teams t LEFT JOIN {states} s ON s.team_id = t.id
             WHERE t.archive_id = $1 ORDER BY t.archive_key"
         );
-        let rows = query(sql).bind(archive.0).fetch_all(&mut *connection).await.map_err(at("team_totals"))?;
+        let rows = query(sql).bind(archive.0).fetch_all(&mut connection).await.map_err(at("team_totals"))?;
         let mut teams: Vec<TeamTotals> = Vec::new();
         for row in &rows {
             let team: String = row.get(0);
@@ -289,7 +289,7 @@ impl Catalog {
         let mut connection = self.connection().await;
         let contents = if totals_are_kept(&mut connection).await? { "content_totals" } else { "counted_contents" };
         let sql = format!("-- name: content_totals\nSELECT contents, bytes FROM {contents} WHERE archive_id = $1");
-        let row = query(sql).bind(archive.0).fetch_optional(&mut *connection).await.map_err(at("content_totals"))?;
+        let row = query(sql).bind(archive.0).fetch_optional(&mut connection).await.map_err(at("content_totals"))?;
         Ok(row.map_or((0, 0), |row| (unsigned(&row, 0), unsigned(&row, 1))))
     }
 
@@ -304,7 +304,7 @@ impl Catalog {
             .bind(archive.0)
             .bind(state.as_str())
             .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-            .fetch_all(&mut *connection)
+            .fetch_all(&mut connection)
             .await
             .map_err(at("in_state"))?;
         rows.iter().map(attachment).collect()
@@ -320,7 +320,7 @@ impl Catalog {
         let rows = query(sql)
             .bind(archive.0)
             .bind(&sha256.as_bytes()[..])
-            .fetch_all(&mut *connection)
+            .fetch_all(&mut connection)
             .await
             .map_err(at("by_digest"))?;
         rows.iter().map(attachment).collect()
@@ -334,7 +334,7 @@ impl Catalog {
             SELECT source, line, byte_offset, reason, excerpt, first_seen_at FROM rejects ORDER BY id DESC LIMIT $1",
         )
         .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-        .fetch_all(&mut *connection)
+        .fetch_all(&mut connection)
         .await
         .map_err(at("rejects"))?;
         Ok(rows
@@ -354,7 +354,7 @@ impl Catalog {
     pub async fn reject_count(&self) -> Result<u64> {
         let mut connection = self.connection().await;
         let count: i64 = query_scalar("-- name: reject_count\nSELECT count(*) FROM rejects")
-            .fetch_one(&mut *connection)
+            .fetch_one(&mut connection)
             .await
             .map_err(at("reject_count"))?;
         Ok(count.cast_unsigned())
@@ -378,7 +378,7 @@ impl Catalog {
         .bind(&sha256.as_bytes()[..])
         .bind(i64::try_from(size_bytes).unwrap_or(i64::MAX))
         .bind(state.as_str())
-        .execute(&mut *connection)
+        .execute(&mut connection)
         .await
         .map_err(at("set_blob_state"))?;
         Ok(())

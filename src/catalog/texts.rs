@@ -73,7 +73,7 @@ impl Catalog {
             .bind(digests.as_flattened())
             .bind(rules.0)
             .bind(count_column(digests.len()))
-            .fetch_one(&mut *connection)
+            .fetch_one(&mut connection)
             .await
             .map_err(at("meet_texts"))?;
             let found: Vec<usize> = numbers(found.as_deref()).collect();

@@ -186,7 +186,7 @@ impl Catalog {
             .bind(team.0)
             .bind(kind.as_str())
             .bind(filters)
-            .fetch_optional(&mut *connection)
+            .fetch_optional(&mut connection)
             .await
             .map_err(at("find_walk"))?;
         row.as_ref().map(walk).transpose()
@@ -196,7 +196,7 @@ impl Catalog {
     pub async fn walk(&self, row: WalkRow) -> Result<Walk> {
         let mut connection = self.connection().await;
         let sql = format!("-- name: walk\n{WALKS} WHERE id = ?");
-        let found = query(sql).bind(row.0).fetch_one(&mut *connection).await.map_err(at("walk"))?;
+        let found = query(sql).bind(row.0).fetch_one(&mut connection).await.map_err(at("walk"))?;
         walk(&found)
     }
 
@@ -207,7 +207,7 @@ impl Catalog {
             "-- name: wanted_walks\n{WALKS} WHERE team_id = ? AND kind = 'backfill'
             AND (wish = 'all' AND phase <> 'done' OR wish = 'listing' AND phase = 'listing') ORDER BY id"
         );
-        let rows = query(sql).bind(team.0).fetch_all(&mut *connection).await.map_err(at("wanted_walks"))?;
+        let rows = query(sql).bind(team.0).fetch_all(&mut connection).await.map_err(at("wanted_walks"))?;
         rows.iter().map(walk).collect()
     }
 
@@ -215,7 +215,7 @@ impl Catalog {
     pub async fn walks(&self, team: TeamRow) -> Result<Vec<Walk>> {
         let mut connection = self.connection().await;
         let sql = format!("-- name: walks\n{WALKS} WHERE team_id = ? ORDER BY id");
-        let rows = query(sql).bind(team.0).fetch_all(&mut *connection).await.map_err(at("walks"))?;
+        let rows = query(sql).bind(team.0).fetch_all(&mut connection).await.map_err(at("walks"))?;
         rows.iter().map(walk).collect()
     }
 
@@ -246,14 +246,14 @@ impl Catalog {
         .bind(&notes.state)
         .bind(&notes.counts)
         .bind(now_ms)
-        .fetch_one(&mut *transaction)
+        .fetch_one(&mut transaction)
         .await
         .map_err(at("begin_walk"))?;
         for forget in [
             "-- name: forget_walk_entries\nDELETE FROM walk_entries WHERE walk_id = ?",
             "-- name: forget_walk_attachments\nDELETE FROM walk_attachments WHERE walk_id = ?",
         ] {
-            query(forget).bind(id).execute(&mut *transaction).await.map_err(at("begin_walk"))?;
+            query(forget).bind(id).execute(&mut transaction).await.map_err(at("begin_walk"))?;
         }
         transaction.commit().await.map_err(at("begin_walk"))?;
         Ok(WalkRow(id))
@@ -265,7 +265,7 @@ impl Catalog {
         query("-- name: want_walk\nUPDATE walks SET wish = ? WHERE id = ?")
             .bind(wish.as_str())
             .bind(row.0)
-            .execute(&mut *connection)
+            .execute(&mut connection)
             .await
             .map_err(at("want_walk"))?;
         Ok(())
@@ -280,7 +280,7 @@ impl Catalog {
         query("-- name: change_walk\nUPDATE walks SET phase = ? WHERE id = ?")
             .bind(phase.as_str())
             .bind(row.0)
-            .execute(&mut *transaction)
+            .execute(&mut transaction)
             .await
             .map_err(at("change_walk"))?;
         if phase == WalkPhase::Done {
@@ -291,7 +291,7 @@ impl Catalog {
                     WHERE c.team_id = w.team_id AND c.key = walk_entries.key AND c.done IS DISTINCT FROM c.seen)",
             )
             .bind(row.0)
-            .execute(&mut *transaction)
+            .execute(&mut transaction)
             .await
             .map_err(at("forget_read_entries"))?;
         }

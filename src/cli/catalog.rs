@@ -87,7 +87,7 @@ pub(super) async fn run(args: CatalogArgs, global: &Global) -> anyhow::Result<Ex
 fn in_postgres(command: &CatalogCommand, url: &PostgresUrl, global: &Global) -> anyhow::Result<ExitCode> {
     match command {
         CatalogCommand::Path if global.json => {
-            output::json(&serde_json::json!({ "ok": true, "path": url.to_string() }))
+            output::json(&serde_json::json!({ "ok": true, "path": url.to_string() }));
         }
         CatalogCommand::Path => output::line(url.to_string()),
         CatalogCommand::Backup { .. } => {

@@ -238,7 +238,8 @@ fn the_systemd_unit_is_valid_and_exposes_little() {
 
 #[test]
 fn the_unit_is_valid_as_a_receiver_and_as_a_worker_and_each_has_its_own_secrets_alone() {
-    for (role, secret, others) in [("receive", "webhook-secret", "api-token"), ("work", "api-token", "webhook-secret")] {
+    for (role, secret, others) in [("receive", "webhook-secret", "api-token"), ("work", "api-token", "webhook-secret")]
+    {
         let drop_in = read(&format!("{role}.conf"));
         let credentials: Vec<_> = drop_in.lines().filter_map(|line| line.strip_prefix("LoadCredential=")).collect();
         // The empty one forgets what the unit has.

@@ -110,7 +110,7 @@ impl<'r> Column<'r> for Option<String> {
     }
 
     fn of_postgres(row: &'r PgRow, column: usize) -> sqlx::Result<Self> {
-        Ok(row.try_get::<Option<String>, _>(column)?.map(unescaped))
+        Ok(row.try_get::<Self, _>(column)?.map(unescaped))
     }
 }
 

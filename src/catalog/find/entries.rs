@@ -132,7 +132,7 @@ impl Catalog {
             "-- name: unindexed_messages
             SELECT (SELECT coalesce(max(id), 0) FROM messages) - message_row FROM find_progress",
         )
-        .fetch_one(&mut *connection)
+        .fetch_one(&mut connection)
         .await
         .map_err(at("unindexed_messages"))?;
         Ok(u64::try_from(count).unwrap_or(0))

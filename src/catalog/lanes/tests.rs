@@ -49,7 +49,7 @@ impl World {
     /// The one column of a query.
     async fn column(&self, query: &'static str) -> Vec<String> {
         let mut connection = self.catalog.connection().await;
-        query_scalar(query).fetch_all(&mut *connection).await.unwrap()
+        query_scalar(query).fetch_all(&mut connection).await.unwrap()
     }
 }
 
@@ -222,7 +222,7 @@ async fn lanes_are_found_by_the_index_and_by_keys_and_never_by_a_walk_or_a_sort(
     ] {
         let mut connection = world.catalog.connection().await;
         let plan = query(format!("EXPLAIN QUERY PLAN {sql}"));
-        let plan = plan.fetch_all(&mut *connection).await.unwrap();
+        let plan = plan.fetch_all(&mut connection).await.unwrap();
         let steps: Vec<String> = plan.iter().map(|step| step.get(3)).collect();
         let found = steps.iter().filter(|step| step.contains(&format!("SEARCH {by}"))).count();
         assert_eq!(found, searches, "{sql}: {steps:?}");
@@ -247,7 +247,7 @@ async fn what_waited_before_there_were_lanes_is_bulk_work() {
             WHERE state = 'pending' AND lease_token IS NULL",
         "DELETE FROM _sqlx_migrations WHERE version = 7",
     ] {
-        query(statement).execute(&mut *connection).await.unwrap();
+        query(statement).execute(&mut connection).await.unwrap();
     }
     drop(connection);
     let schema = "SELECT sql FROM sqlite_schema WHERE name = 'attachments_due'";

@@ -78,7 +78,7 @@ async fn open(folder: &Path) -> (Catalog, ArchiveRow) {
 
 async fn column(catalog: &Catalog, sql: &'static str) -> Vec<String> {
     let mut connection = catalog.connection().await;
-    crate::catalog::engine::query_scalar(sql).fetch_all(&mut *connection).await.unwrap()
+    crate::catalog::engine::query_scalar(sql).fetch_all(&mut connection).await.unwrap()
 }
 
 /// The indexes and triggers of a catalog.
@@ -253,7 +253,7 @@ async fn outcomes_are_merged_by_their_keys_and_not_by_a_walk_through_the_table()
     for rows in [1, 4, 256] {
         let sql = merge_sql(&values(rows, LINE_COLUMNS));
         let plan = query(format!("EXPLAIN QUERY PLAN {sql}"));
-        let plan = plan.fetch_all(&mut *connection).await.unwrap();
+        let plan = plan.fetch_all(&mut connection).await.unwrap();
         let steps: Vec<String> = plan.iter().map(|step| step.get(3)).collect();
         let table = |step: &&String| step.contains("old") || step.contains("attachments");
         let table: Vec<&String> = steps.iter().filter(table).collect();

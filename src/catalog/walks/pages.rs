@@ -50,7 +50,7 @@ impl Catalog {
             .bind(after)
             .bind(walk.row.0)
             .bind(failures)
-            .fetch_optional(&mut *connection)
+            .fetch_optional(&mut connection)
             .await
             .map_err(at("next_to_read"))?;
         row.map(|row| {
@@ -82,7 +82,7 @@ impl Catalog {
             query("-- name: keep_page\nINSERT INTO walk_pages (walk_id, content) VALUES (?, ?)")
                 .bind(walk.0)
                 .bind(content)
-                .execute(&mut *transaction)
+                .execute(&mut transaction)
                 .await
                 .map_err(at("keep_page"))?;
         }
@@ -103,7 +103,7 @@ impl Catalog {
             .bind(cursor)
             .bind(column(read.messages_count)),
         };
-        query.bind(read.row).execute(&mut *transaction).await.map_err(at("read_on"))?;
+        query.bind(read.row).execute(&mut transaction).await.map_err(at("read_on"))?;
         note(&mut transaction, walk, notes, self.clock.now_ms()).await?;
         transaction.commit().await.map_err(at("commit_keep_page"))
     }
@@ -116,7 +116,7 @@ impl Catalog {
             UPDATE conversations SET reading = NULL, next_cursor = NULL, last_cursor = NULL WHERE id = ?",
         )
         .bind(read.row)
-        .execute(&mut *connection)
+        .execute(&mut connection)
         .await
         .map_err(at("forget_cursors"))?;
         Ok(())
@@ -127,7 +127,7 @@ impl Catalog {
         let mut connection = self.connection().await;
         query("-- name: forget_conversation\nDELETE FROM conversations WHERE id = ?")
             .bind(read.row)
-            .execute(&mut *connection)
+            .execute(&mut connection)
             .await
             .map_err(at("forget_conversation"))?;
         Ok(())
@@ -143,7 +143,7 @@ impl Catalog {
         )
         .bind(walk.0)
         .bind(read.row)
-        .execute(&mut *connection)
+        .execute(&mut connection)
         .await
         .map_err(at("failed_to_read"))?;
         Ok(())
@@ -154,7 +154,7 @@ impl Catalog {
         let mut connection = self.connection().await;
         query("-- name: forget_failures\nUPDATE walk_entries SET failures = 0 WHERE walk_id = ? AND failures > 0")
             .bind(walk.0)
-            .execute(&mut *connection)
+            .execute(&mut connection)
             .await
             .map_err(at("forget_failures"))?;
         Ok(())
@@ -173,7 +173,7 @@ impl Catalog {
         .bind(walk.0)
         .bind(limit)
         .bind(count_column(bytes))
-        .fetch_all(&mut *connection)
+        .fetch_all(&mut connection)
         .await
         .map_err(at("kept_pages"))?;
         Ok(rows.iter().map(|row| KeptPage { row: row.get(0), content: row.get(1) }).collect())
@@ -194,7 +194,7 @@ impl Catalog {
         query("-- name: drop_pages\nDELETE FROM walk_pages WHERE walk_id = ? AND id <= ?")
             .bind(walk.0)
             .bind(upto)
-            .execute(&mut *transaction)
+            .execute(&mut transaction)
             .await
             .map_err(at("drop_pages"))?;
         for is_known in [false, true] {
@@ -213,7 +213,7 @@ impl Catalog {
                 .bind(team.0)
                 .bind(keys.iter().flat_map(|key| *key.as_bytes()).collect::<Vec<u8>>())
                 .bind(count_column(keys.len()))
-                .execute(&mut *transaction)
+                .execute(&mut transaction)
                 .await
                 .map_err(at("note_met"))?;
             }

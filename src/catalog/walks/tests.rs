@@ -171,7 +171,7 @@ async fn the_next_to_read_is_found_by_its_index() {
         .bind(0_i64)
         .bind(1_i64)
         .bind(0_i64)
-        .fetch_all(&mut *connection)
+        .fetch_all(&mut connection)
         .await
         .unwrap();
     let plan: Vec<String> = plan.iter().map(|row| row.get(3)).collect();

@@ -41,7 +41,7 @@ impl Catalog {
         )
         .bind(walk.team.0)
         .bind(walk.row.0)
-        .fetch_one(&mut *connection)
+        .fetch_one(&mut connection)
         .await
         .map_err(at("walk_totals"))?;
         let id = connection.pick("c.fields ->> 'id'", "json_field(c.fields, 'id')");
@@ -55,7 +55,7 @@ impl Catalog {
         .bind(walk.team.0)
         .bind(walk.team.0)
         .bind(walk.row.0)
-        .fetch_one(&mut *connection)
+        .fetch_one(&mut connection)
         .await
         .map_err(at("walk_known"))?;
         let count = |index: usize| row.get::<i64>(index).cast_unsigned();
@@ -81,7 +81,7 @@ impl Catalog {
             ON CONFLICT (attachment_row) DO UPDATE SET known = excluded.known",
         )
         .bind(walk.0)
-        .execute(&mut *connection)
+        .execute(&mut connection)
         .await
         .map_err(at("see_walk"))?;
         Ok(())
@@ -94,7 +94,7 @@ impl Catalog {
             "-- name: pending\nSELECT attachments FROM state_totals WHERE team_id = ? AND state = 'pending'",
         )
         .bind(team.0)
-        .fetch_optional(&mut *connection)
+        .fetch_optional(&mut connection)
         .await
         .map_err(at("pending"))?;
         Ok(count.unwrap_or_default().cast_unsigned())
