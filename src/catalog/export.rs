@@ -181,10 +181,10 @@ impl Catalog {
                 place INTEGER NOT NULL, sha256 BLOB NOT NULL, size_bytes INTEGER NOT NULL, conversation BLOB) WITHOUT ROWID",
             "CREATE TEMP TABLE export_conversations (id BLOB PRIMARY KEY, position BLOB NOT NULL, sent_ms INTEGER,
                 subject TEXT, folder TEXT) WITHOUT ROWID",
-            "CREATE TEMP TABLE exported (id BLOB PRIMARY KEY, path TEXT NOT NULL, sha256 BLOB NOT NULL,
+            "CREATE TEMP TABLE exported (id BLOB PRIMARY KEY, path TEXT COLLATE BINARY NOT NULL, sha256 BLOB NOT NULL,
                 modified_ms INTEGER) WITHOUT ROWID",
             "CREATE INDEX temp.exported_sha256 ON exported (sha256, path) WHERE modified_ms IS NOT NULL",
-            "CREATE TEMP TABLE export_lines (path TEXT PRIMARY KEY, byte_offset INTEGER NOT NULL) WITHOUT ROWID",
+            "CREATE TEMP TABLE export_lines (path TEXT COLLATE BINARY PRIMARY KEY, byte_offset INTEGER NOT NULL) WITHOUT ROWID",
         ] {
             query(sql).execute(&mut connection).await.map_err(at("begin_export"))?;
         }
@@ -365,8 +365,11 @@ impl Catalog {
         let mut connection = self.connection().await;
         let rows = query(
             "-- name: exported_with
-            SELECT sha256, min(path), modified_ms FROM temp.exported
-            WHERE modified_ms IS NOT NULL AND sha256 IN (SELECT unhex(value) FROM json_each($1)) GROUP BY sha256",
+            SELECT sha256, path, modified_ms FROM (
+                SELECT sha256, path, modified_ms, row_number() OVER (PARTITION BY sha256 ORDER BY path) AS place
+                FROM temp.exported
+                WHERE modified_ms IS NOT NULL AND sha256 IN (SELECT unhex(value) FROM json_each($1))
+            ) files WHERE place = 1",
         )
         .bind(json(&digests))
         .fetch_all(&mut connection)

@@ -211,10 +211,12 @@ pub(super) mod test {
     use super::*;
 
     /// Whether the tests of this run are PostgreSQL's.
+    #[allow(clippy::disallowed_methods, reason = "which engine tests run on is no setting")]
     pub(in crate::catalog) fn is_postgres() -> bool {
         std::env::var("JELLYJAR_TEST_CATALOG").is_ok_and(|engine| engine == "postgres")
     }
 
+    #[allow(clippy::disallowed_methods, reason = "which server tests have is no setting")]
     pub(super) async fn chosen(place: CatalogPlace) -> CatalogPlace {
         let CatalogPlace::Folder(home) = place else { return place };
         if !is_postgres() {

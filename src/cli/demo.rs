@@ -56,7 +56,7 @@ pub(super) async fn run(args: DemoArgs, global: &Global) -> anyhow::Result<ExitC
     let nobody = Global { config: None, archive: None, catalog: None, team: None, token_file: None, ..global.clone() };
     let session = Arc::new(Session::open(&nobody, loaded, true).await?);
     let access = Arc::new(Access::open(&session).await?);
-    let receipt = replay::replay(session, access, inputs, replay::Care::default(), global.quiet).await?;
+    let receipt = Box::pin(replay::replay(session, access, inputs, replay::Care::default(), global.quiet)).await?;
     receipt.print(global.json);
     say(next_steps(&archive));
     sim.stop().await;

@@ -163,7 +163,8 @@ pub(super) async fn run(args: ReplayArgs, global: &Global) -> anyhow::Result<Exi
     let session = Arc::new(Session::open(global, loaded, true).await?);
     let access = Arc::new(Access::open(&session).await?);
     let receipt =
-        replay(session, access, inputs, Care { strict: args.strict, check: args.check }, global.quiet).await?;
+        Box::pin(replay(session, access, inputs, Care { strict: args.strict, check: args.check }, global.quiet))
+            .await?;
     receipt.print(global.json);
     Ok(ExitCode::from(receipt.exit_code()))
 }

@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use url::Url;
 
+use super::Config;
 use crate::secret::Secret;
 
 /// Where the catalog is kept.
@@ -15,6 +16,13 @@ pub enum CatalogSetting {
     Folder(PathBuf),
     /// In a PostgreSQL database, which many machines share.
     Postgres(PostgresUrl),
+}
+
+impl Config {
+    /// Whether many processes share the catalog.
+    pub fn catalog_is_shared(&self) -> bool {
+        matches!(self.catalog, Some(CatalogSetting::Postgres(_)))
+    }
 }
 
 impl CatalogSetting {

@@ -2,10 +2,11 @@
 //! with casts. What is left here are words alone; functions that PostgreSQL lacks are made by its first migration.
 
 /// Words, and what stands for them.
-const WORDS: [(&str, &str); 14] = [
+const WORDS: [(&str, &str); 15] = [
     ("BLOB", "BYTEA"),
     // SQLite joins in the order in which a statement names its tables; PostgreSQL does so for JOIN as it is told to by
     // `join_collapse_limit`.
+    ("COLLATE BINARY", "COLLATE \"C\""),
     ("CROSS JOIN", "JOIN"),
     // An index is where its table is.
     ("INDEX IF NOT EXISTS temp.", "INDEX IF NOT EXISTS "),

@@ -60,6 +60,7 @@ pub(super) struct Position {
 
 /// A query as SQL, but for the page.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own about the query")]
 pub(super) struct Statement {
     is_postgres: bool,
     from: &'static str,

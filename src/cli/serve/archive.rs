@@ -29,6 +29,8 @@ use crate::worker::{Signal, Signals};
 /// How long to wait before an archive that failed is opened again, at first and at most.
 const WAIT_FIRST: Duration = Duration::from_secs(1);
 const WAIT_MOST: Duration = Duration::from_mins(1);
+/// A catalog on a server comes back by itself, and others hold back what this process has leased.
+const WAIT_MOST_SHARED: Duration = Duration::from_secs(4);
 /// A life that has lasted so long was no failure of the start.
 const LIFE: Duration = Duration::from_mins(1);
 /// How often pauses are read from the catalog, in which people begin and end them.
@@ -63,7 +65,7 @@ impl Service {
         let mut wait = WAIT_FIRST;
         while !stop.is_set() {
             let began = tokio::time::Instant::now();
-            let Err(error) = self.live(stop).await else { return };
+            let Err(error) = Box::pin(self.live(stop)).await else { return };
             if began.elapsed() > LIFE {
                 wait = WAIT_FIRST;
             }
@@ -74,7 +76,7 @@ impl Service {
                 () = tokio::time::sleep(wait) => {}
                 () = stop.wait() => {}
             }
-            wait = (wait * 2).min(WAIT_MOST);
+            wait = (wait * 2).min(if self.config.catalog_is_shared() { WAIT_MOST_SHARED } else { WAIT_MOST });
         }
     }
 
@@ -116,7 +118,7 @@ impl Service {
                 never = disks.guard(&self.place, &shared.board, &shared.clock, &run), if works => match never {},
             }
         };
-        let worked = working.await;
+        let worked = Box::pin(working).await;
         compaction::release(&session, &lock).await;
         let closed = run.close().await.context("the archive could not be closed in good order");
         worked.and(closed)
