@@ -116,7 +116,7 @@ impl Service {
                 never = disks.guard(&self.place, &shared.board, &shared.clock, &run), if works => match never {},
             }
         };
-        let worked = working.await;
+        let worked = Box::pin(working).await;
         compaction::release(&session, &lock).await;
         let closed = run.close().await.context("the archive could not be closed in good order");
         worked.and(closed)
