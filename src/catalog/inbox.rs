@@ -57,8 +57,7 @@ impl Catalog {
         let mut connection = self.connection().await;
         let rows = query(
             "-- name: inbox_positions
-            SELECT inbox, segment, byte_offset FROM inbox_positions
-            WHERE team_id = ? AND inbox IS NOT NULL ORDER BY inbox",
+            SELECT inbox, segment, byte_offset FROM inbox_positions WHERE team_id = ? ORDER BY inbox",
         )
         .bind(team.0)
         .fetch_all(&mut connection)

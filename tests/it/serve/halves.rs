@@ -61,6 +61,7 @@ fn a_worker_that_is_told_to_stop_gives_its_leases_back_and_the_next_goes_on() {
     let world = World::with(SimConfig { latency: Duration::from_millis(20), ..SimConfig::default() });
     world.settings(&format!("{SERVE}[worker]\nconcurrency = 2\n"));
     let receiver = Serve::start_with(&world, receive(&world));
+    until("there is a catalog", || receiver.is_ready());
     let mail = events(60, 1, (10, 2000));
     for event in &mail {
         receiver.post(event);
