@@ -227,16 +227,36 @@ impl Catalog {
 
     /// Keeps places and conversations; of those with one id, the least in order.
     pub async fn stage_export(&self, places: &[ExportPlace], conversations: &[ExportConversation]) -> Result<()> {
-        let places: Vec<_> = places
-            .iter()
+        let mut least: HashMap<[u8; 16], &ExportPlace> = HashMap::new();
+        for place in places {
+            least
+                .entry(place.id)
+                .and_modify(|known| *known = if place.order < known.order { place } else { known })
+                .or_insert(place);
+        }
+        let places: Vec<_> = least
+            .values()
             .map(|place| {
                 let (id, order, conversation) =
                     (hex(&place.id), hex(&place.order), place.conversation.map(|id| hex(&id)));
                 (id, order, place.link.0, place.link.1, place.sha256, place.size_bytes, conversation)
             })
             .collect();
-        let conversations: Vec<_> = conversations
-            .iter()
+        let mut merged: HashMap<[u8; 16], ExportConversation> = HashMap::new();
+        for one in conversations {
+            match merged.get_mut(&one.id) {
+                None => {
+                    merged.insert(one.id, one.clone());
+                }
+                Some(known) if one.order < known.order => {
+                    let folder = known.folder.take().or_else(|| one.folder.clone());
+                    *known = ExportConversation { folder, ..one.clone() };
+                }
+                Some(_) => {}
+            }
+        }
+        let conversations: Vec<_> = merged
+            .values()
             .map(|one| (hex(&one.id), hex(&one.order), one.sent_ms, &one.subject, &one.folder))
             .collect();
         let mut connection = self.connection().await;
@@ -257,11 +277,12 @@ impl Catalog {
         .map_err(at("stage_places"))?;
         query(
             "-- name: stage_conversations
-            INSERT INTO temp.export_conversations (id, position, sent_ms, subject, folder)
-            SELECT unhex(value ->> 0), unhex(value ->> 1), CAST(value ->> 2 AS BIGINT), value ->> 3, value ->> 4 FROM json_each($1) WHERE true
-            ON CONFLICT (id) DO UPDATE SET position = excluded.position, sent_ms = excluded.sent_ms,
-                subject = excluded.subject, folder = coalesce(export_conversations.folder, excluded.folder)
-            WHERE excluded.position < export_conversations.position",
+                INSERT INTO temp.export_conversations (id, position, sent_ms, subject, folder)
+                SELECT unhex(value ->> 0), unhex(value ->> 1), CAST(value ->> 2 AS BIGINT), value ->> 3, value ->> 4
+                FROM json_each($1) WHERE true
+                ON CONFLICT (id) DO UPDATE SET position = excluded.position, sent_ms = excluded.sent_ms,
+                    subject = excluded.subject, folder = coalesce(export_conversations.folder, excluded.folder)
+                WHERE excluded.position < export_conversations.position",
         )
         .bind(json(&conversations))
         .execute(&mut transaction)

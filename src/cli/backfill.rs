@@ -11,6 +11,7 @@ use clap::builder::PossibleValuesParser;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::fleet;
 use super::receipt::{Input, Receipt, number};
 use super::run::Run;
 use super::session::{Access, Session, settings};
@@ -211,6 +212,7 @@ async fn walk(run: &Run, walker: &Walker, row: WalkRow) -> anyhow::Result<bool> 
     };
     let leading = async {
         run.leading.wait().await;
+        fleet::lead_walks(&run.session).await?;
         // Its end is seen in the catalog, as others see it.
         match walker.backfill(row).await {
             Ok(()) => std::future::pending().await,
@@ -315,7 +317,8 @@ async fn estimate(
         if has_ended(&walk) {
             break walk;
         }
-        if let Some(_lock) = session.catalog.try_worker_lock().await.context("cannot lock the catalog")? {
+        let lock = session.catalog.try_worker_lock().await.context("cannot lock the catalog")?;
+        if lock.is_some() && session.catalog.try_walk_lock(session.archive_row).await? {
             let done = tokio::select! {
                 done = walker.backfill(row) => Some(done),
                 () = run.signals.stop.wait() => None,

@@ -1,8 +1,16 @@
 //! Who works on a shared catalog: joining them, and telling of those whose settings differ.
 
+use std::time::Duration;
+
 use super::config::common_settings;
 use super::session::Session;
 use crate::catalog::Member;
+
+/// The role of those who archive nothing.
+pub(super) const RECEIVE: &str = "receive";
+
+/// How often a process that does not walk looks whether nobody does.
+const LEAD_EVERY: Duration = Duration::from_secs(1);
 
 /// Joins those who work on the session's archive, and warns of others whose settings differ.
 pub(super) async fn join(session: &Session, role: &str) -> anyhow::Result<()> {
@@ -12,6 +20,14 @@ pub(super) async fn join(session: &Session, role: &str) -> anyhow::Result<()> {
     session.catalog.join(session.archive_row, &member(session, role)).await?;
     for difference in differences(session, role).await? {
         tracing::warn!("{difference}");
+    }
+    Ok(())
+}
+
+/// Waits until this process is the one that walks for the archive. Who works on a catalog of its own is that at once.
+pub(super) async fn lead_walks(session: &Session) -> anyhow::Result<()> {
+    while !session.catalog.try_walk_lock(session.archive_row).await? {
+        tokio::time::sleep(LEAD_EVERY).await;
     }
     Ok(())
 }

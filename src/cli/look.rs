@@ -3,6 +3,7 @@
 
 use anyhow::Context as _;
 
+use super::fleet;
 use super::output::{printable, table};
 use super::receipt::size;
 use super::session::{Session, settings};
@@ -31,9 +32,11 @@ impl Look {
     pub(super) async fn of(session: Session) -> anyhow::Result<Self> {
         // Held for the moment of the load only; a worker that starts meanwhile waits for it.
         let lock = session.catalog.try_worker_lock().await.context("cannot lock the catalog")?;
-        let worker_running = lock.is_none();
+        // Where many share a catalog, they are asked for; and each takes in its own part of the journal alone.
+        let others = session.catalog.others_at_work(session.archive_row).await?;
+        let worker_running = lock.is_none() || others.iter().any(|member| member.role != fleet::RECEIVE);
         let mut trouble = None;
-        if !worker_running {
+        if lock.is_some() {
             let caught_up = async {
                 session.reload().await?;
                 session.journal.heartbeat(true).await?;

@@ -393,7 +393,7 @@ fn a_folder_that_is_not_this_export_is_refused_and_left_alone() {
     refused(&["export", "archive", "--archive", "archive"], "inside the archive");
     assert!(!world.path("archive/export").exists());
     let ended = export(&world, &["--by", "{nothing}"]);
-    assert!(ended.code() == Some(2) && ended.stderr.contains("there is no field {nothing}"), "{ended:?}");
+    assert!(ended.code() == Some(2) && ended.stdout.contains("there is no field {nothing}"), "{ended:?}");
     check(&world, &world.path("out"));
 }
 

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::cli::UsageError;
 use crate::cli::session::{no_token, settings};
+use crate::cli::{UsageError, fleet};
 use crate::config::{Config, Loaded, Overrides};
 use crate::web::Hooks;
 
@@ -115,7 +115,7 @@ impl Role {
         match self {
             Self::Serve => "serve",
             Self::Work => "work",
-            Self::Receive => "receive",
+            Self::Receive => fleet::RECEIVE,
         }
     }
 

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use super::archive::Service;
 use crate::catalog::{CatalogError, InboxPosition, WalkWish};
 use crate::cli::backfill::walker;
+use crate::cli::fleet;
 use crate::cli::output;
 use crate::cli::run::Run;
 use crate::cli::session::{Access, Session};
@@ -56,12 +57,8 @@ impl Service {
     pub(super) async fn walk(&self, session: &Arc<Session>, access: &Arc<Access>, run: &Run) -> anyhow::Error {
         run.leading.wait().await;
         // Where many share a catalog, one of them walks.
-        loop {
-            match session.catalog.try_walk_lock(session.archive_row).await {
-                Ok(true) => break,
-                Ok(false) => tokio::time::sleep(RETRY_AFTER).await,
-                Err(error) => return error.into(),
-            }
+        if let Err(error) = fleet::lead_walks(session).await {
+            return error;
         }
         let mut walking: FuturesUnordered<BoxFuture<'_, anyhow::Error>> = FuturesUnordered::new();
         for name in session.teams.keys() {

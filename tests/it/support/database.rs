@@ -73,7 +73,13 @@ fn ask(url: &str, statement: &str) -> Vec<String> {
         let options = url.parse::<PgConnectOptions>().unwrap().options([("search_path", "jellyjar,public")]);
         let mut connection = PgConnection::connect_with(&options).await.unwrap();
         let statement = AssertSqlSafe(statement.to_owned());
-        let rows = sqlx::query_scalar::<_, String>(statement).fetch_all(&mut connection).await.unwrap();
+        let rows = match sqlx::query_scalar::<_, String>(statement).fetch_all(&mut connection).await {
+            // The program has not made its tables yet.
+            Err(error) if error.as_database_error().is_some_and(|error| error.code().as_deref() == Some("42P01")) => {
+                vec![]
+            }
+            rows => rows.unwrap(),
+        };
         connection.close().await.unwrap();
         rows
     })

@@ -7,6 +7,8 @@ CREATE FUNCTION max(bigint, bigint) RETURNS bigint LANGUAGE sql IMMUTABLE PARALL
     AS 'SELECT greatest($1, $2)';
 CREATE FUNCTION min(bigint, bigint) RETURNS bigint LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS 'SELECT least($1, $2)';
+CREATE FUNCTION hex(bytea) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS 'SELECT upper(encode($1, ''hex''))';
 CREATE FUNCTION unhex(text) RETURNS bytea LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS 'SELECT decode($1, ''hex'')';
 CREATE FUNCTION substr(bytea, bigint, integer) RETURNS bytea LANGUAGE sql IMMUTABLE PARALLEL SAFE
