@@ -214,7 +214,11 @@ impl World {
         let path = self.path(folder).join("catalog.sqlite");
         self.jelly.block_on(async {
             let mut connection = SqliteConnection::connect(&format!("sqlite://{}", path.display())).await.unwrap();
-            sqlx::query_scalar::<_, String>(query).fetch_all(&mut connection).await.unwrap()
+            match sqlx::query_scalar::<_, String>(query).fetch_all(&mut connection).await {
+                // The program has not made its tables yet.
+                Err(error) if error.to_string().contains("no such table") => vec![],
+                rows => rows.unwrap(),
+            }
         })
     }
 
