@@ -314,8 +314,9 @@ log_line_prefix = '%m [%p] %d '
         sockets = self.folder if len(str(self.folder)) < 80 else ""
         with (self.data / "postgresql.conf").open("a") as settings:
             settings.write(f"{self.SETTINGS}port = {self.port}\nunix_socket_directories = '{sockets}'\n")
+        # It may end the vacuum of a database that it drops.
         self.call(*self.as_user(self.programs / "postgres", "--single", "-D", self.data, "postgres"),
-                  told=f"CREATE ROLE {self.ROLE} LOGIN CREATEDB PASSWORD '{self.PASSWORD}'\n")
+                  told=f"CREATE ROLE {self.ROLE} LOGIN CREATEDB PASSWORD '{self.PASSWORD}' IN ROLE pg_signal_backend\n")
         environment = ["env", "-i", *(f"{name}={value}" for name, value in self.environment().items())]
         pg_ctl = shlex.join([*environment, *self.as_user(self.programs / "pg_ctl", "-s", "-w", "-t", START_DEADLINE_SECONDS,
                                                          "-D", self.data, "-l", self.log)])
