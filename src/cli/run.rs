@@ -85,7 +85,8 @@ impl Run {
         let mut said = false;
         loop {
             if let Some(lock) = self.session.catalog.try_worker_lock().await.context("cannot lock the catalog")? {
-                return self.drive(&lock).await;
+                // Boxed: a future this large would be moved about on the stack of every command that waits for it.
+                return Box::pin(self.drive(&lock)).await;
             }
             if let Some(beat) = &self.signals.beat {
                 beat.beat();
