@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::lanes::lane_column;
 use super::{Catalog, CatalogError, Result, TeamRow, at, json};
-use crate::catalog::engine::{Row, query, query_scalar};
+use crate::catalog::engine::{Connection, Row, query, query_scalar};
 use crate::model::{AttachmentId, AttachmentKey, Lane};
 
 /// What is to be done: ids only. Made by [`Catalog::claim`] alone.
@@ -118,7 +118,7 @@ pub(super) const CLAIM: &str = "-- name: claim
     WHERE id IN (SELECT id FROM attachments
         WHERE team_id = ? AND lane = ? AND state = 'pending' AND lease_token IS NULL AND not_before <= ?
         ORDER BY not_before, id LIMIT ?)
-    RETURNING id, key, attachment_id, declared_size, attempts, not_found_count, lease_token, not_before";
+    RETURNING id, key, attachment_id, declared_size, attempts, not_found_count, lease_token, not_before, generation";
 
 pub(super) const NEXT_DUE: &str = "-- name: next_due
     SELECT min(not_before) FROM attachments
@@ -128,28 +128,29 @@ pub(super) const DUE_LANES: &str = "-- name: due_lanes
     SELECT t.team_id, l.lane FROM (SELECT CAST(value AS BIGINT) AS team_id FROM json_each(?)) t
     CROSS JOIN (VALUES (CAST(0 AS BIGINT)), (1)) l (lane) ON true
     WHERE EXISTS (SELECT 1 FROM attachments a WHERE a.team_id = t.team_id AND a.lane = l.lane
-        AND a.state = 'pending' AND a.lease_token IS NULL AND a.not_before <= ?)";
+        AND a.state = 'pending' AND a.lease_token IS NULL AND a.not_before <= ? OFFSET 0)";
 
 pub(super) const HELD: &str = "-- name: held
     SELECT a.id FROM json_each(?) j CROSS JOIN attachments a
     ON a.id = CAST(j.value ->> 'i' AS BIGINT) AND a.lease_token = unhex(j.value ->> 't') AND a.state = 'pending'";
 
-/// Whoever claims at the same time takes others.
+/// Whoever claims at the same time takes others. One statement, and thus one transaction, which is over even if this process
+/// is stopped.
 const CLAIM_OF_MANY: &str = "-- name: claim_of_many
     WITH due AS MATERIALIZED (SELECT id FROM attachments
-        WHERE team_id = ?3 AND lane = ?4 AND state = 'pending' AND lease_token IS NULL AND not_before <= ?5
-        ORDER BY not_before, id LIMIT ?6 FOR UPDATE SKIP LOCKED)
-    UPDATE attachments SET lease_token = random_token(), lease_expires_at = ?1, generation = ?2, lease_member = ?7
-    FROM due WHERE attachments.id = due.id
-    RETURNING attachments.id, key, attachment_id, declared_size, attempts, not_found_count, lease_token, not_before";
+        WHERE team_id = ?2 AND lane = ?3 AND state = 'pending' AND lease_token IS NULL AND not_before <= ?4
+        ORDER BY not_before, id LIMIT ?5 FOR UPDATE SKIP LOCKED),
+        issued AS MATERIALIZED (SELECT nextval('generation') AS latest)
+    UPDATE attachments SET lease_token = random_token(), lease_expires_at = ?1, lease_member = ?6,
+        generation = (SELECT latest FROM issued)
+    WHERE id = ANY (ARRAY(SELECT id FROM due))
+    RETURNING id, key, attachment_id, declared_size, attempts, not_found_count, lease_token, not_before, generation";
 
 impl Catalog {
     /// Issues the next generation, above all that were issued or loaded.
     pub async fn next_generation(&self) -> Result<u64> {
         let mut connection = self.connection().await;
-        let generation: i64 =
-            query_scalar(NEXT_GENERATION).fetch_one(&mut connection).await.map_err(at("next_generation"))?;
-        Ok(generation.cast_unsigned())
+        Ok(next_generation(&mut connection).await?.cast_unsigned())
     }
 
     /// Leases up to `limit` attachments of a lane of `team` that are due, the longest due first, for `duration`.
@@ -157,36 +158,27 @@ impl Catalog {
         let now = self.clock.now_ms();
         let expires_at = now.saturating_add(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX));
         let mut connection = self.connection().await;
-        let is_shared = connection.is_postgres();
-        // Whoever shares a catalog has looked for all teams at once.
-        if !is_shared {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let rows = if connection.is_postgres() {
+            // Whoever shares a catalog has looked for all teams at once.
+            let claim =
+                query(CLAIM_OF_MANY).bind(expires_at).bind(team.0).bind(lane_column(lane)).bind(now).bind(limit);
+            let claim = claim.bind(self.member.load(Ordering::Relaxed));
+            claim.fetch_all(&mut connection).await.map_err(at("claim_of_many"))?
+        } else {
             let due = query_scalar(DUE).bind(team.0).bind(lane_column(lane)).bind(now);
             let due: bool = due.fetch_one(&mut connection).await.map_err(at("due"))?;
             if !due {
                 return Ok(Vec::new());
             }
-        }
-        // Each statement of PostgreSQL's is a transaction of its own: should this process be stopped between the two, nobody
-        // waits for the row of the generations.
-        if !is_shared {
-            connection.enter().await.map_err(at("begin_claim"))?;
-        }
-        let generation: i64 =
-            query_scalar(NEXT_GENERATION).fetch_one(&mut connection).await.map_err(at("next_generation"))?;
-        let rows = query(connection.pick(CLAIM, CLAIM_OF_MANY))
-            .bind(expires_at)
-            .bind(generation)
-            .bind(team.0)
-            .bind(lane_column(lane))
-            .bind(now)
-            .bind(i64::try_from(limit).unwrap_or(i64::MAX));
-        let rows = if is_shared { rows.bind(self.member.load(Ordering::Relaxed)) } else { rows };
-        let rows = rows.fetch_all(&mut connection).await.map_err(at("claim"))?;
-        if !is_shared {
-            connection.commit().await.map_err(at("commit_claim"))?;
-        }
-        let leases =
-            rows.iter().map(|row| Ok((row.get::<i64>(7), lease(row, (team, lane), generation.cast_unsigned())?)));
+            let mut transaction = connection.begin().await.map_err(at("begin_claim"))?;
+            let generation = next_generation(&mut transaction).await?;
+            let claim = query(CLAIM).bind(expires_at).bind(generation).bind(team.0).bind(lane_column(lane)).bind(now);
+            let rows = claim.bind(limit).fetch_all(&mut transaction).await.map_err(at("claim"))?;
+            transaction.commit().await.map_err(at("commit_claim"))?;
+            rows
+        };
+        let leases = rows.iter().map(|row| Ok((row.get::<i64>(7), lease(row, (team, lane))?)));
         let mut leases: Vec<(i64, Lease<Job>)> = leases.collect::<Result<_>>()?;
         // An UPDATE gives its rows in no order.
         leases.sort_by_key(|(not_before, lease)| (*not_before, lease.job.row));
@@ -354,10 +346,17 @@ impl Lease<Job> {
     }
 }
 
-const NEXT_GENERATION: &str = "-- name: next_generation
-    UPDATE generations SET latest = latest + 1 WHERE singleton = 1 RETURNING latest";
+async fn next_generation(connection: &mut Connection) -> Result<i64> {
+    let next = query_scalar(connection.pick(
+        "-- name: next_generation
+        UPDATE generations SET latest = latest + 1 WHERE singleton = 1 RETURNING latest",
+        "-- name: next_generation
+        SELECT nextval('generation')",
+    ));
+    next.fetch_one(connection).await.map_err(at("next_generation"))
+}
 
-fn lease(row: &Row, (team, lane): (TeamRow, Lane), generation: u64) -> Result<Lease<Job>> {
+fn lease(row: &Row, (team, lane): (TeamRow, Lane)) -> Result<Lease<Job>> {
     let impossible = |what: &str| CatalogError::Impossible(format!("attachments.{what}"));
     let key: &[u8] = row.get(1);
     let token: &[u8] = row.get(6);
@@ -371,5 +370,9 @@ fn lease(row: &Row, (team, lane): (TeamRow, Lane), generation: u64) -> Result<Le
         attempts: u32::try_from(row.get::<i64>(4)).unwrap_or(u32::MAX),
         not_found_count: u32::try_from(row.get::<i64>(5)).unwrap_or(u32::MAX),
     };
-    Ok(Lease { job, token: token.try_into().map_err(|_| impossible("lease_token"))?, generation })
+    Ok(Lease {
+        job,
+        token: token.try_into().map_err(|_| impossible("lease_token"))?,
+        generation: row.get::<i64>(8).cast_unsigned(),
+    })
 }

@@ -134,14 +134,14 @@ impl Load<'_> {
             cite(self.transaction().await?, archive, lines).await?;
         }
         let latest = lines.iter().map(|line| line.generation).max().unwrap_or(0);
-        query(
+        let connection = self.transaction().await?;
+        let raise = query(connection.pick(
             "-- name: raise_generation
-            UPDATE generations SET latest = $1 WHERE singleton = 1 AND latest < $1",
-        )
-        .bind(column(latest))
-        .execute(self.transaction().await?)
-        .await
-        .map_err(at("raise_generation"))?;
+            UPDATE generations SET latest = ?1 WHERE singleton = 1 AND latest < ?1",
+            "-- name: raise_generation
+            SELECT raise_generation(?)",
+        ));
+        raise.bind(column(latest)).execute(connection).await.map_err(at("raise_generation"))?;
         self.count(lines.len()).await
     }
 }

@@ -4,8 +4,6 @@
 /// Words, and what stands for them.
 const WORDS: [(&str, &str); 15] = [
     ("BLOB", "BYTEA"),
-    // SQLite joins in the order in which a statement names its tables; PostgreSQL does so for JOIN as it is told to by
-    // `join_collapse_limit`.
     ("COLLATE BINARY", "COLLATE \"C\""),
     ("CROSS JOIN", "JOIN"),
     // An index is where its table is.
@@ -24,8 +22,14 @@ const WORDS: [(&str, &str); 15] = [
     ("temp.", "pg_temp."),
 ];
 
+/// What may follow the condition of a join.
+const AFTER_CONDITION: [&str; 9] =
+    ["CROSS JOIN", "FOR UPDATE", "GROUP BY", "JOIN", "LEFT JOIN", "LIMIT", "ON CONFLICT", "ORDER BY", "WHERE"];
+
 /// Says a statement to PostgreSQL.
 pub(super) fn postgres(sql: &str) -> String {
+    let sql = look_ups(sql);
+    let sql = sql.as_str();
     let has_objects = sql.contains("value ->>");
     let mut text = String::with_capacity(sql.len() + 64);
     let is_ignoring = sql.contains("INSERT OR IGNORE");
@@ -70,6 +74,54 @@ pub(super) fn postgres(sql: &str) -> String {
     text
 }
 
+/// Has SQLite's `CROSS JOIN table name ON condition` mean what it means there: each row of what stands before it is looked
+/// up in the table, by an index. PostgreSQL would keep the order of a plain join as it is told to, and yet walk the table, or
+/// all that one team has in it, for lack of knowledge of how much that is. An OFFSET is what its planner does not see through.
+fn look_ups(sql: &str) -> String {
+    let mut text = String::with_capacity(sql.len() + 256);
+    let mut rest = sql;
+    while let Some((before, after)) = rest.split_once("CROSS JOIN ") {
+        text.push_str(before);
+        rest = after;
+        let Some((table, name, condition)) = table_join(after) else {
+            text.push_str("CROSS JOIN ");
+            continue;
+        };
+        let (condition, behind) = condition.split_at(end_of_condition(condition));
+        text.extend(["CROSS JOIN LATERAL (SELECT * FROM ", table, " ", name, " WHERE ", condition.trim_end()]);
+        text.extend([" OFFSET 0) ", name, " ON true "]);
+        rest = behind;
+    }
+    text + rest
+}
+
+/// The table, its name in the statement, and all from the condition on, if it is a table that is joined here.
+fn table_join(text: &str) -> Option<(&str, &str, &str)> {
+    let (table, rest) = text.split_once(char::is_whitespace)?;
+    let (name, rest) = rest.trim_start().split_once(char::is_whitespace)?;
+    let condition = rest.trim_start().strip_prefix("ON")?.strip_prefix(char::is_whitespace)?;
+    table.chars().all(|sign| is_part_of_word(sign) || sign == '.').then_some((table, name, condition))
+}
+
+/// How long the condition is with which a text begins.
+fn end_of_condition(text: &str) -> usize {
+    let mut depth = 0_usize;
+    let mut is_word = false;
+    for (place, sign) in text.char_indices() {
+        match sign {
+            '(' => depth += 1,
+            ')' if depth == 0 => return place,
+            ')' => depth -= 1,
+            _ if depth == 0 && !is_word && AFTER_CONDITION.iter().any(|word| text[place..].starts_with(word)) => {
+                return place;
+            }
+            _ => {}
+        }
+        is_word = is_part_of_word(sign);
+    }
+    text.len()
+}
+
 fn is_part_of_word(sign: char) -> bool {
     sign.is_ascii_alphanumeric() || sign == '_'
 }
@@ -84,10 +136,29 @@ mod tests {
     }
 
     #[test]
+    fn tables_are_looked_up_by_the_rows_before_them() {
+        assert_eq!(
+            postgres(
+                "SELECT 1 FROM n CROSS JOIN messages m ON m.id = (n.i) AND m.x
+                CROSS JOIN json_each(?) j ON true CROSS JOIN temp.seen s\nON s.id = m.id WHERE n.i < 3"
+            ),
+            "SELECT 1 FROM n JOIN LATERAL (SELECT * FROM messages m WHERE m.id = (n.i) AND m.x OFFSET 0) m ON true \
+            JOIN json_values($1) j ON true JOIN LATERAL (SELECT * FROM pg_temp.seen s WHERE s.id = m.id OFFSET 0) s \
+            ON true WHERE n.i < 3"
+        );
+        assert_eq!(
+            postgres("SELECT (SELECT 1 FROM a CROSS JOIN b c ON c.i = a.i), 2"),
+            "SELECT (SELECT 1 FROM a JOIN LATERAL (SELECT * FROM b c WHERE c.i = a.i OFFSET 0) c ON true ), 2"
+        );
+    }
+
+    #[test]
     fn words_are_replaced_whole() {
         assert_eq!(
-            postgres("INSERT OR FAIL INTO temp.seen SELECT INTEGERS, attempt.x FROM a CROSS JOIN b ON true LIMIT -1"),
-            "INSERT INTO pg_temp.seen SELECT INTEGERS, attempt.x FROM a JOIN b ON true "
+            postgres(
+                "INSERT OR FAIL INTO temp.seen SELECT INTEGERS, attempt.x FROM (a) CROSS JOIN (b) ON true LIMIT -1"
+            ),
+            "INSERT INTO pg_temp.seen SELECT INTEGERS, attempt.x FROM (a) JOIN (b) ON true "
         );
         assert_eq!(postgres("SELECT value ->> 'i' FROM json_each(?)"), "SELECT value ->> 'i' FROM json_objects($1)");
         assert_eq!(postgres("INSERT OR IGNORE INTO a SELECT 1"), "INSERT INTO a SELECT 1 ON CONFLICT DO NOTHING");

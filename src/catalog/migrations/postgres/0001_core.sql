@@ -55,11 +55,24 @@ CREATE TABLE teams (
     UNIQUE (archive_id, archive_key)
 );
 
-CREATE TABLE generations (
-    singleton BIGINT PRIMARY KEY CHECK (singleton = 1),
-    latest BIGINT NOT NULL
-) WITH (fillfactor = 10);
-INSERT INTO generations (singleton, latest) VALUES (1, 0);
+-- The numbers of grants. A sequence: nobody waits until another's claim is committed, and what was given once is never given
+-- again.
+CREATE SEQUENCE generation;
+CREATE FUNCTION raise_generation(at_least bigint) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    IF (SELECT is_called AND last_value >= at_least FROM generation) THEN
+        RETURN;
+    END IF;
+    PERFORM pg_advisory_lock(7307498804);
+    -- Setting it could take it back, should others have counted on meanwhile: only where they cannot have come so far.
+    IF (SELECT at_least - last_value > 100000 FROM generation) THEN
+        PERFORM setval('generation', at_least);
+    END IF;
+    WHILE (SELECT NOT is_called OR last_value < at_least FROM generation) LOOP
+        PERFORM nextval('generation');
+    END LOOP;
+    PERFORM pg_advisory_unlock(7307498804);
+END $$;
 
 -- Each row changes twice or three times and then rests: room is left for it, and what is dead is swept up soon, as claims walk
 -- over it.
