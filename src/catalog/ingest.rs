@@ -521,7 +521,8 @@ async fn numbered<T>(
     }
     let sql = format!(
         "-- name: reserve_rows
-        SELECT nextval(pg_get_serial_sequence('{table}', 'id')) FROM generate_series(1, ?)"
+        SELECT nextval(s.rows) FROM (SELECT pg_get_serial_sequence('{table}', 'id')::regclass AS rows OFFSET 0) s,
+            generate_series(1, ?)"
     );
     let rows = query_scalar::<i64>(sql).bind(count_column(items.len()));
     let rows = rows.fetch_all(connection).await.map_err(at("reserve_rows"))?;

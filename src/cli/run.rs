@@ -249,13 +249,15 @@ impl Run {
         }
     }
 
-    /// Brings up to date what `find` needs; a large backlog is left to `find` itself, which shows how far it is.
+    /// Brings up to date what `find` needs; a large backlog is left to `find` itself, which shows how far it is. First what
+    /// the index has: what is added then comes with what is known by now.
     async fn index(&self) -> anyhow::Result<()> {
         if self.session.catalog.unindexed_messages().await? > INDEX_AT_MOST {
             return Ok(());
         }
+        self.session.catalog.settle_entries(u64::MAX, true).await?;
         while !self.signals.stop.is_set() && self.session.catalog.index_messages().await? {}
-        Ok(self.session.catalog.settle_entries(u64::MAX, true).await?)
+        Ok(())
     }
 
     /// Writes down what the next life needs to know, at the end of a service.
