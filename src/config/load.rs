@@ -36,7 +36,8 @@ pub struct Overrides {
     pub listen: Option<String>,
     /// `--ops-listen`: where health and metrics are told.
     pub ops_listen: Option<String>,
-    /// Reads the files of webhook secrets, which other commands than `serve` may have no right to.
+    /// Reads the files of webhook secrets, which other commands than `serve` may have no right to, and refuses addresses
+    /// at which webhooks cannot be taken.
     pub read_webhooks: bool,
     /// Leaves token files unread, for commands that ask Jelly for nothing.
     pub skip_tokens: bool,
@@ -88,7 +89,7 @@ fn load_in(directory: &Path, overrides: &Overrides, environment: &Environment) -
     if environment.is_blank("JELLY_API_TOKEN") {
         loaded.warnings.push("JELLY_API_TOKEN is empty, which counts as not set".into());
     }
-    check::check(&mut loaded)?;
+    check::check(&mut loaded, overrides)?;
     Ok(loaded)
 }
 

@@ -292,7 +292,7 @@ impl Loaded {
 }
 
 /// Checks `[serve]` as a whole.
-pub(super) fn check(loaded: &mut Loaded) -> Result<(), ConfigError> {
+pub(super) fn check(loaded: &mut Loaded, overrides: &Overrides) -> Result<(), ConfigError> {
     let serve = &loaded.config.serve;
     match (&serve.tls_certificate, &serve.tls_key) {
         (Some(_), None) => {
@@ -316,7 +316,8 @@ pub(super) fn check(loaded: &mut Loaded) -> Result<(), ConfigError> {
         let key = if loaded.sources.is_set("serve.max_in_flight") { "max_in_flight" } else { "max_body_size" };
         return Err(loaded.blame(&format!("serve.{key}"), message));
     }
-    if serve.listen == serve.ops_listen && serve.listen.port() != 0 {
+    // Who takes no webhooks listens for operations alone.
+    if overrides.read_webhooks && serve.listen == serve.ops_listen && serve.listen.port() != 0 {
         let key = if loaded.sources.is_set("serve.ops_listen") { "serve.ops_listen" } else { "serve.listen" };
         let message = "webhooks and operations cannot share an address; write another port";
         return Err(loaded.blame(key, message));
