@@ -96,11 +96,16 @@ impl Session {
             Location::Folder(root) => root.canonicalize().unwrap_or_else(|_| root.clone()).display().to_string(),
             Location::Bucket(bucket) => bucket.to_string(),
         };
+        let names: Vec<&String> =
+            config.teams.keys().filter(|name| config.archive_for(name) == Some(&location)).collect();
         let mut keys = Vec::new();
-        for name in config.teams.keys().filter(|name| config.archive_for(name) == Some(&location)) {
+        for name in &names {
             keys.push(config.team_key(name).map_err(|error| UsageError(format!("teams.{name}: {error}")))?);
         }
         catalog.refuse_teams_of_others(archive.uuid(), &keys).await?;
+        let scopes = |(name, key): (&&String, &TeamKey)| (window_scope(config.egress_group(name)), day_scope(key));
+        let scopes: Vec<_> = names.iter().zip(&keys).map(scopes).collect();
+        catalog.adopt_quota_windows(&scopes).await?;
         let archive_row = catalog.bind_archive(archive.uuid(), &name).await?;
         let journal = Arc::new(match earlier {
             Some(earlier) => JournalWriter::after(earlier, Arc::clone(&archive), clock.clone()).await?,
@@ -114,11 +119,7 @@ impl Session {
             clock.clone(),
         ));
         let mut teams = BTreeMap::new();
-        for name in config.teams.keys() {
-            if config.archive_for(name) != Some(&location) {
-                continue;
-            }
-            let key = config.team_key(name).map_err(|error| UsageError(format!("teams.{name}: {error}")))?;
+        for (name, key) in names.into_iter().zip(keys) {
             let row = catalog.bind_team(archive_row, &key).await?;
             let filter = Arc::new(Filter::compile(config.filter_for(name))?);
             teams.insert(name.clone(), Team { row, key, filter });
@@ -143,17 +144,15 @@ impl Session {
         if self.archive.folder().is_some() { 1 } else { self.config.buckets.common.concurrency.min(4) }
     }
 
-    /// Where a team's requests are counted, whose window is its egress group's; what earlier versions counted is taken
-    /// over first.
-    pub(super) async fn quota_place(&self, group: &str, team: &TeamKey) -> Result<QuotaPlace, CatalogError> {
+    /// Where a team's requests are counted, whose window is its egress group's.
+    pub(super) fn quota_place(&self, group: &str, team: &TeamKey) -> QuotaPlace {
         let (window, team) = (window_scope(group), day_scope(team));
-        self.catalog.adopt_quota_window(&window, &team).await?;
         let place = match &self.config.catalog {
             // One for all archives.
             Some(CatalogSetting::Postgres(_)) => PathBuf::new(),
             _ => self.catalog.folder().to_owned(),
         };
-        Ok(QuotaPlace { catalog: Arc::clone(&self.catalog), place, window, team })
+        QuotaPlace { catalog: Arc::clone(&self.catalog), place, window, team }
     }
 
     /// The archive and its catalog, for an audit.
@@ -405,7 +404,7 @@ impl Access {
             };
             let group = config.egress_group(name).to_owned();
             let quota = Quota::new(limits_of(config, limits, name), groups.of(&group))
-                .counted_in(session.quota_place(&group, &team.key).await?);
+                .counted_in(session.quota_place(&group, &team.key));
             let client =
                 JellyClient::new(clients.clone(), base.clone(), token, team.key.clone(), quota, session.clock.clone())
                     .map_err(|error| UsageError(error.to_string()))?
