@@ -8,7 +8,8 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer};
 use url::Url;
 
-use super::{ConfigError, Environment, Loaded, Origin, names_loopback, token, values};
+use super::http::names_loopback;
+use super::{ConfigError, Environment, Loaded, Origin, token, values};
 use crate::secret::Secret;
 
 /// The most that is read of a file that holds an address, in bytes.
