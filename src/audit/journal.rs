@@ -237,7 +237,7 @@ impl<'a> JournalAudit<'a> {
     ) -> Result<bool, AuditError> {
         loop {
             let Some((lines, at_end)) = batch::<MessageLine>(key, reader, report).await? else { return Ok(false) };
-            report.looked.message_lines += count(lines.len());
+            report.looked.message_lines += lines.len() as u64;
             let mut teams: HashMap<TeamKey, Vec<MessageLine>> = HashMap::new();
             for line in lines {
                 teams.entry(line.team.clone()).or_default().push(line);
@@ -270,7 +270,7 @@ impl<'a> JournalAudit<'a> {
         let unlinked = lines
             .iter()
             .zip(&digests)
-            .filter(|(line, digest)| linked.get(*digest).copied() != Some(count(line.attachments.len())))
+            .filter(|(line, digest)| linked.get(*digest).copied() != Some(line.attachments.len() as u64))
             .filter(|(line, _)| !(self.moving.0..=self.moving.1).contains(&line.at.as_millisecond()))
             .count();
         if unlinked > 0 {
@@ -294,7 +294,7 @@ impl<'a> JournalAudit<'a> {
     ) -> Result<bool, AuditError> {
         loop {
             let Some((lines, at_end)) = batch::<OutcomeLine>(key, reader, report).await? else { return Ok(false) };
-            report.looked.outcome_lines += count(lines.len());
+            report.looked.outcome_lines += lines.len() as u64;
             let mut teams: HashMap<TeamKey, Vec<OutcomeLine>> = HashMap::new();
             for line in lines {
                 teams.entry(line.team.clone()).or_default().push(line);
@@ -329,8 +329,4 @@ pub(super) fn causes(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
-}
-
-pub(super) fn count(length: usize) -> u64 {
-    u64::try_from(length).unwrap_or(u64::MAX)
 }

@@ -127,7 +127,7 @@ fn read_all(inputs: Vec<source::Input>, config: SourceConfig, readers: Readers) 
                 let to_take = batch.payloads - batch.known;
                 let full = to_take >= BATCH_PAYLOADS
                     || batch.attachments >= BATCH_ATTACHMENTS
-                    || count(batch.rejects.len()) >= BATCH_PAYLOADS
+                    || batch.rejects.len() as u64 >= BATCH_PAYLOADS
                     || batch.ignored + batch.known >= 20_000;
                 // While nobody has anything to do, a small batch now is better than a full one later.
                 let idle = to_take >= 64 && sender.capacity() == sender.max_capacity();
@@ -249,7 +249,7 @@ async fn take_in(
         let Some(batch) = batch else { break };
         input.payloads += batch.payloads;
         input.ignored += batch.ignored;
-        input.rejected += count(batch.rejects.len());
+        input.rejected += batch.rejects.len() as u64;
         expected.payloads.store(input.payloads, Ordering::Relaxed);
         session.intake.keep_rejects(&batch.rejects).await?;
         for (name, prepared) in batch.teams {
@@ -279,8 +279,4 @@ async fn take_in(
     }
     run.signals.input_ended.set();
     Ok(())
-}
-
-fn count(length: usize) -> u64 {
-    u64::try_from(length).unwrap_or(u64::MAX)
 }

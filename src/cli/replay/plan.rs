@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use super::{Readers, count, read_all};
+use super::{Readers, read_all};
 use crate::catalog::State;
 use crate::cli::receipt::{Input, number, size};
 use crate::cli::session::View;
@@ -53,7 +53,7 @@ pub(super) async fn dry_run(inputs: Vec<source::Input>, loaded: Loaded, global: 
     while let Some(batch) = batches.recv().await {
         plan.input.payloads += batch.payloads;
         plan.input.ignored += batch.ignored;
-        plan.input.rejected += count(batch.rejects.len());
+        plan.input.rejected += batch.rejects.len() as u64;
         for reject in &batch.rejects {
             tracing::warn!("rejected: {}: {}", reject.position, reject.reason);
         }
@@ -63,9 +63,9 @@ pub(super) async fn dry_run(inputs: Vec<source::Input>, loaded: Loaded, global: 
             }
         }
     }
-    plan.fetch = count(found.fetch.len());
+    plan.fetch = found.fetch.len() as u64;
     plan.fetch_bytes = found.fetch.values().flatten().sum();
-    plan.unknown_size = count(found.fetch.values().filter(|size| size.is_none()).count());
+    plan.unknown_size = found.fetch.values().filter(|size| size.is_none()).count() as u64;
     plan.api_requests = plan.fetch;
     for rule in found.skip.values() {
         plan.skipped += 1;
