@@ -21,7 +21,7 @@ use crate::audit::{Rechecked, recheck};
 use crate::clock::Clock;
 use crate::config::SourceConfig;
 use crate::ingest::{Prepared, Team, Texts};
-use crate::model::{Payload, Position, Reject};
+use crate::model::{Payload, Reject};
 use crate::source::{self, Item, Memory};
 use crate::worker::Ended;
 
@@ -86,15 +86,14 @@ impl Readers {
     /// Adds a payload. One that names a team that is not configured for this archive is rejected, with its place.
     fn add(&self, payload: &Payload, batch: &mut Batch) {
         batch.payloads += 1;
-        let bad = payload.bad_attachments.iter();
-        batch.rejects.extend(bad.map(|reason| reject_at(&payload.position, reason.clone())));
+        batch.rejects.extend(payload.rejects());
         let name = payload.team.as_deref().unwrap_or(&self.team_name);
         let Some(team) = self.teams.get(name) else {
             let reason = format!(
                 "it belongs to team {name:?}, which is not configured for this archive; add [teams.…] or replay it \
                  elsewhere"
             );
-            return batch.rejects.push(reject_at(&payload.position, reason));
+            return batch.rejects.push(Reject::new(payload.position.clone(), reason));
         };
         let place = batch.teams.iter().position(|(known, _)| known == name).unwrap_or_else(|| {
             batch.teams.push((name.to_owned(), Prepared::new(self.clock.now())));
@@ -143,10 +142,6 @@ fn read_all(inputs: Vec<source::Input>, config: SourceConfig, readers: Readers) 
         let _ = sender.blocking_send(batch);
     });
     receiver
-}
-
-fn reject_at(position: &Position, reason: String) -> Reject {
-    Reject { position: position.clone(), reason, excerpt: String::new() }
 }
 
 /// Runs the command.
