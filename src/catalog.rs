@@ -251,7 +251,8 @@ impl Catalog {
     /// The file's name inside the catalog's folder.
     pub const FILE_NAME: &str = "catalog.sqlite";
 
-    /// Whether many processes may hold leases at once.
+    /// Whether many processes may hold leases at once: on PostgreSQL. Told without waiting for the connection, which statements
+    /// ask for their engine.
     pub const fn is_shared(&self) -> bool {
         self.is_shared
     }
@@ -340,7 +341,9 @@ impl Catalog {
     async fn connection(&self) -> MutexGuard<'_, Connection> {
         let mut connection = self.connection.lock().await;
         connection.undo_unfinished().await;
-        self.give_locks_back(&mut connection).await;
+        if self.is_shared {
+            self.give_locks_back(&mut connection).await;
+        }
         connection
     }
 

@@ -111,8 +111,8 @@ impl Inboxes {
         }
     }
 
-    /// Looks for folders of no team that hold what is not known to be taken over, of which [`Inboxes::status`] tells; new ones are logged.
-    /// Blocks.
+    /// Looks for folders of no team that hold what is not known to be taken over, of which [`Inboxes::status`] tells; new
+    /// ones are logged. Blocks.
     pub fn look_for_strangers(&self) -> Result<(), OpenError> {
         // Not under the lock: a disk that does not answer must not hold up those who append.
         let teams = self.teams().clone();

@@ -41,7 +41,7 @@ pub use entity::{
 pub use error::ApiError;
 pub use link::SignedUrl;
 pub(crate) use link::resolve_location;
-pub use page::{Cursor, MAX_PAGE_ENTRIES, Page, Unreadable};
+pub use page::{Cursor, MAX_PAGE_ENTRIES, Page, Trail, Unreadable};
 pub use quota::{EgressWindow, Permit, Quota, QuotaLeft, QuotaLimits, QuotaPlace};
 pub use received::{Received, Written};
 pub use request::ApiRequest;

@@ -2,8 +2,8 @@
 //! which Jelly content is read; knows no catalog and no network. Synchronous: it runs on a thread of its own.
 //!
 //! `input` finds what to read, `decode` undoes compression, `split` cuts the text into JSON values (judged by `scan`,
-//! held by `buffer`; `ahead` tells which were taken in before) and recovers from what is none, `shape` and `fields` find the Jelly content in a value (walked by
-//! `value`), `inbox` is the format of accepted webhooks, `excerpt` shows what was rejected.
+//! held by `buffer`; `ahead` tells which were taken in before) and recovers from what is none, `shape` and `fields` find the
+//! Jelly content in a value (walked by `value`), `inbox` is the format of accepted webhooks, `excerpt` shows what was rejected.
 
 mod ahead;
 mod buffer;

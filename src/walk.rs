@@ -276,10 +276,8 @@ impl Walker {
         let rejects: Vec<Reject> = unreadable
             .iter()
             .enumerate()
-            .map(|(place, one)| Reject {
-                position: position(place),
-                reason: format!("an entry of a list cannot be read: {}", one.reason),
-                excerpt: String::new(),
+            .map(|(place, one)| {
+                Reject::new(position(place), format!("an entry of a list cannot be read: {}", one.reason))
             })
             .collect();
         Ok(self.intake.keep_rejects(&rejects).await?)

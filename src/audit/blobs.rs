@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use tokio::task::JoinSet;
 
-use super::journal::{causes, count};
+use super::journal::causes;
 use super::report::{BrokenBytes, FindingKind, Report};
 use super::verify::Checked;
 use super::{AuditError, Subject};
@@ -224,7 +224,7 @@ async fn audit_quarantine(
     for stranger in folder.strangers {
         stranger_note(report, stranger);
     }
-    report.looked.quarantined = count(folder.blobs.len());
+    report.looked.quarantined = folder.blobs.len() as u64;
     let mut files: BTreeMap<Digest, BlobFile> = folder.blobs.into_iter().map(|file| (file.digest, file)).collect();
     let (low, high) = (Digest::from_bytes([0; 32]), Digest::from_bytes([0xff; 32]));
     for cited in subject.catalog.audit_cited(State::Quarantined, low, high).await? {

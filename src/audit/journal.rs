@@ -1,5 +1,7 @@
 //! Reading the whole journal: every segment parses, every chain is whole, and what it says is loaded for comparison.
 
+mod segments;
+
 use std::collections::{HashMap, HashSet};
 
 use super::chain::{self, ChainFault, Ends, Link};
@@ -8,11 +10,11 @@ use super::{AuditError, Subject};
 use crate::catalog::{LoadedSegment, TeamRow};
 use crate::digest::Digest;
 use crate::ingest::line_digest;
-use crate::model::{AttachmentKey, MessageLine, OutcomeLine, Stream, TeamKey, Versioned};
-use crate::store::{Archive, SegmentReader, StoreError};
+use crate::model::{AttachmentKey, MessageLine, OutcomeLine, Stream, TeamKey};
+use crate::store::{SegmentReader, StoreError};
 
-/// Lines that are compared in one step.
-const BATCH_LINES: usize = 1_000;
+pub(super) use segments::unreadable;
+use segments::{batch, read_link};
 
 const RESTORE: &str = "restore it from a copy of the archive; what it said is in no other place";
 
@@ -235,7 +237,7 @@ impl<'a> JournalAudit<'a> {
     ) -> Result<bool, AuditError> {
         loop {
             let Some((lines, at_end)) = batch::<MessageLine>(key, reader, report).await? else { return Ok(false) };
-            report.looked.message_lines += count(lines.len());
+            report.looked.message_lines += lines.len() as u64;
             let mut teams: HashMap<TeamKey, Vec<MessageLine>> = HashMap::new();
             for line in lines {
                 teams.entry(line.team.clone()).or_default().push(line);
@@ -268,7 +270,7 @@ impl<'a> JournalAudit<'a> {
         let unlinked = lines
             .iter()
             .zip(&digests)
-            .filter(|(line, digest)| linked.get(*digest).copied() != Some(count(line.attachments.len())))
+            .filter(|(line, digest)| linked.get(*digest).copied() != Some(line.attachments.len() as u64))
             .filter(|(line, _)| !(self.moving.0..=self.moving.1).contains(&line.at.as_millisecond()))
             .count();
         if unlinked > 0 {
@@ -292,7 +294,7 @@ impl<'a> JournalAudit<'a> {
     ) -> Result<bool, AuditError> {
         loop {
             let Some((lines, at_end)) = batch::<OutcomeLine>(key, reader, report).await? else { return Ok(false) };
-            report.looked.outcome_lines += count(lines.len());
+            report.looked.outcome_lines += lines.len() as u64;
             let mut teams: HashMap<TeamKey, Vec<OutcomeLine>> = HashMap::new();
             for line in lines {
                 teams.entry(line.team.clone()).or_default().push(line);
@@ -317,84 +319,6 @@ impl<'a> JournalAudit<'a> {
     }
 }
 
-/// The next lines of a segment, and whether they are the last. Lines that cannot be read are reported and left out;
-/// `None` where the rest cannot be read at all.
-async fn batch<T: for<'de> serde::Deserialize<'de> + Versioned>(
-    key: &str,
-    reader: &mut SegmentReader,
-    report: &mut Report,
-) -> Result<Option<(Vec<T>, bool)>, AuditError> {
-    let mut lines = Vec::new();
-    while lines.len() < BATCH_LINES {
-        match reader.next_line().await {
-            Ok(Some(line)) => lines.push(line),
-            Ok(None) => return Ok(Some((lines, true))),
-            Err(StoreError::Damaged { reason, .. }) => {
-                report.problem(FindingKind::SegmentDamaged, key, reason, RESTORE);
-            }
-            Err(error @ StoreError::Io { .. }) => {
-                report.problem(FindingKind::SegmentDamaged, key, causes(&error), "see why it cannot be read");
-                return Ok(None);
-            }
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(Some((lines, false)))
-}
-
-/// The place of one segment in its chain; `None` where it cannot be read.
-async fn read_link(archive: &Archive, key: &str) -> Option<Link> {
-    #[derive(serde::Deserialize)]
-    struct AnyLine {
-        v: u32,
-    }
-    impl Versioned for AnyLine {
-        fn version(&self) -> u32 {
-            self.v
-        }
-    }
-    let Ok(Some(mut reader)) = SegmentReader::open(archive, key).await else { return None };
-    loop {
-        match reader.next_line::<AnyLine>().await {
-            Ok(Some(_)) => {}
-            Ok(None) => break,
-            Err(_) => return None,
-        }
-    }
-    let header = reader.header().clone();
-    Some(Link {
-        key: key.to_owned(),
-        writer: header.writer_id,
-        seq: header.seq,
-        previous: header.previous_sha256,
-        sha256: reader.finish(),
-    })
-}
-
-/// The segments that cannot be read to their end, and why.
-pub(super) async fn unreadable(archive: &Archive) -> Result<Vec<(String, String)>, AuditError> {
-    let mut found = Vec::new();
-    for stream in Stream::ALL {
-        for key in archive.segments(stream).await? {
-            let whole = async {
-                let Some(mut reader) = SegmentReader::open(archive, &key).await? else { return Ok(()) };
-                match stream {
-                    Stream::Messages => while reader.next_line::<MessageLine>().await?.is_some() {},
-                    Stream::Outcomes => while reader.next_line::<OutcomeLine>().await?.is_some() {},
-                }
-                Ok::<_, StoreError>(())
-            };
-            match whole.await {
-                Ok(()) => {}
-                Err(StoreError::Damaged { reason, .. }) => found.push((key, reason)),
-                Err(error @ StoreError::Io { .. }) => found.push((key, causes(&error))),
-                Err(error) => return Err(error.into()),
-            }
-        }
-    }
-    Ok(found)
-}
-
 /// An error with what caused it, in one line.
 pub(super) fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -405,8 +329,4 @@ pub(super) fn causes(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
-}
-
-pub(super) fn count(length: usize) -> u64 {
-    u64::try_from(length).unwrap_or(u64::MAX)
 }

@@ -57,11 +57,12 @@ static POSTGRES: sqlx::migrate::Migrator = {
 };
 
 /// Joins are made in the order in which a statement names its tables, by look-ups, as SQLite makes them: the statements are
-/// written for that, and a plan that was made while a table was empty must not outlive that. A worker that is stopped in the middle of a transaction holds others up for so long and no longer.
+/// written for that, and a plan that was made while a table was empty must not outlive that. A worker that is stopped in the middle
+/// of a transaction holds others up for so long and no longer.
 const SESSION: &str = "SET join_collapse_limit = 1; SET from_collapse_limit = 1; SET enable_hashjoin = off;
-    SET enable_mergejoin = off; SET enable_seqscan = off; SET plan_cache_mode = force_custom_plan; SET random_page_cost = 1.1; SET jit = off; SET idle_in_transaction_session_timeout = '10s';
-    SET lock_timeout = '30s'; SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3;
-    SET client_min_messages = warning;";
+    SET enable_mergejoin = off; SET enable_seqscan = off; SET plan_cache_mode = force_custom_plan; SET random_page_cost = 1.1;
+    SET jit = off; SET idle_in_transaction_session_timeout = '10s'; SET lock_timeout = '30s';
+    SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3; SET client_min_messages = warning;";
 
 impl Catalog {
     /// Opens the catalog at a place, making it where it is missing.

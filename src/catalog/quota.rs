@@ -164,48 +164,58 @@ impl Catalog {
         Ok(used)
     }
 
-    /// Takes over what an earlier version has counted for a team, once.
-    pub async fn adopt_quota_window(&self, window: &str, team: &str) -> Result<()> {
-        let mut connection = self.connection().await;
-        if connection.is_postgres() {
+    /// Takes over what an earlier version has counted, once: for each team its window's scope, and its own.
+    pub async fn adopt_quota_windows(&self, teams: &[(String, String)]) -> Result<()> {
+        if self.is_shared() {
             // No version kept it there.
             return Ok(());
         }
-        let kept: Option<String> =
-            query_scalar("-- name: kept_quota_window\nSELECT state FROM quota_windows WHERE scope = ?")
-                .bind(team)
-                .fetch_optional(&mut connection)
-                .await
-                .map_err(at("kept_quota_window"))?;
-        let Some(kept) = kept else { return Ok(()) };
-        let mut transaction = connection.begin().await.map_err(at("begin_adopt_quota"))?;
-        // Each team's row holds the slots of its whole group: the larger count of a slot holds.
-        for statement in [
+        let mut connection = self.connection().await;
+        let rows = query("-- name: kept_quota_windows\nSELECT scope, state FROM quota_windows")
+            .fetch_all(&mut connection)
+            .await
+            .map_err(at("kept_quota_windows"))?;
+        let kept: BTreeMap<String, String> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+        for (window, team) in teams {
+            if let Some(kept) = kept.get(team) {
+                adopt(&mut connection, window, team, kept).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Takes over what was kept of one team.
+async fn adopt(connection: &mut Connection, window: &str, team: &str, kept: &str) -> Result<()> {
+    let mut transaction = connection.begin().await.map_err(at("begin_adopt_quota"))?;
+    // Each team's row holds the slots of its whole group: the larger count of a slot holds.
+    for (statement, scope) in [
+        (
             "-- name: adopt_window
             INSERT INTO quota_slots (scope, slot, used)
             SELECT ?, value ->> 0, value ->> 1
             FROM json_each(CASE WHEN json_valid(?2) THEN ?2 ELSE '{}' END, '$.slots')
             WHERE true
             ON CONFLICT (scope, slot) DO UPDATE SET used = max(quota_slots.used, excluded.used)",
+            window,
+        ),
+        (
             "-- name: adopt_day
             INSERT INTO quota_slots (scope, slot, used)
             SELECT ?, ?2 ->> '$.day', ?2 ->> '$.day_used' WHERE json_valid(?2) AND ?2 ->> '$.day_used' IS NOT NULL
             ON CONFLICT (scope, slot) DO UPDATE SET used = max(quota_slots.used, excluded.used)",
-        ]
-        .into_iter()
-        .zip([window, team])
-        {
-            let (statement, scope) = statement;
-            let adopted = query(statement).bind(scope).bind(kept.as_str());
-            adopted.execute(&mut transaction).await.map_err(at("adopt_quota"))?;
-        }
-        query("-- name: forget_quota_window\nDELETE FROM quota_windows WHERE scope = ?")
-            .bind(team)
-            .execute(&mut transaction)
-            .await
-            .map_err(at("forget_quota_window"))?;
-        transaction.commit().await.map_err(at("commit_adopt_quota"))
+            team,
+        ),
+    ] {
+        let adopted = query(statement).bind(scope).bind(kept);
+        adopted.execute(&mut transaction).await.map_err(at("adopt_quota"))?;
     }
+    query("-- name: forget_quota_window\nDELETE FROM quota_windows WHERE scope = ?")
+        .bind(team)
+        .execute(&mut transaction)
+        .await
+        .map_err(at("forget_quota_window"))?;
+    transaction.commit().await.map_err(at("commit_adopt_quota"))
 }
 
 /// A count; none is negative.

@@ -168,6 +168,17 @@ pub(super) fn attachment(row: &Row) -> Result<AttachmentRow> {
     })
 }
 
+/// What is true of an attachment that a process works on.
+const LEASED: &str = "a.lease_token IS NOT NULL";
+
+/// The condition that `condition` is true of any attachment `a` that this run has seen.
+fn seen(condition: &str) -> String {
+    format!(
+        "EXISTS (SELECT 1 FROM attachments a WHERE {condition}
+            AND EXISTS (SELECT 1 FROM temp.seen s WHERE s.attachment_row = a.id))"
+    )
+}
+
 impl Catalog {
     /// What became of the attachments that this run has seen, as the catalog knows it now.
     pub async fn seen_totals(&self) -> Result<SeenTotals> {
@@ -228,29 +239,17 @@ impl Catalog {
     /// Whether any attachment that this run has seen is pending.
     pub async fn any_seen_pending(&self) -> Result<bool> {
         let mut connection = self.seen_connection().await?;
-        query_scalar(
-            "-- name: any_seen_pending
-            SELECT EXISTS (SELECT 1 FROM attachments a WHERE a.state = 'pending' AND a.lease_token IS NULL
-                    AND EXISTS (SELECT 1 FROM temp.seen s WHERE s.attachment_row = a.id))
-                OR EXISTS (SELECT 1 FROM attachments a WHERE a.lease_token IS NOT NULL
-                    AND EXISTS (SELECT 1 FROM temp.seen s WHERE s.attachment_row = a.id))",
-        )
-        .fetch_one(&mut connection)
-        .await
-        .map_err(at("any_seen_pending"))
+        // Two conditions, each with an index of its own.
+        let (free, leased) = (seen("a.state = 'pending' AND a.lease_token IS NULL"), seen(LEASED));
+        let sql = format!("-- name: any_seen_pending\nSELECT {free} OR {leased}");
+        query_scalar(sql).fetch_one(&mut connection).await.map_err(at("any_seen_pending"))
     }
 
     /// Whether another process works on any attachment that this run has seen. To be asked while this one holds no lease.
     pub async fn any_seen_leased(&self) -> Result<bool> {
         let mut connection = self.seen_connection().await?;
-        query_scalar(
-            "-- name: any_seen_leased
-            SELECT EXISTS (SELECT 1 FROM attachments a WHERE a.lease_token IS NOT NULL
-                AND EXISTS (SELECT 1 FROM temp.seen s WHERE s.attachment_row = a.id))",
-        )
-        .fetch_one(&mut connection)
-        .await
-        .map_err(at("any_seen_leased"))
+        let sql = format!("-- name: any_seen_leased\nSELECT {}", seen(LEASED));
+        query_scalar(sql).fetch_one(&mut connection).await.map_err(at("any_seen_leased"))
     }
 
     /// Every team of `archive` in figures.

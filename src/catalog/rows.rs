@@ -35,7 +35,8 @@ pub(super) fn values(rows: usize, columns: usize) -> String {
     text
 }
 
-/// Makes the temporary tables of a connection: `seen`, what this run has met; `ordinals`, the numbers that take a packed list apart.
+/// Makes the temporary tables of a connection: `seen`, what this run has met; `ordinals`, the numbers that take a packed
+/// list apart.
 pub(super) async fn create_temporary(connection: &mut Connection) -> Result<()> {
     for statement in [
         "CREATE TEMP TABLE seen (attachment_row INTEGER PRIMARY KEY, known INTEGER NOT NULL)",

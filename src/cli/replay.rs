@@ -1,28 +1,27 @@
 //! `jellyjar replay`: from saved payloads to an archive.
 
+mod plan;
+
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 use clap::Args;
-use serde::Serialize;
 use tokio::sync::mpsc;
 
+use super::Global;
 use super::filter_args::FilterArgs;
-use super::output;
 use super::progress::Expected;
-use super::receipt::{Input, Receipt, number, size};
+use super::receipt::{Input, Receipt};
 use super::run::Run;
 use super::session::{Access, Session, settings};
-use super::{DONE, Global, INCOMPLETE};
 use crate::audit::{Rechecked, recheck};
 use crate::clock::Clock;
 use crate::config::SourceConfig;
-use crate::ingest::{Forecast, Prepared, Team, Texts};
-use crate::model::{Payload, Position, Reject};
+use crate::ingest::{Prepared, Team, Texts};
+use crate::model::{Payload, Reject};
 use crate::source::{self, Item, Memory};
 use crate::worker::Ended;
 
@@ -87,15 +86,14 @@ impl Readers {
     /// Adds a payload. One that names a team that is not configured for this archive is rejected, with its place.
     fn add(&self, payload: &Payload, batch: &mut Batch) {
         batch.payloads += 1;
-        let bad = payload.bad_attachments.iter();
-        batch.rejects.extend(bad.map(|reason| reject_at(&payload.position, reason.clone())));
+        batch.rejects.extend(payload.rejects());
         let name = payload.team.as_deref().unwrap_or(&self.team_name);
         let Some(team) = self.teams.get(name) else {
             let reason = format!(
                 "it belongs to team {name:?}, which is not configured for this archive; add [teams.…] or replay it \
                  elsewhere"
             );
-            return batch.rejects.push(reject_at(&payload.position, reason));
+            return batch.rejects.push(Reject::new(payload.position.clone(), reason));
         };
         let place = batch.teams.iter().position(|(known, _)| known == name).unwrap_or_else(|| {
             batch.teams.push((name.to_owned(), Prepared::new(self.clock.now())));
@@ -128,7 +126,7 @@ fn read_all(inputs: Vec<source::Input>, config: SourceConfig, readers: Readers) 
                 let to_take = batch.payloads - batch.known;
                 let full = to_take >= BATCH_PAYLOADS
                     || batch.attachments >= BATCH_ATTACHMENTS
-                    || count(batch.rejects.len()) >= BATCH_PAYLOADS
+                    || batch.rejects.len() as u64 >= BATCH_PAYLOADS
                     || batch.ignored + batch.known >= 20_000;
                 // While nobody has anything to do, a small batch now is better than a full one later.
                 let idle = to_take >= 64 && sender.capacity() == sender.max_capacity();
@@ -146,17 +144,13 @@ fn read_all(inputs: Vec<source::Input>, config: SourceConfig, readers: Readers) 
     receiver
 }
 
-fn reject_at(position: &Position, reason: String) -> Reject {
-    Reject { position: position.clone(), reason, excerpt: String::new() }
-}
-
 /// Runs the command.
 pub(super) async fn run(args: ReplayArgs, global: &Global) -> anyhow::Result<ExitCode> {
     let mut loaded = settings(&global.overrides(args.dry_run))?;
     args.filter.apply_to(&mut loaded);
     let inputs = source::resolve(&args.sources)?;
     if args.dry_run {
-        return Box::pin(dry_run(inputs, loaded, global)).await;
+        return Box::pin(plan::dry_run(inputs, loaded, global)).await;
     }
     // Before an archive is made for nothing.
     super::session::require_token(global, &loaded.config)?;
@@ -250,7 +244,7 @@ async fn take_in(
         let Some(batch) = batch else { break };
         input.payloads += batch.payloads;
         input.ignored += batch.ignored;
-        input.rejected += count(batch.rejects.len());
+        input.rejected += batch.rejects.len() as u64;
         expected.payloads.store(input.payloads, Ordering::Relaxed);
         session.intake.keep_rejects(&batch.rejects).await?;
         for (name, prepared) in batch.teams {
@@ -280,129 +274,4 @@ async fn take_in(
     }
     run.signals.input_ended.set();
     Ok(())
-}
-
-fn count(length: usize) -> u64 {
-    u64::try_from(length).unwrap_or(u64::MAX)
-}
-
-/// What a replay would do.
-#[derive(Debug, Default, Serialize)]
-struct Plan {
-    dry_run: bool,
-    #[serde(flatten)]
-    input: Input,
-    attachments: u64,
-    /// To be fetched.
-    fetch: u64,
-    /// Their declared sizes together.
-    fetch_bytes: u64,
-    /// Those of them whose size is not declared.
-    unknown_size: u64,
-    api_requests: u64,
-    known: u64,
-    /// Skipped by a rule, by this run or before.
-    skipped: u64,
-    skipped_by_rule: BTreeMap<String, u64>,
-    failed: u64,
-    quarantined: u64,
-    erased: u64,
-    elapsed_seconds: f64,
-    ok: bool,
-}
-
-async fn dry_run(
-    inputs: Vec<source::Input>,
-    loaded: crate::config::Loaded,
-    global: &Global,
-) -> anyhow::Result<ExitCode> {
-    let started = Instant::now();
-    let view = super::session::View::open(global, loaded).await?;
-    let mut forecast = Forecast::default();
-    let mut plan = Plan { dry_run: true, ..Plan::default() };
-    let readers =
-        Readers { teams: view.teams.clone(), team_name: view.team_name.clone(), clock: Clock::system(), texts: None };
-    let mut batches = read_all(inputs, view.config.source.clone(), readers);
-    while let Some(batch) = batches.recv().await {
-        plan.input.payloads += batch.payloads;
-        plan.input.ignored += batch.ignored;
-        plan.input.rejected += count(batch.rejects.len());
-        for reject in &batch.rejects {
-            tracing::warn!("rejected: {}: {}", reject.position, reject.reason);
-        }
-        for (name, prepared) in batch.teams {
-            if let Some(team) = view.teams.get(&name) {
-                crate::ingest::forecast(view.catalog.as_deref(), team, &prepared, &mut forecast).await?;
-            }
-        }
-    }
-    plan.fetch = count(forecast.fetch.len());
-    plan.fetch_bytes = forecast.fetch.values().flatten().sum();
-    plan.unknown_size = count(forecast.fetch.values().filter(|size| size.is_none()).count());
-    plan.api_requests = plan.fetch;
-    for rule in forecast.skip.values() {
-        plan.skipped += 1;
-        *plan.skipped_by_rule.entry(rule.clone()).or_default() += 1;
-    }
-    for state in forecast.placed.values() {
-        use crate::catalog::State;
-        match state {
-            State::Archived => plan.known += 1,
-            State::Skipped => plan.skipped += 1,
-            State::Failed => plan.failed += 1,
-            State::Quarantined => plan.quarantined += 1,
-            State::Erased => plan.erased += 1,
-            State::Pending => {}
-        }
-    }
-    plan.attachments = plan.fetch + plan.known + plan.skipped + plan.failed + plan.quarantined + plan.erased;
-    plan.elapsed_seconds = (started.elapsed().as_secs_f64() * 1000.0).round() / 1000.0;
-    plan.ok = plan.input.rejected == 0;
-    if global.json {
-        output::json(&plan);
-    } else {
-        output::line(plan_text(&plan));
-    }
-    Ok(ExitCode::from(if plan.ok { DONE } else { INCOMPLETE }))
-}
-
-fn plan_text(plan: &Plan) -> String {
-    let mut lines = vec![
-        "Dry run: nothing was asked of Jelly, and nothing was written.".to_owned(),
-        format!(
-            "{} payloads, {} ignored, {} rejected; {} attachments, of which",
-            number(plan.input.payloads),
-            number(plan.input.ignored),
-            number(plan.input.rejected),
-            number(plan.attachments)
-        ),
-        format!(
-            "  {} would be fetched: {} API requests, {} declared{}",
-            number(plan.fetch),
-            number(plan.api_requests),
-            size(plan.fetch_bytes),
-            if plan.unknown_size > 0 {
-                format!(", {} of unknown size", number(plan.unknown_size))
-            } else {
-                String::new()
-            }
-        ),
-        format!("  {} are known", number(plan.known)),
-        format!("  {} would be skipped", number(plan.skipped)),
-    ];
-    lines.extend(
-        plan.skipped_by_rule
-            .iter()
-            .map(|(rule, count)| format!("    {} by {}", number(*count), output::printable(rule, 80))),
-    );
-    for (count, word) in [
-        (plan.failed, "failed before (see `jellyjar retry`)"),
-        (plan.quarantined, "are quarantined"),
-        (plan.erased, "were erased"),
-    ] {
-        if count > 0 {
-            lines.push(format!("  {} {word}", number(count)));
-        }
-    }
-    lines.join("\n")
 }

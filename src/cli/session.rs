@@ -1,29 +1,28 @@
 //! Wiring: from settings to an open archive, its catalog, its teams and, where asked, the way to Jelly.
 
+mod access;
+mod view;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 
-use super::fleet;
 use super::places::KnownPlace;
 use super::{Global, UsageError};
-use crate::archive::{Fetcher, Holds, TeamAccess};
-use crate::catalog::{
-    ArchiveRow, Catalog, CatalogError, CatalogPlace, TeamRow, day_scope, person_scope, team_scope, window_scope,
-};
+use crate::catalog::{ArchiveRow, Catalog, CatalogPlace, TeamRow, day_scope, window_scope};
 use crate::clock::Clock;
 use crate::config::{CatalogSetting, Config, DEFAULT_TEAM, Environment, Loaded, Overrides, load};
 use crate::filter::Filter;
-use crate::http::{BaseUrl, HttpClients};
 use crate::ingest::{Intake, Team};
-use crate::jelly::{Bounds, EgressWindow, JellyClient, Quota, QuotaLimits, QuotaPlace};
-use crate::metrics::Metrics;
+use crate::jelly::QuotaPlace;
 use crate::model::{Location, TeamKey};
-use crate::spool::{Spool, SpoolMemory};
+use crate::spool::SpoolMemory;
 use crate::store::{Archive, JournalWriter, Place, Scratch};
+
+pub(super) use access::{Access, EgressWindows, limits_of};
+pub(super) use view::View;
 
 /// An archive that is open for a command.
 pub(super) struct Session {
@@ -96,11 +95,16 @@ impl Session {
             Location::Folder(root) => root.canonicalize().unwrap_or_else(|_| root.clone()).display().to_string(),
             Location::Bucket(bucket) => bucket.to_string(),
         };
+        let names: Vec<&String> =
+            config.teams.keys().filter(|name| config.archive_for(name) == Some(&location)).collect();
         let mut keys = Vec::new();
-        for name in config.teams.keys().filter(|name| config.archive_for(name) == Some(&location)) {
+        for name in &names {
             keys.push(config.team_key(name).map_err(|error| UsageError(format!("teams.{name}: {error}")))?);
         }
         catalog.refuse_teams_of_others(archive.uuid(), &keys).await?;
+        let scopes = |(name, key): (&&String, &TeamKey)| (window_scope(config.egress_group(name)), day_scope(key));
+        let scopes: Vec<_> = names.iter().zip(&keys).map(scopes).collect();
+        catalog.adopt_quota_windows(&scopes).await?;
         let archive_row = catalog.bind_archive(archive.uuid(), &name).await?;
         let journal = Arc::new(match earlier {
             Some(earlier) => JournalWriter::after(earlier, Arc::clone(&archive), clock.clone()).await?,
@@ -114,11 +118,7 @@ impl Session {
             clock.clone(),
         ));
         let mut teams = BTreeMap::new();
-        for name in config.teams.keys() {
-            if config.archive_for(name) != Some(&location) {
-                continue;
-            }
-            let key = config.team_key(name).map_err(|error| UsageError(format!("teams.{name}: {error}")))?;
+        for (name, key) in names.into_iter().zip(keys) {
             let row = catalog.bind_team(archive_row, &key).await?;
             let filter = Arc::new(Filter::compile(config.filter_for(name))?);
             teams.insert(name.clone(), Team { row, key, filter });
@@ -143,17 +143,15 @@ impl Session {
         if self.archive.folder().is_some() { 1 } else { self.config.buckets.common.concurrency.min(4) }
     }
 
-    /// Where a team's requests are counted, whose window is its egress group's; what earlier versions counted is taken
-    /// over first.
-    pub(super) async fn quota_place(&self, group: &str, team: &TeamKey) -> Result<QuotaPlace, CatalogError> {
+    /// Where a team's requests are counted, whose window is its egress group's.
+    pub(super) fn quota_place(&self, group: &str, team: &TeamKey) -> QuotaPlace {
         let (window, team) = (window_scope(group), day_scope(team));
-        self.catalog.adopt_quota_window(&window, &team).await?;
         let place = match &self.config.catalog {
             // One for all archives.
             Some(CatalogSetting::Postgres(_)) => PathBuf::new(),
             _ => self.catalog.folder().to_owned(),
         };
-        Ok(QuotaPlace { catalog: Arc::clone(&self.catalog), place, window, team })
+        QuotaPlace { catalog: Arc::clone(&self.catalog), place, window, team }
     }
 
     /// The archive and its catalog, for an audit.
@@ -237,26 +235,6 @@ pub(super) fn catalog_place(config: &Config, location: &Location, uuid: &str) ->
     })
 }
 
-/// Where downloads are until they are stored: in the file system of a folder archive; for a bucket beside the catalog,
-/// unless configured.
-fn spool_home(session: &Session) -> anyhow::Result<PathBuf> {
-    if let Some(folder) = session.archive.folder() {
-        return Ok(folder.root().join(Scratch::HOME));
-    }
-    let spool = &session.config.spool;
-    let home = spool.folder.clone().unwrap_or_else(|| session.catalog.folder().to_owned());
-    std::fs::create_dir_all(&home).with_context(|| format!("cannot make {}", home.display()))?;
-    if !spool.allow_tmpfs && Spool::is_in_memory(&home) {
-        let text = format!(
-            "{} is in memory (tmpfs), which large downloads would fill; set `folder` under [spool] to a folder on a disk, or \
-             `allow_tmpfs = true`",
-            home.display()
-        );
-        return Err(UsageError(text).into());
-    }
-    Ok(home)
-}
-
 /// Where the catalog of the chosen team's archive is, for a command that must not open it yet. The archive must be
 /// there.
 pub(super) async fn open_place(global: &Global, config: &Config) -> anyhow::Result<CatalogPlace> {
@@ -268,45 +246,6 @@ pub(super) async fn open_place(global: &Global, config: &Config) -> anyhow::Resu
         std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     }
     Ok(place)
-}
-
-/// What a dry run sees: an archive and a catalog if they are there, and nothing that is written.
-pub(super) struct View {
-    pub(super) config: Config,
-    pub(super) catalog: Option<Box<Catalog>>,
-    pub(super) teams: BTreeMap<String, Team>,
-    pub(super) team_name: String,
-}
-
-impl View {
-    /// Looks at the archive of the chosen team. Where there is a marker and a catalog, journal lines that this catalog
-    /// has not seen are loaded into it; else nothing is known.
-    pub(super) async fn open(global: &Global, loaded: Loaded) -> anyhow::Result<Self> {
-        let team_name = choose_team(&loaded.config, global.team.as_deref())?;
-        let archive = match loaded.config.archive_for(&team_name) {
-            Some(location) => {
-                let place = Place::of(location, &loaded.config.buckets, &loaded.config.http, &Clock::system())?;
-                Archive::find(&place).await?
-            }
-            None => None,
-        };
-        if archive.is_some() {
-            let session = Session::open(global, loaded, false).await?;
-            session.reload().await?;
-            let Session { config, catalog, teams, team_name, intake, .. } = session;
-            drop(intake);
-            let catalog = Arc::into_inner(catalog).map(Box::new);
-            return Ok(Self { config, catalog, teams, team_name });
-        }
-        let config = loaded.config;
-        let mut teams = BTreeMap::new();
-        for name in config.teams.keys() {
-            let key = config.team_key(name).map_err(|error| UsageError(format!("teams.{name}: {error}")))?;
-            let filter = Arc::new(Filter::compile(config.filter_for(name))?);
-            teams.insert(name.clone(), Team { row: TeamRow::NONE, key, filter });
-        }
-        Ok(Self { config, catalog: None, teams, team_name })
-    }
 }
 
 /// The team that a command is about: the named one, else `default`, else the only one.
@@ -337,135 +276,4 @@ pub(super) fn no_token(team: &str) -> UsageError {
         "team {team} has no API token; set JELLY_API_TOKEN, or give --token-file, or set teams.{team}.token_file in the \
          configuration"
     ))
-}
-
-/// The 5-minute windows of the egress groups, which all archives of a process share.
-#[derive(Debug, Clone, Default)]
-pub(super) struct EgressWindows(Arc<Mutex<BTreeMap<String, EgressWindow>>>);
-
-impl EgressWindows {
-    fn of(&self, group: &str) -> EgressWindow {
-        let mut windows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        windows.entry(group.to_owned()).or_default().clone()
-    }
-}
-
-/// The limits of one team, of which bulk work leaves a share to webhooks where any may come: by what is configured, not by
-/// what runs, as webhooks that come after a replay want their part of the day, too.
-pub(super) fn limits_of(config: &Config, limits: QuotaLimits, name: &str) -> QuotaLimits {
-    let share = |takes_webhooks: bool| if takes_webhooks { config.quota.live_share } else { 0.0 };
-    let group = config.egress_group(name);
-    let of_group = config.teams.keys().any(|name| config.egress_group(name) == group && config.takes_webhooks(name));
-    limits.keep_for_live(share(of_group), share(config.takes_webhooks(name)))
-}
-
-/// The way to Jelly: a client for every team that has a token, and what fetches.
-pub(super) struct Access {
-    pub(super) fetcher: Fetcher,
-    pub(super) teams: BTreeMap<TeamRow, TeamAccess>,
-    pub(super) holds: Arc<Holds>,
-    pub(super) scratch: Scratch,
-}
-
-impl Access {
-    /// Makes the clients. The chosen team must have a token; others without one are left alone.
-    pub(super) async fn open(session: &Session) -> anyhow::Result<Self> {
-        fleet::join(session, "a single run").await?;
-        Self::open_in(session, &EgressWindows::default(), &Metrics::unseen()).await
-    }
-
-    /// Like [`Access::open`], for one archive of several that share the windows of this machine's addresses.
-    pub(super) async fn open_in(session: &Session, groups: &EgressWindows, metrics: &Metrics) -> anyhow::Result<Self> {
-        Self::open_for(&session.teams, session, groups, metrics).await
-    }
-
-    /// For whoever asks Jelly for nothing: without a client for any team, whatever tokens there are.
-    pub(super) async fn without_clients(session: &Session, metrics: &Metrics) -> anyhow::Result<Self> {
-        Self::open_for(&BTreeMap::new(), session, &EgressWindows::default(), metrics).await
-    }
-
-    async fn open_for(
-        asking: &BTreeMap<String, Team>,
-        session: &Session,
-        groups: &EgressWindows,
-        metrics: &Metrics,
-    ) -> anyhow::Result<Self> {
-        let config = &session.config;
-        let base = BaseUrl::parse(&config.api.base_url)?;
-        let clients = HttpClients::new(&config.http, &base)?;
-        let limits = QuotaLimits::resolve(&config.quota, base.is_loopback());
-        let holds = Arc::new(Holds::default());
-        let mut teams = BTreeMap::new();
-        for (name, team) in asking {
-            let Some(token) = config.teams.get(name).and_then(|team| team.token.as_ref()) else {
-                if *name == session.team_name {
-                    return Err(no_token(name).into());
-                }
-                continue;
-            };
-            let group = config.egress_group(name).to_owned();
-            let quota = Quota::new(limits_of(config, limits, name), groups.of(&group))
-                .counted_in(session.quota_place(&group, &team.key).await?);
-            let client =
-                JellyClient::new(clients.clone(), base.clone(), token, team.key.clone(), quota, session.clock.clone())
-                    .map_err(|error| UsageError(error.to_string()))?
-                    .counted_in(metrics.team(name))
-                    .bounded_by(Bounds::of(&config.http));
-            let scopes = [team_scope(team.row), format!("egress:{group}"), person_scope(team.row)];
-            // A refused token is tried again by every run that a person starts. A pause that the service asked for
-            // stays in force.
-            session.catalog.resume_refused(&scopes[0]).await?;
-            let bulk_scope = format!("bulk:{}", scopes[0]);
-            let access = TeamAccess { key: team.key.clone(), client, scopes, bulk_scope, probed_at_ms: Arc::default() };
-            teams.insert(team.row, access);
-        }
-        for pause in session.catalog.pauses().await? {
-            holds.hold(pause);
-        }
-        let scratch = Scratch::open(&spool_home(session)?, &session.journal.scratch_name())?;
-        // Before any request is spent: whether this archive can be written at all.
-        session.journal.announce().await?;
-        let aborted = session.archive.abort_uploads(&scratch).await?;
-        if aborted > 0 {
-            tracing::info!(aborted, "uploads that were never finished are aborted");
-        }
-        let downloads = scratch.path().join("downloads");
-        let spool = Spool::open(downloads, &config.spool, session.spool_memory()).context("cannot open the spool")?;
-        let fetcher = Fetcher {
-            clients,
-            spool,
-            http: config.http.clone(),
-            retry: config.retry.clone(),
-            // Longer than a foreground run waits: it ends, and says what to do.
-            local_pause: config.worker.max_wait + Duration::from_mins(1),
-            holds: Arc::clone(&holds),
-            clock: session.clock.clone(),
-            metrics: metrics.clone(),
-        };
-        let access = Self { fetcher, teams, holds, scratch };
-        access.look_at_quotas().await?;
-        Ok(access)
-    }
-
-    fn quotas(&self) -> impl Iterator<Item = &Quota> {
-        self.teams.values().map(|team| team.client.quota())
-    }
-
-    /// Looks at what all processes have used of the quotas.
-    pub(super) async fn look_at_quotas(&self) -> Result<(), CatalogError> {
-        Quota::look(self.quotas()).await
-    }
-
-    /// Gives back what was taken from the quotas and will not be used: `all` of it, at the end of a run.
-    pub(super) async fn give_back(&self, all: bool) -> Result<(), CatalogError> {
-        for quota in self.quotas() {
-            quota.give_back(&self.fetcher.clock, all).await?;
-        }
-        Ok(())
-    }
-
-    /// The API requests that this process has made.
-    pub(super) fn requests(&self) -> u64 {
-        self.teams.values().map(|team| team.client.requests()).sum()
-    }
 }

@@ -14,7 +14,7 @@ const WORDS: [(&[&str], &str); 13] = [
     (&["reindex", "recover"], "rebuild"),
     (&["errors", "failures"], "failed"),
     (&["continue", "unpause"], "resume"),
-    (&["daemon", "server", "start", "listen", "worker", "receive", "webhook", "webhooks"], "serve"),
+    (&["daemon", "server", "start", "listen", "worker", "webhook", "webhooks"], "serve"),
     (&["hold", "suspend", "stop"], "pause"),
     (&["stats", "info", "summary", "du"], "status"),
     (&["completion"], "completions"),

@@ -7,17 +7,18 @@ use std::collections::BTreeMap;
 use url::Url;
 
 use super::{
-    ConfigError, FilterConfig, LIVE_REQUESTS_PER_DAY, LIVE_REQUESTS_PER_WINDOW, Loaded, Origin, Sources, values, web,
+    ConfigError, FilterConfig, LIVE_REQUESTS_PER_DAY, LIVE_REQUESTS_PER_WINDOW, Loaded, Origin, Overrides, Sources,
+    values, web,
 };
 use crate::model::Location;
 
 /// Refuses what cannot work, and warns of what is probably not meant.
-pub(super) fn check(loaded: &mut Loaded) -> Result<(), ConfigError> {
+pub(super) fn check(loaded: &mut Loaded, overrides: &Overrides) -> Result<(), ConfigError> {
     check_urls(loaded)?;
     check_worker(loaded);
     check_sizes(loaded)?;
     check_quota(loaded);
-    web::check(loaded)?;
+    web::check(loaded, overrides)?;
     buckets::check(loaded)?;
     check_filter(&loaded.sources, "filter", &loaded.config.filter)?;
     for (name, team) in &loaded.config.teams {

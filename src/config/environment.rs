@@ -29,6 +29,12 @@ pub const VARIABLES: [(&str, &str); 19] = [
     ("JELLYJAR_NOTIFY_PING_URL_FILE", "notify.ping_url_file"),
 ];
 
+/// A secret that the environment gives, unchecked.
+pub(super) enum GivenSecret<'a> {
+    Value(&'a str),
+    File(PathBuf),
+}
+
 /// Environment variables by name. An empty value counts as not set.
 #[derive(Clone, Default)]
 pub struct Environment(BTreeMap<OsString, OsString>);
@@ -57,6 +63,25 @@ impl Environment {
         self.raw(name).map_or(Ok(None), |value| {
             value.to_str().map(Some).ok_or_else(|| ConfigError::environment(name, "it is not valid UTF-8"))
         })
+    }
+
+    /// A secret that one variable holds, or a file that another names; the two exclude each other.
+    ///
+    /// # Errors
+    /// If both are set, or if the secret is not UTF-8; it is not shown.
+    pub(super) fn secret(
+        &self,
+        variable: &'static str,
+        file_variable: &'static str,
+    ) -> Result<Option<GivenSecret<'_>>, ConfigError> {
+        match (self.text(variable)?, self.path(file_variable)) {
+            (None, None) => Ok(None),
+            (Some(_), Some(_)) => {
+                Err(ConfigError::Conflict(format!("{variable} and {file_variable} are both set; unset one of them")))
+            }
+            (Some(text), None) => Ok(Some(GivenSecret::Value(text))),
+            (None, Some(path)) => Ok(Some(GivenSecret::File(path))),
+        }
     }
 
     /// Whether a variable is there but empty.

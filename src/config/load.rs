@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use super::environment::GivenSecret;
 use super::file::{self, TeamFile};
 use super::{
     CatalogSetting, Config, ConfigError, Environment, Origin, Sources, TeamConfig, check, credentials, notify, token,
@@ -36,7 +37,8 @@ pub struct Overrides {
     pub listen: Option<String>,
     /// `--ops-listen`: where health and metrics are told.
     pub ops_listen: Option<String>,
-    /// Reads the files of webhook secrets, which other commands than `serve` may have no right to.
+    /// Reads the files of webhook secrets, which other commands than `serve` may have no right to, and refuses addresses
+    /// at which webhooks cannot be taken.
     pub read_webhooks: bool,
     /// Leaves token files unread, for commands that ask Jelly for nothing.
     pub skip_tokens: bool,
@@ -88,7 +90,7 @@ fn load_in(directory: &Path, overrides: &Overrides, environment: &Environment) -
     if environment.is_blank("JELLY_API_TOKEN") {
         loaded.warnings.push("JELLY_API_TOKEN is empty, which counts as not set".into());
     }
-    check::check(&mut loaded)?;
+    check::check(&mut loaded, overrides)?;
     Ok(loaded)
 }
 
@@ -339,18 +341,13 @@ fn given_token(overrides: &Overrides, environment: &Environment) -> Result<Optio
         values::check_path(path).map_err(|message| ConfigError::Flag { name: flag, message })?;
         return Ok(Some(GivenToken::File(path.clone(), Origin::Flag(flag))));
     }
-    let value = environment.text("JELLY_API_TOKEN")?;
-    let path = environment.path("JELLY_API_TOKEN_FILE");
-    match (value, path) {
-        (None, None) => Ok(None),
-        (Some(_), Some(_)) => Err(ConfigError::Conflict(
-            "JELLY_API_TOKEN and JELLY_API_TOKEN_FILE are both set; unset one of them".into(),
-        )),
-        (Some(value), None) => match token::problem(value) {
+    match environment.secret("JELLY_API_TOKEN", "JELLY_API_TOKEN_FILE")? {
+        None => Ok(None),
+        Some(GivenSecret::Value(value)) => match token::problem(value) {
             Some(problem) => Err(ConfigError::environment("JELLY_API_TOKEN", format!("no usable token: {problem}"))),
             None => Ok(Some(GivenToken::Value(Secret::new(value), Origin::Environment("JELLY_API_TOKEN")))),
         },
-        (None, Some(path)) => Ok(Some(GivenToken::File(path, Origin::Environment("JELLY_API_TOKEN_FILE")))),
+        Some(GivenSecret::File(path)) => Ok(Some(GivenToken::File(path, Origin::Environment("JELLY_API_TOKEN_FILE")))),
     }
 }
 

@@ -1,18 +1,16 @@
 //! `[notify]`: who is told of trouble, and when. The addresses are secrets: whoever has one can post to it.
 
-use std::fs::File;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 use url::Url;
 
-use super::{ConfigError, Environment, Loaded, Origin, names_loopback, token, values};
+use super::environment::GivenSecret;
+use super::http::names_loopback;
+use super::token::Unread;
+use super::{ConfigError, Environment, Loaded, Origin, token, values};
 use crate::secret::Secret;
-
-/// The most that is read of a file that holds an address, in bytes.
-const MAX_FILE_BYTES: u64 = 16 << 10;
 
 /// Who is told of trouble, and when. Without any address nobody is.
 #[derive(Debug, Clone, Deserialize)]
@@ -139,28 +137,24 @@ pub(super) fn take(loaded: &mut Loaded, environment: &Environment, skip_files: b
         },
     ] {
         let Address { key, file_key, variable, file_variable, url, file } = address;
-        match (environment.text(variable)?, environment.path(file_variable)) {
-            (Some(_), Some(_)) => {
-                let message = format!("{variable} and {file_variable} are both set; unset one of them");
-                return Err(ConfigError::Conflict(message));
-            }
-            (Some(text), None) => {
+        match environment.secret(variable, file_variable)? {
+            Some(GivenSecret::Value(text)) => {
                 if let Some(problem) = problem(text) {
                     return Err(ConfigError::environment(variable, problem));
                 }
                 (*url, *file) = (Some(Secret::new(text)), None);
                 sources.set(key, Origin::Environment(variable));
             }
-            (None, Some(path)) => {
+            Some(GivenSecret::File(path)) => {
                 (*url, *file) = (None, Some(path));
                 sources.set(file_key, Origin::Environment(file_variable));
             }
-            (None, None) if url.is_some() && file.is_some() => {
+            None if url.is_some() && file.is_some() => {
                 let place = sources.locate(key).map(|place| format!("{place}: ")).unwrap_or_default();
                 let message = format!("{place}both `{key}` and `{file_key}` are set; keep one of them");
                 return Err(ConfigError::Conflict(message));
             }
-            (None, None) => {}
+            None => {}
         }
         if let Some(path) = file.as_ref().filter(|_| !skip_files) {
             *url = Some(read(file_key, path)?);
@@ -194,14 +188,11 @@ fn problem(text: &str) -> Option<&'static str> {
 fn read(key: &'static str, path: &Path) -> Result<Secret, ConfigError> {
     let unreadable = |source| ConfigError::ReadAddress { key, path: path.to_owned(), source };
     let bad = |problem| ConfigError::BadAddress { key, path: path.to_owned(), problem };
-    let mut bytes = Vec::new();
-    File::open(path).and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)).map_err(unreadable)?;
-    if bytes.len() as u64 > MAX_FILE_BYTES {
-        return Err(bad("it is larger than any URL; name the file that holds the URL alone"));
-    }
-    let text = std::str::from_utf8(&bytes).map_err(|_| bad("it is not UTF-8 text; save it as plain text"))?;
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    problem(text).map_or_else(|| Ok(Secret::new(text)), |problem| Err(bad(problem)))
+    let text = token::read_alone(path).map_err(|unread| match unread {
+        Unread::Io(source) => unreadable(source),
+        Unread::Bad(problem) => bad(problem),
+    })?;
+    problem(text.expose()).map_or(Ok(text), |problem| Err(bad(problem)))
 }
 
 /// Reads an address from the configuration file; errors must not repeat it.

@@ -1,7 +1,7 @@
 //! Reads API tokens. Nothing here prints one.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::Path;
 
 use serde::{Deserialize, Deserializer};
@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer};
 use super::ConfigError;
 use crate::secret::Secret;
 
-/// The most that is read of a token file, in bytes; tokens are far shorter.
+/// The most that is read of the file of a secret, in bytes; secrets are far shorter.
 const MAX_FILE_BYTES: u64 = 16 << 10;
 
 /// Says why a text, with the white space around it cut, cannot be a token; `None` if it can.
@@ -43,12 +43,26 @@ pub(super) fn read(team: &str, path: &Path) -> Result<Secret, ConfigError> {
 pub(super) fn read_text(what: &'static str, team: &str, path: &Path) -> Result<Secret, ConfigError> {
     let unreadable = |source| ConfigError::ReadSecret { what, team: team.to_owned(), path: path.to_owned(), source };
     let bad = |problem| ConfigError::BadSecret { what, team: team.to_owned(), path: path.to_owned(), problem };
+    read_alone(path).map_err(|unread| match unread {
+        Unread::Io(source) => unreadable(source),
+        Unread::Bad(problem) => bad(problem),
+    })
+}
+
+/// Why a file does not give a secret.
+pub(super) enum Unread {
+    Io(io::Error),
+    Bad(&'static str),
+}
+
+/// Reads a file that holds a secret alone, as text.
+pub(super) fn read_alone(path: &Path) -> Result<Secret, Unread> {
     let mut bytes = Vec::new();
-    File::open(path).and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)).map_err(unreadable)?;
+    File::open(path).and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)).map_err(Unread::Io)?;
     if bytes.len() as u64 > MAX_FILE_BYTES {
-        return Err(bad("it is larger than any secret; name the file that holds the secret alone"));
+        return Err(Unread::Bad("it is larger than any secret; name the file that holds the secret alone"));
     }
-    let text = std::str::from_utf8(&bytes).map_err(|_| bad("it is not UTF-8 text; save it as plain text"))?;
+    let text = std::str::from_utf8(&bytes).map_err(|_| Unread::Bad("it is not UTF-8 text; save it as plain text"))?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     Ok(Secret::new(text))
 }

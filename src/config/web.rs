@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
+use super::environment::GivenSecret;
 use super::file::TeamFile;
 use super::{ConfigError, DEFAULT_TEAM, Environment, Loaded, Origin, Overrides, token, values};
 use crate::secret::Secret;
@@ -142,13 +143,6 @@ fn password_problem(text: &Secret) -> Option<&'static str> {
     }
 }
 
-impl WebhookConfig {
-    /// Whether any webhook of the team can be accepted.
-    pub fn is_set(&self) -> bool {
-        !self.secrets.is_empty() || self.secret_file.is_some() || self.allow_unsigned
-    }
-}
-
 impl TeamFile {
     /// Takes out what stands there of webhooks, with the secrets still unread.
     fn take_webhook(&mut self) -> (WebhookConfig, Option<Secret>) {
@@ -208,7 +202,7 @@ impl Loaded {
             blamed = key(name);
             self.sources.set(&blamed, Origin::Environment(origin));
             (inline, webhook.secret_file) = match given {
-                GivenSecret::Value(secret) => (Some(secret), None),
+                GivenSecret::Value(text) => (Some(Secret::new(text)), None),
                 GivenSecret::File(path) => (None, Some(path)),
             };
         }
@@ -292,7 +286,7 @@ impl Loaded {
 }
 
 /// Checks `[serve]` as a whole.
-pub(super) fn check(loaded: &mut Loaded) -> Result<(), ConfigError> {
+pub(super) fn check(loaded: &mut Loaded, overrides: &Overrides) -> Result<(), ConfigError> {
     let serve = &loaded.config.serve;
     match (&serve.tls_certificate, &serve.tls_key) {
         (Some(_), None) => {
@@ -316,7 +310,8 @@ pub(super) fn check(loaded: &mut Loaded) -> Result<(), ConfigError> {
         let key = if loaded.sources.is_set("serve.max_in_flight") { "max_in_flight" } else { "max_body_size" };
         return Err(loaded.blame(&format!("serve.{key}"), message));
     }
-    if serve.listen == serve.ops_listen && serve.listen.port() != 0 {
+    // Who takes no webhooks listens for operations alone.
+    if overrides.read_webhooks && serve.listen == serve.ops_listen && serve.listen.port() != 0 {
         let key = if loaded.sources.is_set("serve.ops_listen") { "serve.ops_listen" } else { "serve.listen" };
         let message = "webhooks and operations cannot share an address; write another port";
         return Err(loaded.blame(key, message));
@@ -348,23 +343,9 @@ pub(super) fn warn_of_stray_secret(loaded: &mut Loaded, environment: &Environmen
     Ok(())
 }
 
-/// A secret that the environment gives.
-enum GivenSecret {
-    Value(Secret),
-    File(PathBuf),
-}
-
 /// Takes the secret that the environment gives, if it does.
-fn given_secret(environment: &Environment) -> Result<Option<GivenSecret>, ConfigError> {
-    let value = environment.text("JELLY_WEBHOOK_SECRET")?;
-    match (value, environment.path("JELLY_WEBHOOK_SECRET_FILE")) {
-        (None, None) => Ok(None),
-        (Some(_), Some(_)) => Err(ConfigError::Conflict(
-            "JELLY_WEBHOOK_SECRET and JELLY_WEBHOOK_SECRET_FILE are both set; unset one of them".into(),
-        )),
-        (Some(value), None) => Ok(Some(GivenSecret::Value(Secret::new(value)))),
-        (None, Some(path)) => Ok(Some(GivenSecret::File(path))),
-    }
+fn given_secret(environment: &Environment) -> Result<Option<GivenSecret<'_>>, ConfigError> {
+    environment.secret("JELLY_WEBHOOK_SECRET", "JELLY_WEBHOOK_SECRET_FILE")
 }
 
 #[cfg(test)]

@@ -158,6 +158,7 @@ fn read(key: &str, packed: &[u8], source: &SourceConfig, at: Timestamp, team: &T
     let _never_breaks = source::read_from(key, packed, source, None, &mut |item| {
         match item {
             Item::Payload(payload) => {
+                rejects.extend(payload.rejects());
                 attachments += payload.messages.iter().map(|message| message.attachments.len()).sum::<usize>();
                 if let Some(batch) = batches.last_mut() {
                     batch.push(team, &payload);
@@ -173,4 +174,23 @@ fn read(key: &str, packed: &[u8], source: &SourceConfig, at: Timestamp, team: &T
         ControlFlow::Continue(())
     });
     (batches, rejects)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::TeamRow;
+    use crate::config::FilterConfig;
+    use crate::filter::Filter;
+
+    #[test]
+    fn what_cannot_be_read_of_a_payload_is_listed_and_the_rest_of_it_taken() {
+        let packed = zstd::stream::encode_all(&br#"{"id":1,"attachments":[{"id":""},{"id":"a"}]}"#[..], LEVEL).unwrap();
+        let filter = Arc::new(Filter::compile(&FilterConfig::default()).unwrap());
+        let team = Team { row: TeamRow::NONE, key: "default".parse().unwrap(), filter };
+        let (batches, rejects) = read("copy", &packed, &SourceConfig::default(), Timestamp::UNIX_EPOCH, &team);
+        let reasons: Vec<&str> = rejects.iter().map(|reject| reject.reason.as_str()).collect();
+        assert_eq!(reasons, ["attachments[0]: attachment id is empty"]);
+        assert_eq!((batches.len(), batches[0].payload_ends.as_slice()), (1, [1].as_slice()));
+    }
 }

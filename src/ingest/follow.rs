@@ -190,12 +190,11 @@ fn read_batch(name: &str, team: &Team, source: &SourceConfig, clock: &Clock, sta
         match item {
             Item::Payload(payload) if payload.team.as_deref().is_some_and(|named| named != name) => {
                 let reason = format!("it names another team than {name}, in whose inbox it stands");
-                reject(Reject { position: payload.position, reason, excerpt: String::new() }, &mut batch.followed);
+                reject(Reject::new(payload.position, reason), &mut batch.followed);
             }
             Item::Payload(payload) => {
-                for reason in &payload.bad_attachments {
-                    let (position, reason) = (payload.position.clone(), reason.clone());
-                    reject(Reject { position, reason, excerpt: String::new() }, &mut batch.followed);
+                for one in payload.rejects() {
+                    reject(one, &mut batch.followed);
                 }
                 let line = usize::try_from(payload.position.byte_offset).ok().and_then(|at| bytes.get(at..));
                 if let Some(at) = line.and_then(source::inbox_received_at) {

@@ -119,6 +119,12 @@ pub enum ApiError {
         /// The pages that were read.
         pages: u64,
     },
+    /// The pages go on and on without an entry.
+    #[error("Jelly gave {pages} pages in a row without an entry, and says each time that there are more")]
+    EmptyPages {
+        /// The pages in a row.
+        pages: u64,
+    },
     /// The link, or the API itself, leads where the address rules forbid.
     #[error("the target is refused: {0}")]
     RefusedTarget(String),
@@ -148,6 +154,7 @@ impl ApiError {
             | Self::Rejected { .. }
             | Self::TooLarge { .. }
             | Self::CursorLoop { .. }
+            | Self::EmptyPages { .. }
             | Self::InvalidId(_) => Decision::Fail,
             Self::RateLimited { retry_after, .. } if *retry_after <= LONGEST_WINDOW_WAIT => {
                 Decision::PauseEgressGroup(*retry_after)

@@ -81,6 +81,18 @@ pub struct Page<T> {
     pub served_at: Option<Timestamp>,
 }
 
+impl<T> Page<T> {
+    /// How many entries it has, whether they could be read or not.
+    pub fn len(&self) -> usize {
+        self.entries.len() + self.unreadable.len()
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
 /// An entry of a list that could not be read.
 #[derive(Clone)]
 pub struct Unreadable {
@@ -171,6 +183,44 @@ impl JellyClient {
     }
 }
 
+/// Follows a list, and notices where it leads nowhere. That cursors differ does not tell that anything comes, and each page costs
+/// a request.
+#[derive(Debug, Default)]
+pub struct Trail {
+    /// Fingerprints of the cursors so far.
+    seen: HashSet<u64>,
+    pages: u64,
+    /// Pages without an entry since the last with one.
+    empty: u64,
+}
+
+impl Trail {
+    /// After so many pages in a row without an entry a list is not gone on with.
+    pub const MOST_EMPTY_PAGES: u64 = 10;
+
+    /// The trail of a list that begins at a cursor, or at its beginning.
+    pub fn from(start: Option<&Cursor>) -> Self {
+        Self { seen: start.map(fingerprint).into_iter().collect(), ..Self::default() }
+    }
+
+    /// Takes a page of so many entries, readable or not, and where the next one begins.
+    ///
+    /// # Errors
+    /// [`ApiError::CursorLoop`] where that was read before; [`ApiError::EmptyPages`] after too many pages without an entry.
+    pub fn follow(&mut self, entries: usize, next: Option<&Cursor>) -> Result<(), ApiError> {
+        self.pages += 1;
+        self.empty = if entries == 0 { self.empty + 1 } else { 0 };
+        let Some(next) = next else { return Ok(()) };
+        if !self.seen.insert(fingerprint(next)) {
+            return Err(ApiError::CursorLoop { pages: self.pages });
+        }
+        if self.empty >= Self::MOST_EMPTY_PAGES {
+            return Err(ApiError::EmptyPages { pages: self.empty });
+        }
+        Ok(())
+    }
+}
+
 /// Walks pages from `start` to the end of the list, one request each, as they are asked for. Ends after an error; a new
 /// walk from the last page's `next_cursor` goes on where it broke.
 pub(super) fn walk<T, R>(
@@ -181,18 +231,13 @@ where
     T: Send,
     R: Future<Output = Result<Page<T>, ApiError>> + Send,
 {
-    let mut seen = HashSet::new();
-    seen.extend(start.as_ref().map(fingerprint));
-    let state = (Some(start), seen, 0u64, read);
-    futures::stream::try_unfold(state, |(cursor, mut seen, pages, read)| async move {
+    let trail = Trail::from(start.as_ref());
+    futures::stream::try_unfold((Some(start), trail, read), |(cursor, mut trail, read)| async move {
         let Some(cursor) = cursor else { return Ok(None) };
         let page = read(cursor).await?;
-        let pages = pages + 1;
-        let next = page.next_cursor.clone();
-        if next.as_ref().is_some_and(|next| !seen.insert(fingerprint(next))) {
-            return Err(ApiError::CursorLoop { pages });
-        }
-        Ok(Some((page, (next.map(Some), seen, pages, read))))
+        trail.follow(page.len(), page.next_cursor.as_ref())?;
+        let next = page.next_cursor.clone().map(Some);
+        Ok(Some((page, (next, trail, read))))
     })
 }
 

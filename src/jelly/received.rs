@@ -29,11 +29,6 @@ impl<T> Received<T> {
     pub fn raw(&self) -> &RawValue {
         &self.raw
     }
-
-    /// Gives up the text.
-    pub fn into_value(self) -> T {
-        self.value
-    }
 }
 
 impl<T: DeserializeOwned> Received<T> {

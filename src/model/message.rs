@@ -108,6 +108,13 @@ pub struct Payload {
     pub text: Option<[u8; 16]>,
 }
 
+impl Payload {
+    /// What in it could not be read.
+    pub fn rejects(&self) -> impl Iterator<Item = Reject> {
+        self.bad_attachments.iter().map(|reason| Reject::new(self.position.clone(), reason.clone()))
+    }
+}
+
 /// Something in a source that could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reject {
@@ -117,4 +124,11 @@ pub struct Reject {
     pub reason: String,
     /// Its first characters, printable, with secrets cut.
     pub excerpt: String,
+}
+
+impl Reject {
+    /// A reject without an excerpt.
+    pub fn new(position: Position, reason: String) -> Self {
+        Self { position, reason, excerpt: String::new() }
+    }
 }

@@ -1,8 +1,8 @@
 //! The inbox record (v1): one accepted webhook body as one line. The one place that knows its format.
 //!
 //! `{"v":1,"team":…,"received_at":…,"source":…,"body":…,"crc":"xxxxxxxx"}`: `body` is the body as a string, or
-//! `body_base64` its base64 where it is no UTF-8 or base64 is shorter (which bounds a line's length); `crc` is the last field, CRC32C (RFC 3720) over all bytes of the line
-//! before `,"crc":`, in eight lowercase hexadecimal digits.
+//! `body_base64` its base64 where it is no UTF-8 or base64 is shorter (which bounds a line's length); `crc` is the last
+//! field, CRC32C (RFC 3720) over all bytes of the line before `,"crc":`, in eight lowercase hexadecimal digits.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

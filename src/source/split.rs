@@ -105,13 +105,13 @@ impl<'a, R: Read> Splitter<'a, R> {
         {
             let position = Position { source: self.name.to_owned(), line, byte_offset };
             let reason = "the list that begins here is not closed: the text is cut off";
-            self.emit_reject(Reject { position, reason: reason.into(), excerpt: String::new() }, true)?;
+            self.emit_reject(Reject::new(position, reason.into()), true)?;
         }
         self.tell_held()?;
         if let Some(failure) = self.window.take_failure() {
             let position = self.window.position(self.name, 0);
             let reason = format!("cannot be read further: {failure}");
-            (self.sink)(Item::Rejected(Reject { position, reason, excerpt: String::new() }))?;
+            (self.sink)(Item::Rejected(Reject::new(position, reason)))?;
         }
         ControlFlow::Continue(())
     }

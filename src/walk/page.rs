@@ -32,14 +32,12 @@ pub(super) fn read(
     let _never_breaks = source::read_from(&name, text.as_bytes(), &config, None, &mut |item| {
         match item {
             Item::Payload(payload) => {
-                let Payload { position, messages, bad_attachments, .. } = payload;
-                let reject = |reason| Reject { position: position.clone(), reason, excerpt: String::new() };
-                read.rejects.extend(bad_attachments.into_iter().map(reject));
+                read.rejects.extend(payload.rejects());
                 let is_younger = |message: &Message| {
                     let sent_at = message.sent_at.as_deref().and_then(|text| text.parse::<Timestamp>().ok());
                     sent_at.zip(upto).is_some_and(|(sent_at, upto)| sent_at > upto)
                 };
-                let kept = messages.into_iter().filter(|one| !one.attachments.is_empty() && !is_younger(one));
+                let kept = payload.messages.into_iter().filter(|one| !one.attachments.is_empty() && !is_younger(one));
                 read.messages.extend(kept.map(|one| Message { conversation: Some(conversation.clone()), ..one }));
             }
             Item::Rejected(reject) => read.rejects.push(reject),

@@ -12,7 +12,7 @@ use super::notes::Going;
 use super::{WAIT, WalkError, Walker, page};
 use crate::catalog::{Known, State, ToRead};
 use crate::ingest::Prepared;
-use crate::jelly::{Cursor, Id, Message, Received};
+use crate::jelly::{ApiError, Cursor, Id, Message, Received, Trail};
 use crate::model::AttachmentKey;
 
 /// Pages are ingested once there are so many, once they are so large together, or once the first has waited so long: each
@@ -142,7 +142,7 @@ impl Walker {
         let slug = to_read.conversation.id.clone().unwrap_or_default();
         let Ok(id) = slug.parse::<Id>() else { return Ok(()) };
         let row = going.walk.row;
-        let mut cursors = HashSet::new();
+        let mut trail = Trail::default();
         let mut has_restarted = false;
         // Pages of an earlier reading have shown some.
         let mut has_messages = to_read.cursor.is_some();
@@ -156,7 +156,7 @@ impl Walker {
                 Err(Refused::Invalid(_) | Refused::Circle) if !has_restarted => {
                     has_restarted = true;
                     self.catalog.forget_cursors(&to_read).await?;
-                    cursors.clear();
+                    trail = Trail::default();
                     to_read.cursor = None;
                     continue;
                 }
@@ -178,9 +178,14 @@ impl Walker {
                     return self.could_not_read(going, &to_read, &reason, reading).await;
                 }
             };
-            if next_cursor.as_ref().is_some_and(|next| !cursors.insert(next.as_str().to_owned())) {
-                self.catalog.forget_cursors(&to_read).await?;
-                return self.could_not_read(going, &to_read, "its pages lead in a circle", reading).await;
+            match trail.follow(texts.len(), next_cursor.as_ref()) {
+                Ok(()) => {}
+                Err(ApiError::CursorLoop { .. }) => {
+                    self.catalog.forget_cursors(&to_read).await?;
+                    return self.could_not_read(going, &to_read, "its pages lead in a circle", reading).await;
+                }
+                // The next try goes on behind those that were kept.
+                Err(error) => return self.could_not_read(going, &to_read, &error.to_string(), reading).await,
             }
             has_messages |= !texts.is_empty();
             if let (None, false, Some(count @ 1..)) = (&next_cursor, has_messages, to_read.messages_count) {

@@ -152,9 +152,8 @@ async fn what_an_earlier_version_counted_is_taken_over_once() {
     keep("team:b", format!(r#"{{"slots":[[{older},1],[{slot},4]],"day":20000,"day_used":1}}"#)).await;
     keep("team:c", "what no version wrote".into()).await;
     for _ in 0..2 {
-        for team in ["team:a", "team:b", "team:c"] {
-            catalog.adopt_quota_window("egress:a", team).await.unwrap();
-        }
+        let teams = ["team:a", "team:b", "team:c", "team:d"].map(|team| ("egress:a".to_owned(), team.to_owned()));
+        catalog.adopt_quota_windows(&teams).await.unwrap();
     }
     let used = catalog.used_requests(&["team:a".into(), "egress:a".into(), "team:b".into()]).await.unwrap();
     assert_eq!((used.of("egress:a", "team:a"), used.of("egress:a", "team:b")), ((7, 6), (1, 6)));

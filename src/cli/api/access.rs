@@ -55,7 +55,7 @@ impl Access {
         };
         let mut quota = Quota::new(limits, EgressWindow::default());
         if let Some(session) = &session {
-            quota = quota.counted_in(session.quota_place(config.egress_group(&team), &key).await?);
+            quota = quota.counted_in(session.quota_place(config.egress_group(&team), &key));
         }
         let client = JellyClient::new(clients.clone(), base, &token, key, quota, clock.clone())
             .map_err(|error| UsageError(error.to_string()))?

@@ -10,7 +10,7 @@ use super::labels::Named;
 use super::members::mailbox_id;
 use super::messages::rows;
 use super::print::{cell, cells, count, cursor, document, list, raws};
-use crate::jelly::{Conversation, ConversationFilter, Cursor, Id, Page, Received};
+use crate::jelly::{ApiError, Conversation, ConversationFilter, Cursor, Id, Page, Received, Trail};
 
 /// The arguments of `jellyjar api conversations`.
 #[derive(Debug, Clone, Args)]
@@ -78,10 +78,6 @@ pub(super) async fn run(args: ConversationsArgs, access: &Access, global: &Globa
     Ok(ExitCode::from(DONE))
 }
 
-/// After so many pages in a row without an entry a list is not gone on with: each costs a request, and that cursors differ does
-/// not tell that they lead anywhere.
-const MOST_EMPTY_PAGES: u32 = 10;
-
 /// Pages of a list as far as they are wanted: the page's length, the pages, and where the list goes on.
 pub(super) async fn gather<T, F>(
     extent: &Extent,
@@ -93,26 +89,20 @@ where
     let mut left = extent.limit;
     let mut next = extent.cursor.clone();
     let mut pages: Vec<Page<T>> = Vec::new();
-    let mut empty = 0;
+    let mut trail = Trail::from(next.as_ref());
     loop {
         let page = read(next.clone(), u8::try_from(left.min(100)).unwrap_or(100)).await?;
-        let entries = page.entries.len() + page.unreadable.len();
-        left = left.saturating_sub(entries as u64);
-        empty = if entries == 0 { empty + 1 } else { 0 };
+        left = left.saturating_sub(page.len() as u64);
         next.clone_from(&page.next_cursor);
-        let again = next.as_ref().filter(|next| pages.iter().any(|page| page.cursor.as_ref() == Some(next)));
-        if again.is_some() {
-            return Err(crate::jelly::ApiError::CursorLoop { pages: pages.len() as u64 + 1 }.into());
+        match (trail.follow(page.len(), next.as_ref()), &next) {
+            (Err(error @ ApiError::EmptyPages { .. }), Some(next)) => {
+                anyhow::bail!("{error}; go on behind them with --cursor {}", quoted(next))
+            }
+            (followed, _) => followed?,
         }
         pages.push(page);
-        match &next {
-            Some(next) if empty >= MOST_EMPTY_PAGES => anyhow::bail!(
-                "Jelly gave {empty} pages in a row without an entry, and says each time that there are more; go on behind them \
-                 with --cursor {}",
-                quoted(next)
-            ),
-            Some(_) if left > 0 => {}
-            _ => return Ok((pages, next)),
+        if next.is_none() || left == 0 {
+            return Ok((pages, next));
         }
     }
 }

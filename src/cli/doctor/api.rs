@@ -62,10 +62,7 @@ pub(super) async fn examine(
         }
         let mut quota = Quota::new(limits, EgressWindow::default());
         if let Some((session, team)) = session.and_then(|session| Some((session, session.teams.get(name)?))) {
-            match session.quota_place(config.egress_group(name), &team.key).await {
-                Ok(place) => quota = quota.counted_in(place),
-                Err(error) => tracing::debug!(%error, "one request is not counted"),
-            }
+            quota = quota.counted_in(session.quota_place(config.egress_group(name), &team.key));
         }
         let client = config.team_key(name).map_err(|error| error.to_string()).and_then(|key| {
             JellyClient::new(clients.clone(), base.clone(), token, key, quota, clock.clone())
@@ -136,7 +133,6 @@ fn token_line(findings: &mut Findings, name: &str, base: &BaseUrl, answer: Resul
 async fn used_quota(session: Option<&Session>, name: &str, config: &Config) -> Option<(u64, u64)> {
     let session = session?;
     let (window, day) = (window_scope(config.egress_group(name)), day_scope(&session.teams.get(name)?.key));
-    session.catalog.adopt_quota_window(&window, &day).await.ok()?;
     let used = session.catalog.used_requests(&[window.clone(), day.clone()]).await.ok()?;
     Some(used.of(&window, &day))
 }

@@ -139,10 +139,10 @@ async fn journal(findings: &mut Findings, session: &Session) {
             Err(error) => return findings.failed("journal", &error.into()),
         }
     }
-    let found = format!("{} segments, {}", number(count(segments)), size(bytes));
+    let found = format!("{} segments, {}", number(segments as u64), size(bytes));
     if small >= MANY_SEGMENTS {
         let advice = "run `jellyjar compact`, which merges them: an archive of few large ones opens faster";
-        findings.warning("journal", format!("{found}; {} small ones of past days", number(count(small))), advice);
+        findings.warning("journal", format!("{found}; {} small ones of past days", number(small as u64)), advice);
     } else {
         findings.ok("journal", found);
     }
@@ -196,8 +196,4 @@ async fn state(findings: &mut Findings, session: &Session) -> anyhow::Result<()>
         }
     }
     Ok(())
-}
-
-fn count(length: usize) -> u64 {
-    u64::try_from(length).unwrap_or(u64::MAX)
 }

@@ -21,9 +21,27 @@ pub(in crate::cli) enum Role {
     Receive,
 }
 
-/// The arguments of `jellyjar serve`.
+/// Where the public listener is.
 #[derive(Debug, Clone, Args)]
 #[expect(clippy::doc_markdown, reason = "these are help texts, where backticks would show")]
+struct PublicAddress {
+    /// Where webhooks are taken: an address of this machine and a port [env: JELLYJAR_LISTEN] [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<String>,
+}
+
+/// Where the operators' listener is.
+#[derive(Debug, Clone, Args)]
+#[expect(clippy::doc_markdown, reason = "these are help texts, where backticks would show")]
+struct OperationsAddress {
+    /// Where /healthz, /readyz and /metrics are told; each process needs a port of its own, and 0 is any that is free
+    /// [env: JELLYJAR_OPS_LISTEN] [default: 127.0.0.1:8081]
+    #[arg(long, value_name = "ADDRESS")]
+    ops_listen: Option<String>,
+}
+
+/// The arguments of `jellyjar serve`.
+#[derive(Debug, Clone, Args)]
 #[command(after_help = "Examples:
   export JELLY_API_TOKEN=… JELLY_WEBHOOK_SECRET=…
   jellyjar serve --archive /srv/archive --listen 127.0.0.1:8080
@@ -35,17 +53,14 @@ answered with 2xx only once it is durable in the inbox. SIGTERM stops it in good
 secrets again; so does a change of their files. Stop it, kill it and start it again as you like: nothing that was \
 accepted is lost.")]
 pub(in crate::cli) struct ServeArgs {
-    /// Where webhooks are taken: an address of this machine and a port [env: JELLYJAR_LISTEN] [default: 127.0.0.1:8080]
-    #[arg(long, value_name = "ADDRESS")]
-    listen: Option<String>,
-    /// Where /healthz, /readyz and /metrics are told [env: JELLYJAR_OPS_LISTEN] [default: 127.0.0.1:8081]
-    #[arg(long, value_name = "ADDRESS")]
-    ops_listen: Option<String>,
+    #[command(flatten)]
+    public: PublicAddress,
+    #[command(flatten)]
+    operations: OperationsAddress,
 }
 
 /// The arguments of `jellyjar receive`.
 #[derive(Debug, Clone, Args)]
-#[expect(clippy::doc_markdown, reason = "these are help texts, where backticks would show")]
 #[command(after_help = "Examples:
   export JELLY_WEBHOOK_SECRET=… JELLYJAR_CATALOG=postgres://…
   jellyjar receive --archive s3://example-mail/jelly --listen 127.0.0.1:8080
@@ -56,17 +71,14 @@ entered into the catalog, where a `work` finds it, on this machine or another. I
 API token. It may run on many machines, behind one load balancer; each has an inbox of its own. Signals and reloading \
 are those of `serve`.")]
 pub(in crate::cli) struct ReceiveArgs {
-    /// Where webhooks are taken: an address of this machine and a port [env: JELLYJAR_LISTEN] [default: 127.0.0.1:8080]
-    #[arg(long, value_name = "ADDRESS")]
-    listen: Option<String>,
-    /// Where /healthz, /readyz and /metrics are told [env: JELLYJAR_OPS_LISTEN] [default: 127.0.0.1:8081]
-    #[arg(long, value_name = "ADDRESS")]
-    ops_listen: Option<String>,
+    #[command(flatten)]
+    public: PublicAddress,
+    #[command(flatten)]
+    operations: OperationsAddress,
 }
 
 /// The arguments of `jellyjar work`.
 #[derive(Debug, Clone, Args)]
-#[expect(clippy::doc_markdown, reason = "these are help texts, where backticks would show")]
 #[command(after_help = "Examples:
   export JELLY_API_TOKEN=… JELLYJAR_CATALOG=postgres://…
   jellyjar work --archive s3://example-mail/jelly
@@ -77,10 +89,8 @@ does backfills, the gap sweep and compaction. It has no inbox and needs no webho
 work, on as many machines as you like; on SQLite one works, and the others follow until it ends. SIGTERM stops it in \
 good order, SIGHUP reads settings and tokens again; so does a change of their files.")]
 pub(in crate::cli) struct WorkArgs {
-    /// Where /healthz, /readyz and /metrics are told; each process needs a port of its own, and 0 is any that is free
-    /// [env: JELLYJAR_OPS_LISTEN] [default: 127.0.0.1:8081]
-    #[arg(long, value_name = "ADDRESS")]
-    ops_listen: Option<String>,
+    #[command(flatten)]
+    operations: OperationsAddress,
 }
 
 /// Which part to be, and where to listen.
@@ -92,20 +102,20 @@ pub(in crate::cli) struct Part {
 }
 
 impl From<ServeArgs> for Part {
-    fn from(ServeArgs { listen, ops_listen }: ServeArgs) -> Self {
-        Self { role: Role::Serve, listen, ops_listen }
+    fn from(ServeArgs { public, operations }: ServeArgs) -> Self {
+        Self { role: Role::Serve, listen: public.listen, ops_listen: operations.ops_listen }
     }
 }
 
 impl From<ReceiveArgs> for Part {
-    fn from(ReceiveArgs { listen, ops_listen }: ReceiveArgs) -> Self {
-        Self { role: Role::Receive, listen, ops_listen }
+    fn from(ReceiveArgs { public, operations }: ReceiveArgs) -> Self {
+        Self { role: Role::Receive, listen: public.listen, ops_listen: operations.ops_listen }
     }
 }
 
 impl From<WorkArgs> for Part {
-    fn from(WorkArgs { ops_listen }: WorkArgs) -> Self {
-        Self { role: Role::Work, listen: None, ops_listen }
+    fn from(WorkArgs { operations }: WorkArgs) -> Self {
+        Self { role: Role::Work, listen: None, ops_listen: operations.ops_listen }
     }
 }
 
@@ -181,6 +191,7 @@ impl Role {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Environment, load};
 
     #[test]
     fn workers_of_one_machine_keep_what_they_told_apart_and_a_receiver_in_its_inbox() {
@@ -196,5 +207,16 @@ mod tests {
             }
         }
         assert_eq!(file(Role::Work, "127.0.0.1:0"), None);
+    }
+
+    #[test]
+    fn a_worker_may_have_the_address_where_others_take_webhooks() {
+        let given = Overrides { ops_listen: Some("127.0.0.1:8080".into()), ..Overrides::default() };
+        let loaded = |role: Role| load(&role.overrides(given.clone()), &Environment::default());
+        for role in [Role::Serve, Role::Receive] {
+            let error = loaded(role).unwrap_err().to_string();
+            assert!(error.contains("cannot share an address"), "{error}");
+        }
+        assert_eq!(loaded(Role::Work).unwrap().config.serve.ops_listen.port(), 8080);
     }
 }

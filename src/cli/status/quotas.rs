@@ -29,7 +29,6 @@ pub(super) async fn gather(session: &Session, keys: &[(TeamRow, TeamKey)]) -> an
     for (_, key) in keys {
         let name = session.teams.iter().find(|(_, team)| team.key == *key).map(|(name, _)| name.as_str());
         let (window, day) = (window_scope(config.egress_group(name.unwrap_or_default())), day_scope(key));
-        session.catalog.adopt_quota_window(&window, &day).await?;
         teams.push((key, name, window, day));
     }
     let scopes: Vec<String> = teams.iter().flat_map(|(_, _, window, day)| [window.clone(), day.clone()]).collect();

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use url::{Host, Url};
 
 use super::super::credentials::uses;
-use super::super::{ConfigError, Loaded, S3Config, Sources, names_loopback};
+use super::super::http::names_loopback;
+use super::super::{ConfigError, Loaded, S3Config, Sources};
 use super::blame;
 use crate::model::{Location, Provider};
 

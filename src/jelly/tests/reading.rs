@@ -75,6 +75,21 @@ async fn a_walk_ends_at_its_first_error_and_where_cursors_go_in_circles() {
 }
 
 #[tokio::test]
+async fn a_walk_ends_where_pages_go_on_and_on_without_an_entry() {
+    let page = |number: usize, entries: &str| format!("{{\"messages\":[{entries}],\"next_cursor\":\"c{number}\"}}");
+    let most = usize::try_from(Trail::MOST_EMPTY_PAGES).unwrap();
+    // An entry, read or not, begins the count anew.
+    let entries = |number: usize| if number == most - 2 { "7" } else { "" };
+    let texts: Vec<String> = (0..3 * most).map(|number| page(number, entries(number))).collect();
+    let (server, client) = served(&texts.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    let pages: Vec<_> = client.messages(slug(), None).collect().await;
+    let (last, before) = pages.split_last().unwrap();
+    assert!(matches!(last, Err(ApiError::EmptyPages { pages: 10 })), "{last:?}");
+    assert!(before.iter().all(Result::is_ok));
+    assert_eq!((pages.len(), lines(&server).len()), (2 * most - 1, 2 * most - 1));
+}
+
+#[tokio::test]
 async fn an_entry_that_cannot_be_read_is_kept_and_costs_no_other() {
     let deep = format!("{}1{}", "[".repeat(200), "]".repeat(200));
     let body =

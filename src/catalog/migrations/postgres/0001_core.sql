@@ -297,29 +297,24 @@ CREATE VIEW counted_contents (archive_id, contents, bytes) AS
 CREATE VIEW content_totals (archive_id, contents, bytes) AS SELECT archive_id, contents, bytes FROM counted_contents;
 
 -- Keeps the totals, and wakes who waits for work: the name of the channel is that of the schema.
-CREATE FUNCTION attachments_added() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION count_attachments() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    is_added CONSTANT boolean := TG_OP = 'INSERT';
+    sign CONSTANT bigint := CASE WHEN is_added THEN 1 ELSE -1 END;
 BEGIN
     INSERT INTO state_changes (team_id, state, attachments, archived_bytes, changed_at)
-    SELECT team_id, state, count(*), sum(CASE state WHEN 'archived' THEN coalesce(size_bytes, 0) ELSE 0 END),
-        max(updated_at)
-    FROM added GROUP BY team_id, state;
-    IF EXISTS (SELECT FROM added WHERE state = 'pending') THEN
+    SELECT team_id, state, sign * count(*), sign * sum(CASE state WHEN 'archived' THEN coalesce(size_bytes, 0) ELSE 0 END),
+        CASE WHEN is_added THEN max(updated_at) ELSE 0 END
+    FROM counted GROUP BY team_id, state;
+    IF is_added AND EXISTS (SELECT FROM counted WHERE state = 'pending') THEN
         PERFORM pg_notify('jellyjar_work', '');
     END IF;
     RETURN NULL;
 END $$;
 CREATE TRIGGER attachments_added AFTER INSERT ON attachments
-    REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION attachments_added();
-
-CREATE FUNCTION attachments_removed() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    INSERT INTO state_changes (team_id, state, attachments, archived_bytes, changed_at)
-    SELECT team_id, state, -count(*), -sum(CASE state WHEN 'archived' THEN coalesce(size_bytes, 0) ELSE 0 END), 0
-    FROM removed GROUP BY team_id, state;
-    RETURN NULL;
-END $$;
+    REFERENCING NEW TABLE AS counted FOR EACH STATEMENT EXECUTE FUNCTION count_attachments();
 CREATE TRIGGER attachments_removed AFTER DELETE ON attachments
-    REFERENCING OLD TABLE AS removed FOR EACH STATEMENT EXECUTE FUNCTION attachments_removed();
+    REFERENCING OLD TABLE AS counted FOR EACH STATEMENT EXECUTE FUNCTION count_attachments();
 
 -- A claim or the end of a lease alone changes no total. What goes back to the queue wakes whoever may take it.
 CREATE FUNCTION attachments_changed() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -342,21 +337,16 @@ END $$;
 CREATE TRIGGER attachments_changed AFTER UPDATE ON attachments
     REFERENCING OLD TABLE AS unchanged NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION attachments_changed();
 
-CREATE FUNCTION messages_added() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION count_messages() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    INSERT INTO message_changes (team_id, messages) SELECT team_id, count(*) FROM added GROUP BY team_id;
+    INSERT INTO message_changes (team_id, messages)
+    SELECT team_id, CASE TG_OP WHEN 'INSERT' THEN count(*) ELSE -count(*) END FROM counted GROUP BY team_id;
     RETURN NULL;
 END $$;
 CREATE TRIGGER messages_added AFTER INSERT ON messages
-    REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION messages_added();
-
-CREATE FUNCTION messages_removed() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    INSERT INTO message_changes (team_id, messages) SELECT team_id, -count(*) FROM removed GROUP BY team_id;
-    RETURN NULL;
-END $$;
+    REFERENCING NEW TABLE AS counted FOR EACH STATEMENT EXECUTE FUNCTION count_messages();
 CREATE TRIGGER messages_removed AFTER DELETE ON messages
-    REFERENCING OLD TABLE AS removed FOR EACH STATEMENT EXECUTE FUNCTION messages_removed();
+    REFERENCING OLD TABLE AS counted FOR EACH STATEMENT EXECUTE FUNCTION count_messages();
 
 -- Sums the changes up, by one process at a time, and never while another waits for it.
 CREATE FUNCTION sum_changes() RETURNS void LANGUAGE plpgsql AS $$
