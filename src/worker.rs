@@ -222,6 +222,11 @@ impl Driver {
     {
         let mut stop_by: Option<Instant> = None;
         let mut renew_at = Instant::now() + self.config.lease_duration / 3;
+        if self.catalog.is_shared() {
+            // Should all have been away, what they held is free for the first that is back; it may not last until its
+            // next scan. What they have written down of it is loaded.
+            self.catalog.release_expired().await?;
+        }
         let mut start_at = Instant::now();
         loop {
             if let Some(beat) = &signals.beat {

@@ -1,5 +1,6 @@
 //! Opening a catalog: a file of SQLite in a folder, or a schema in a PostgreSQL database.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -61,7 +62,7 @@ static POSTGRES: sqlx::migrate::Migrator = {
 /// of a transaction holds others up for so long and no longer.
 const SESSION: &str = "SET join_collapse_limit = 1; SET from_collapse_limit = 1; SET enable_hashjoin = off;
     SET enable_mergejoin = off; SET enable_seqscan = off; SET plan_cache_mode = force_custom_plan; SET random_page_cost = 1.1;
-    SET jit = off; SET idle_in_transaction_session_timeout = '10s'; SET lock_timeout = '30s';
+    SET jit = off; SET idle_in_transaction_session_timeout = '5s'; SET lock_timeout = '30s';
     SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3; SET client_min_messages = warning;";
 
 impl Catalog {
@@ -96,18 +97,24 @@ impl Catalog {
         let connect = |source| CatalogError::Connect { shown: url.to_string(), source };
         std::fs::create_dir_all(&home).map_err(|source| CatalogError::Open { path: home.clone(), source })?;
         let mut connection = postgres_connection(url).await?;
-        let lock = |text: &'static str| sqlx::raw_sql(text);
-        // Of two that make a catalog at once, the second must find the tables of the first.
-        lock("SELECT pg_advisory_lock(7307498800)").execute(&mut connection).await.map_err(at("lock_migrations"))?;
-        lock("CREATE SCHEMA IF NOT EXISTS jellyjar").execute(&mut connection).await.map_err(at("create_schema"))?;
-        POSTGRES.run(&mut connection).await.map_err(|error| match error {
-            sqlx::migrate::MigrateError::Execute(source) => CatalogError::Query { query: "migrate", source },
-            other => connect(sqlx::Error::Migrate(Box::new(other))),
-        })?;
-        lock("SELECT pg_advisory_unlock(7307498800)")
-            .execute(&mut connection)
-            .await
-            .map_err(at("unlock_migrations"))?;
+        // Most find a catalog that is up to date: they wait for nobody who was stopped with the lock.
+        if !is_migrated(&mut connection).await.map_err(at("migrations"))? {
+            let lock = |text: &'static str| sqlx::raw_sql(text);
+            // Of two that make a catalog at once, the second must find the tables of the first.
+            lock("SELECT pg_advisory_lock(7307498800)")
+                .execute(&mut connection)
+                .await
+                .map_err(at("lock_migrations"))?;
+            lock("CREATE SCHEMA IF NOT EXISTS jellyjar").execute(&mut connection).await.map_err(at("create_schema"))?;
+            POSTGRES.run(&mut connection).await.map_err(|error| match error {
+                sqlx::migrate::MigrateError::Execute(source) => CatalogError::Query { query: "migrate", source },
+                other => connect(sqlx::Error::Migrate(Box::new(other))),
+            })?;
+            lock("SELECT pg_advisory_unlock(7307498800)")
+                .execute(&mut connection)
+                .await
+                .map_err(at("unlock_migrations"))?;
+        }
         let mut connection = Connection::from(connection);
         let oldest: i64 = query_scalar("-- name: oldest_program\nSELECT oldest FROM compatibility")
             .fetch_one(&mut connection)
@@ -186,6 +193,20 @@ impl Catalog {
         drop(opening);
         Ok(Self::new(connection, clock, folder.to_owned()))
     }
+}
+
+/// Whether the catalog has all of this program's migrations, as they are.
+async fn is_migrated(connection: &mut PgConnection) -> sqlx::Result<bool> {
+    let table = sqlx::query_scalar("SELECT to_regclass('jellyjar._sqlx_migrations') IS NOT NULL");
+    if !table.fetch_one(&mut *connection).await? {
+        return Ok(false);
+    }
+    let known: Vec<(i64, Vec<u8>)> =
+        sqlx::query_as("SELECT version, checksum FROM jellyjar._sqlx_migrations WHERE success")
+            .fetch_all(connection)
+            .await?;
+    let known: HashMap<i64, Vec<u8>> = known.into_iter().collect();
+    Ok(POSTGRES.iter().all(|ours| known.get(&ours.version).is_some_and(|checksum| **checksum == *ours.checksum)))
 }
 
 /// A connection to PostgreSQL, whose statements mean our schema.

@@ -1,6 +1,7 @@
 //! Loading the journal into the catalog: at every start, every 30 s while working, and whole for a rebuild.
 
 use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::SinkExt as _;
@@ -55,6 +56,9 @@ const BATCH_LINES: usize = 2_000;
 
 /// Segments that are opened ahead of the one that is read.
 const OPEN_AHEAD: usize = 16;
+
+/// What was loaded is committed when nothing has come for so long.
+const COMMIT_AFTER: Duration = Duration::from_secs(1);
 
 /// How often the archive is listed before a missing segment counts as lost.
 const PASSES: u32 = 4;
@@ -272,7 +276,17 @@ impl Intake {
     /// Loads what is read, until the reading side ends. Should that fail, what came before is loaded: another load
     /// goes on from it.
     async fn load_all(&self, mut load: Load<'_>, mut receiver: mpsc::Receiver<Read>) -> Result<(), ReloadError> {
-        while let Some(read) = receiver.next().await {
+        loop {
+            let read = match tokio::time::timeout(COMMIT_AFTER, receiver.next()).await {
+                Ok(Some(read)) => read,
+                Ok(None) => break,
+                // Nobody waits for rows that are locked here while the archive is slow.
+                Err(_) => {
+                    load.commit().await?;
+                    let Some(read) = receiver.next().await else { break };
+                    read
+                }
+            };
             match read {
                 Read::Messages(team, messages) => load.messages(self.archive_row, &team, &messages).await?,
                 Read::Outcomes(team, lines) => load.outcomes(self.archive_row, &team, &lines).await?,

@@ -30,6 +30,8 @@ use workers::Worker;
 const LEASE: Duration = Duration::from_secs(10);
 /// A lease that is over is free after one more scan, and those are a third of a lease apart; looking takes its time, too.
 const SCAN: Duration = Duration::from_secs(5);
+/// Workers that have lost the server are back so soon after it, whatever happens to them at their start.
+const BACK_WITHIN: Duration = Duration::from_secs(20);
 /// Fleets that come no further for so long hang.
 const HANGS_AFTER: Duration = Duration::from_mins(2);
 /// For so long a worker is stopped: less than its lease, or more.
@@ -84,7 +86,9 @@ pub(crate) struct Counts {
     stale: u64,
     /// Fleets that their quota kept from archiving everything in their time.
     held_by_quota: u64,
-    overdue_ms: i64,
+    overdue_ms: u64,
+    #[serde(default)]
+    unattended_ms: u64,
     requests_in_window: u64,
     working_seconds: f64,
 }
@@ -95,13 +99,14 @@ impl Counts {
         let [before, sent, answered] = self.cuts;
         format!(
             "stopped {}, PostgreSQL crashed {}, connections ended {}, cut before a commit {before}, when sent {sent}, when \
-             answered {answered}; stale commits {}, leases overdue at most {} ms, requests in a window at most {}, fleets held \
-             by their quota {}; working for {:.0} s",
+             answered {answered}; stale commits {}, leases overdue at most {} ms, nobody at work for at most {} ms, requests in \
+             a window at most {}, fleets held by their quota {}; working for {:.0} s",
             self.stops,
             self.crashes,
             self.terminations,
             self.stale,
             self.overdue_ms,
+            self.unattended_ms,
             self.requests_in_window,
             self.held_by_quota,
             self.working_seconds
@@ -224,8 +229,17 @@ fn live(
     let archive = world.bucket.as_ref().map(Bucket::location).context("no bucket")?;
     let settings = plan.settings(&database.url(proxy.address)?, &archive);
     let count = usize::try_from(plan.workers)?;
-    let mut fleet =
-        Fleet { world, database, plan, proxy, workers: Vec::new(), held: HashSet::new(), kills: 0, cuts_due: 0 };
+    let mut fleet = Fleet {
+        world,
+        database,
+        plan,
+        proxy,
+        workers: Vec::new(),
+        held: HashSet::new(),
+        kills: 0,
+        cuts_due: 0,
+        cuts: [0; 3],
+    };
     for number in 0..count {
         fleet.workers.push(Worker::start(world, number, &settings)?);
     }
@@ -233,8 +247,13 @@ fn live(
     let (watch, held_by_quota) = fleet.work(random, counts)?;
     counts.working_seconds += began.elapsed().as_secs_f64();
     let mut findings = Vec::new();
-    if watch.overdue_ms > i64::try_from(SCAN.as_millis())? {
-        findings.push((Kind::Lost, format!("a lease was over for {} ms and nobody's", watch.overdue_ms)));
+    if watch.overdue > SCAN {
+        let text =
+            format!("a lease was over for {:?} and nobody freed it; at first:\n{}", watch.overdue, watch.meanwhile);
+        findings.push((Kind::Lost, text));
+    }
+    if watch.unattended > BACK_WITHIN {
+        findings.push((Kind::Lost, format!("nobody was at work for {:?}, though PostgreSQL was", watch.unattended)));
     }
     if watch.requests_in_window > plan.quota {
         let text = format!("{} requests in a window, {} are allowed", watch.requests_in_window, plan.quota);
@@ -249,7 +268,9 @@ fn live(
     for worker in fleet.workers {
         worker.end()?;
     }
-    counts.overdue_ms = counts.overdue_ms.max(watch.overdue_ms);
+    let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    counts.overdue_ms = counts.overdue_ms.max(millis(watch.overdue));
+    counts.unattended_ms = counts.unattended_ms.max(millis(watch.unattended));
     counts.requests_in_window = counts.requests_in_window.max(watch.requests_in_window);
     counts.held_by_quota += u64::from(held_by_quota);
     totals.kills += kills;
@@ -291,6 +312,8 @@ struct Fleet<'a> {
     kills: u64,
     /// Connections that were to be cut at their next commit.
     cuts_due: u64,
+    /// Those that were, when it was looked last.
+    cuts: [u64; 3],
 }
 
 impl Fleet<'_> {
@@ -303,12 +326,18 @@ impl Fleet<'_> {
         let mut next_kill = began + Duration::from_millis(self.plan.every_ms);
         let mut watch = self.world.runtime.block_on(Watch::start(self.database))?;
         loop {
-            watch.look(self.world, self.database)?;
+            let going = self.workers.iter().filter(|worker| worker.stopped_until.is_none()).map(Worker::process);
+            watch.look(self.world, self.database, &going.collect())?;
             for worker in &mut self.workers {
                 worker.check()?;
                 if worker.stopped_until.is_some_and(|until| until <= Instant::now()) {
                     worker.go_on()?;
                 }
+            }
+            // Whoever was cut off comes back a moment later at the earliest: until then the catalog has its leases.
+            let cuts = self.proxy.cuts();
+            if cuts != std::mem::replace(&mut self.cuts, cuts) {
+                self.held.extend(watch.leases(self.world, self.database)?);
             }
             let in_peace = watch.pending == 0 || began.elapsed() > length;
             if in_peace {
@@ -371,12 +400,17 @@ impl Fleet<'_> {
         self.held.extend(watch.leases(self.world, self.database)?);
         match what {
             Disturbance::Crash => {
+                // What was leased when it crashed is known before anybody can change it.
+                let closed = self.world.runtime.block_on(self.proxy.close());
                 self.database.crash_server()?;
                 counts.crashes += 1;
+                self.held.extend(watch.leases(self.world, self.database)?);
+                drop(closed);
             }
             Disturbance::Termination => {
                 let ended = self.world.runtime.block_on(self.database.terminate_one())?;
                 counts.terminations += u64::from(ended);
+                self.held.extend(watch.leases(self.world, self.database)?);
             }
             Disturbance::Cut(cut) => {
                 self.proxy.cut(cut);

@@ -33,6 +33,8 @@ const WAIT_MOST: Duration = Duration::from_mins(1);
 const WAIT_MOST_SHARED: Duration = Duration::from_secs(4);
 /// A life that has lasted so long was no failure of the start.
 const LIFE: Duration = Duration::from_mins(1);
+/// It is one as soon as it can have worked, where others wait for what it holds.
+const LIFE_SHARED: Duration = Duration::from_secs(5);
 /// How often pauses are read from the catalog, in which people begin and end them.
 const PAUSES_EVERY: Duration = Duration::from_secs(2);
 /// How often finished segments of inboxes are copied.
@@ -62,21 +64,25 @@ pub(super) struct Service {
 impl Service {
     /// Lives until `stop`.
     pub(super) async fn run(&self, stop: &Signal) {
+        let (most, life) =
+            if self.config.catalog_is_shared() { (WAIT_MOST_SHARED, LIFE_SHARED) } else { (WAIT_MOST, LIFE) };
         let mut wait = WAIT_FIRST;
         while !stop.is_set() {
             let began = tokio::time::Instant::now();
             let Err(error) = Box::pin(self.live(stop)).await else { return };
-            if began.elapsed() > LIFE {
+            if began.elapsed() > life {
                 wait = WAIT_FIRST;
             }
             let text = format!("{error:#}");
-            tracing::error!(archive = %self.place, "{text}; trying again in {} s", wait.as_secs());
+            // A fleet whose server was away does not come back as one.
+            let pause = if self.config.catalog_is_shared() { jittered(wait) } else { wait };
+            tracing::error!(archive = %self.place, "{text}; trying again in {:.1} s", pause.as_secs_f64());
             self.shared.board.archive(&self.place, Err(text));
             tokio::select! {
-                () = tokio::time::sleep(wait) => {}
+                () = tokio::time::sleep(pause) => {}
                 () = stop.wait() => {}
             }
-            wait = (wait * 2).min(if self.config.catalog_is_shared() { WAIT_MOST_SHARED } else { WAIT_MOST });
+            wait = (wait * 2).min(most);
         }
     }
 
@@ -280,4 +286,13 @@ impl Service {
             tokio::time::sleep(PAUSES_EVERY).await;
         }
     }
+}
+
+/// A random time from half of `bound` to all of it.
+fn jittered(bound: Duration) -> Duration {
+    let mut random = [0; 2];
+    // Without randomness all of it is waited.
+    let share =
+        getrandom::fill(&mut random).map_or(1.0, |()| f64::from(u16::from_le_bytes(random)) / f64::from(u16::MAX));
+    bound.mul_f64(0.5 + share / 2.0)
 }

@@ -129,17 +129,51 @@ pub(super) async fn leases(connection: &mut PgConnection) -> Result<Vec<Held>, s
     Ok(rows.iter().map(|row| Held { id: row.get(0), generation: row.get(1) }).collect())
 }
 
-/// How many attachments are pending, and for how long the lease is over that is over for the longest, in milliseconds; less
-/// than zero if none is over.
-pub(super) async fn progress(connection: &mut PgConnection) -> Result<(i64, i64), sqlx::Error> {
+/// How far a fleet is.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Progress {
+    /// Attachments that are pending.
+    pub(super) pending: i64,
+    /// The server's time, in milliseconds since the Unix epoch.
+    pub(super) now_ms: i64,
+    /// When the lease was over that is over for the longest, if any is.
+    pub(super) over_since_ms: Option<i64>,
+    /// The processes that have joined and may hold leases (advisory lock 7307498802), by their ids.
+    pub(super) at_work: Vec<i64>,
+}
+
+/// See [`Progress`].
+pub(super) async fn progress(connection: &mut PgConnection) -> Result<Progress, sqlx::Error> {
     let row = sqlx::query(
-        "SELECT (SELECT count(*) FROM attachments WHERE state = 'pending'),
-                coalesce((SELECT (extract(epoch FROM clock_timestamp()) * 1000)::BIGINT - min(lease_expires_at)
-                          FROM attachments WHERE lease_token IS NOT NULL), -1)",
+        "SELECT (SELECT count(*) FROM attachments WHERE state = 'pending'), now.ms,
+                (SELECT min(lease_expires_at) FROM attachments WHERE lease_token IS NOT NULL AND lease_expires_at < now.ms),
+                ARRAY(SELECT m.process FROM members_at_work m
+                    JOIN pg_locks member ON member.locktype = 'advisory' AND member.classid = 730749881
+                        AND member.objid::BIGINT = m.id
+                    JOIN pg_locks works ON works.pid = member.pid AND works.locktype = 'advisory' AND works.granted
+                        AND works.classid = 1 AND works.objid = 3012531506)
+         FROM (SELECT (extract(epoch FROM clock_timestamp()) * 1000)::BIGINT AS ms) now",
     )
     .fetch_one(connection)
     .await?;
-    Ok((row.get(0), row.get(1)))
+    Ok(Progress { pending: row.get(0), now_ms: row.get(1), over_since_ms: row.get(2), at_work: row.get(3) })
+}
+
+/// What its connections are doing, the leases that are over, and who holds locks of sessions, one in a line.
+pub(super) async fn activity(connection: &mut PgConnection) -> Result<String> {
+    let lines: Vec<String> = sqlx::query_scalar(
+        "SELECT concat_ws(' ', 'process', pid, coalesce(state, '?'), wait_event_type, wait_event,
+             'for', clock_timestamp() - state_change, 'blocked by', pg_blocking_pids(pid)::text, left(query, 60))
+         FROM pg_stat_activity WHERE datname = current_database()
+         UNION ALL SELECT concat_ws(' ', 'lock', classid, objid, 'of', pid, CASE WHEN granted THEN '' ELSE 'waits' END)
+         FROM pg_locks WHERE locktype = 'advisory'
+         UNION ALL SELECT concat_ws(' ', count(*), 'leases of member', lease_member, 'are over')
+         FROM attachments WHERE lease_token IS NOT NULL AND lease_expires_at < extract(epoch FROM clock_timestamp()) * 1000
+         GROUP BY lease_member",
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(lines.join("\n"))
 }
 
 /// What the catalog says of every attachment.

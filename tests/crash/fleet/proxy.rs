@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedRwLockWriteGuard, RwLock};
 use tokio::task::JoinHandle;
 
 /// How long an answer is waited for that nobody will see.
@@ -36,6 +36,8 @@ struct Shared {
     /// What is to happen at the next commits, in this order.
     due: std::sync::Mutex<Vec<Cut>>,
     cuts: [AtomicU64; 3],
+    /// Held while nobody may connect.
+    closed: Arc<RwLock<()>>,
 }
 
 impl Shared {
@@ -78,6 +80,11 @@ impl Proxy {
         self.shared.due.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(cut);
     }
 
+    /// Lets nobody connect as long as what it gives is kept.
+    pub(super) async fn close(&self) -> OwnedRwLockWriteGuard<()> {
+        Arc::clone(&self.shared.closed).write_owned().await
+    }
+
     /// How many connections were cut before a commit, when it was sent, and when it was answered.
     pub(super) fn cuts(&self) -> [u64; 3] {
         self.shared.cuts.each_ref().map(|count| count.load(Ordering::Relaxed))
@@ -103,7 +110,10 @@ struct Connection {
 
 impl Connection {
     async fn run(client: TcpStream, server: SocketAddr, shared: Arc<Shared>) -> Result<()> {
-        let server = TcpStream::connect(server).await?;
+        let server = {
+            let _open = shared.closed.read().await;
+            TcpStream::connect(server).await?
+        };
         client.set_nodelay(true)?;
         server.set_nodelay(true)?;
         let (from_client, to_client) = client.into_split();

@@ -1,34 +1,45 @@
 //! What is looked at while a fleet works: how far it is, its leases, and what it asks of Jelly.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use sqlx::PgConnection;
 
-use super::database::{self, Database, Held};
+use super::SCAN;
+use super::database::{self, Database, Held, Progress};
 use crate::world::World;
 
 /// The window in which Jelly counts requests.
 const WINDOW: Duration = Duration::from_mins(5);
 /// How often requests are counted, and the catalog is asked.
 const EVERY: Duration = Duration::from_millis(200);
-/// After the server was away, nobody's lease is judged for so long.
-const SETTLES_WITHIN: Duration = Duration::from_secs(10);
+/// Who looks more seldom than this was stopped, too, and judges nothing that happened meanwhile.
+const SLEPT: Duration = Duration::from_secs(2);
 
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Watch {
     connection: Option<PgConnection>,
-    /// Since when the server has answered every time.
-    answers_since: Instant,
+    /// The processes that were at work when it was looked last, and not stopped.
+    going: HashSet<i64>,
+    /// For how long there was always one of them, over all.
+    attended: Duration,
+    /// That time by the server's time.
+    attended_at: VecDeque<(i64, Duration)>,
+    /// Since when there is none, though the server answers.
+    unattended_since: Option<Instant>,
     looked_at: Instant,
     /// Attachments that are pending.
     pub(super) pending: i64,
     /// When that last became less.
     pub(super) progressed_at: Instant,
-    /// For how long a lease was over, at the longest.
-    pub(super) overdue_ms: i64,
+    /// For how long a lease was over while somebody was at work who could have freed it, at the longest.
+    pub(super) overdue: Duration,
+    /// For how long the server answered and nobody was at work, at the longest.
+    pub(super) unattended: Duration,
+    /// What the server was doing when that was too long for the first time.
+    pub(super) meanwhile: String,
     requests: VecDeque<(Instant, u64)>,
     /// The most requests of any window.
     pub(super) requests_in_window: u64,
@@ -38,27 +49,32 @@ impl Watch {
     /// Begins.
     pub(super) async fn start(database: &Database) -> Result<Self> {
         let mut connection = database.connect().await?;
-        let (pending, _) = database::progress(&mut connection).await?;
+        let Progress { pending, .. } = database::progress(&mut connection).await?;
         let now = Instant::now();
         Ok(Self {
             connection: Some(connection),
-            answers_since: now,
+            going: HashSet::new(),
+            attended: Duration::ZERO,
+            attended_at: VecDeque::new(),
+            unattended_since: None,
             looked_at: now,
             pending,
             progressed_at: now,
-            overdue_ms: 0,
+            overdue: Duration::ZERO,
+            unattended: Duration::ZERO,
+            meanwhile: String::new(),
             requests: VecDeque::from([(now, 0)]),
             requests_in_window: 0,
         })
     }
 
-    /// Looks, if it is time.
-    pub(super) fn look(&mut self, world: &World, database: &Database) -> Result<()> {
+    /// Looks, if it is time. `processes` are those that are not stopped.
+    pub(super) fn look(&mut self, world: &World, database: &Database, processes: &HashSet<i64>) -> Result<()> {
         let now = Instant::now();
         if now < self.looked_at + EVERY {
             return Ok(());
         }
-        self.looked_at = now;
+        let since = now - std::mem::replace(&mut self.looked_at, now);
         let asked = world.sim.stats().api_requests;
         self.requests.push_back((now, asked));
         while self.requests.front().is_some_and(|(at, _)| now - *at > WINDOW) {
@@ -69,25 +85,58 @@ impl Watch {
 
         let answer = world.runtime.block_on(async {
             if self.connection.is_none() {
-                self.answers_since = Instant::now();
                 self.connection = Some(database.connect().await?);
             }
             let Some(connection) = &mut self.connection else { return Ok(None) };
             anyhow::Ok(database::progress(connection).await.ok())
         })?;
-        let Some((pending, overdue_ms)) = answer else {
+        let Some(progress) = answer else {
             // It was crashed just now.
             self.connection = None;
+            self.going.clear();
+            self.unattended_since = None;
             return Ok(());
         };
-        if pending < self.pending {
+        if progress.pending < self.pending {
             self.progressed_at = Instant::now();
         }
-        self.pending = pending;
-        if self.answers_since.elapsed() > SETTLES_WITHIN {
-            self.overdue_ms = self.overdue_ms.max(overdue_ms);
+        self.pending = progress.pending;
+        let overdue = self.attend(&progress, processes, since);
+        self.overdue = self.overdue.max(overdue);
+        if overdue > SCAN
+            && self.meanwhile.is_empty()
+            && let Some(connection) = &mut self.connection
+        {
+            self.meanwhile = world.runtime.block_on(database::activity(connection))?;
         }
         Ok(())
+    }
+
+    /// Counts the time since the last look, if somebody was at work through it; gives for how long of such time a lease is
+    /// over now.
+    fn attend(&mut self, progress: &Progress, processes: &HashSet<i64>, since: Duration) -> Duration {
+        let going: HashSet<i64> = progress.at_work.iter().filter(|one| processes.contains(one)).copied().collect();
+        let slept = since > SLEPT;
+        if !slept && !going.is_disjoint(&self.going) {
+            self.attended += since;
+        }
+        if !going.is_empty() || processes.is_empty() || slept {
+            self.unattended_since = None;
+        } else {
+            let begun = self.unattended_since.get_or_insert_with(Instant::now);
+            self.unattended = self.unattended.max(begun.elapsed());
+        }
+        self.going = going;
+        self.attended_at.push_back((progress.now_ms, self.attended));
+        let Some(over_since_ms) = progress.over_since_ms else {
+            self.attended_at.drain(..self.attended_at.len() - 1);
+            return Duration::ZERO;
+        };
+        // What was counted up to the last look before it was over.
+        while self.attended_at.get(1).is_some_and(|(at, _)| *at <= over_since_ms) {
+            self.attended_at.pop_front();
+        }
+        self.attended_at.front().map_or(Duration::ZERO, |(_, before)| self.attended - *before)
     }
 
     /// The leases that are held now.
@@ -95,7 +144,6 @@ impl Watch {
         world.runtime.block_on(async {
             loop {
                 if self.connection.is_none() {
-                    self.answers_since = Instant::now();
                     self.connection = Some(database.connect().await?);
                 }
                 let Some(connection) = &mut self.connection else { continue };

@@ -36,6 +36,11 @@ impl Worker {
         Ok(Self { child: spawn(world, &folder)?, folder, stopped_until: None })
     }
 
+    /// Its process id.
+    pub(super) fn process(&self) -> i64 {
+        i64::from(self.child.id())
+    }
+
     /// Stops it as it is.
     pub(super) fn stop(&mut self, length: Duration) -> Result<()> {
         self.send(Signal::STOP)?;
