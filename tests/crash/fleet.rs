@@ -23,7 +23,7 @@ use super::random::Random;
 use super::world::{Settings, Size, Truth, World};
 use database::{Database, Held, Place};
 use proxy::{Cut, Proxy};
-use watch::Watch;
+use watch::{Looked, Watch};
 use workers::Worker;
 
 /// How long a lease holds: the least that can be set.
@@ -327,7 +327,11 @@ impl Fleet<'_> {
         let mut watch = self.world.runtime.block_on(Watch::start(self.database))?;
         loop {
             let going = self.workers.iter().filter(|worker| worker.stopped_until.is_none()).map(Worker::process);
-            watch.look(self.world, self.database, &going.collect())?;
+            if watch.look(self.world, self.database, &going.collect())? == Looked::AfterSleep {
+                // So did the workers.
+                self.held.extend(watch.held.iter().cloned());
+                self.held.extend(watch.leases(self.world, self.database)?);
+            }
             for worker in &mut self.workers {
                 worker.check()?;
                 if worker.stopped_until.is_some_and(|until| until <= Instant::now()) {
@@ -344,7 +348,9 @@ impl Fleet<'_> {
                 for worker in self.workers.iter_mut().filter(|worker| worker.stopped_until.is_some()) {
                     worker.go_on()?;
                 }
-                if watch.pending == 0 && watch.leases(self.world, self.database)?.is_empty() {
+                // Who was killed just now is waited for, and removes what it left behind.
+                let all_are_back = watch.going.len() == self.workers.len();
+                if watch.pending == 0 && all_are_back && watch.leases(self.world, self.database)?.is_empty() {
                     return Ok((watch, false));
                 }
                 // The last requests of a window may be kept for others.
@@ -354,8 +360,9 @@ impl Fleet<'_> {
                 }
                 if watch.progressed_at.elapsed() > HANGS_AFTER {
                     bail!(
-                        "{} attachments are pending, and nothing has become of them for {HANGS_AFTER:?}",
-                        watch.pending
+                        "{} attachments are pending with {} workers at work, and nothing has come of it for {HANGS_AFTER:?}",
+                        watch.pending,
+                        watch.going.len()
                     );
                 }
             } else {
@@ -367,6 +374,7 @@ impl Fleet<'_> {
                     self.strike(random, &mut watch, counts)?;
                 }
             }
+            watch.called_at = Instant::now();
             std::thread::sleep(Duration::from_millis(10));
         }
     }

@@ -17,19 +17,31 @@ const EVERY: Duration = Duration::from_millis(200);
 /// Who looks more seldom than this was stopped, too, and judges nothing that happened meanwhile.
 const SLEPT: Duration = Duration::from_secs(2);
 
+/// Whether it was looked as often as always.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Looked {
+    InTime,
+    /// The machine stood still meanwhile.
+    AfterSleep,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Watch {
     connection: Option<PgConnection>,
     /// The processes that were at work when it was looked last, and not stopped.
-    going: HashSet<i64>,
+    pub(super) going: HashSet<i64>,
     /// For how long there was always one of them, over all.
     attended: Duration,
     /// That time by the server's time.
     attended_at: VecDeque<(i64, Duration)>,
     /// Since when there is none, though the server answers.
     unattended_since: Option<Instant>,
+    /// When the fleet was cared for last.
+    pub(super) called_at: Instant,
     looked_at: Instant,
+    /// The leases that were held then.
+    pub(super) held: Vec<Held>,
     /// Attachments that are pending.
     pub(super) pending: i64,
     /// When that last became less.
@@ -57,7 +69,9 @@ impl Watch {
             attended: Duration::ZERO,
             attended_at: VecDeque::new(),
             unattended_since: None,
+            called_at: now,
             looked_at: now,
+            held: Vec::new(),
             pending,
             progressed_at: now,
             overdue: Duration::ZERO,
@@ -69,10 +83,12 @@ impl Watch {
     }
 
     /// Looks, if it is time. `processes` are those that are not stopped.
-    pub(super) fn look(&mut self, world: &World, database: &Database, processes: &HashSet<i64>) -> Result<()> {
+    pub(super) fn look(&mut self, world: &World, database: &Database, processes: &HashSet<i64>) -> Result<Looked> {
         let now = Instant::now();
+        let looked = if now > self.called_at + SLEPT { Looked::AfterSleep } else { Looked::InTime };
+        self.called_at = now;
         if now < self.looked_at + EVERY {
-            return Ok(());
+            return Ok(looked);
         }
         let since = now - std::mem::replace(&mut self.looked_at, now);
         let asked = world.sim.stats().api_requests;
@@ -88,6 +104,11 @@ impl Watch {
                 self.connection = Some(database.connect().await?);
             }
             let Some(connection) = &mut self.connection else { return Ok(None) };
+            if looked == Looked::InTime
+                && let Ok(held) = database::leases(connection).await
+            {
+                self.held = held;
+            }
             anyhow::Ok(database::progress(connection).await.ok())
         })?;
         let Some(progress) = answer else {
@@ -95,7 +116,7 @@ impl Watch {
             self.connection = None;
             self.going.clear();
             self.unattended_since = None;
-            return Ok(());
+            return Ok(looked);
         };
         if progress.pending < self.pending {
             self.progressed_at = Instant::now();
@@ -109,7 +130,7 @@ impl Watch {
         {
             self.meanwhile = world.runtime.block_on(database::activity(connection))?;
         }
-        Ok(())
+        Ok(looked)
     }
 
     /// Counts the time since the last look, if somebody was at work through it; gives for how long of such time a lease is
