@@ -159,6 +159,17 @@ pub enum CatalogError {
         /// Why.
         source: sqlx::Error,
     },
+    /// The database cannot hold every text.
+    #[error(
+        "the database of the catalog {shown} has the encoding {encoding}, which cannot hold every text; make one with \
+         `CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0`"
+    )]
+    Encoding {
+        /// The address, without its password.
+        shown: String,
+        /// The encoding's name.
+        encoding: String,
+    },
     /// What this program needs has been given up by newer ones.
     #[error("the catalog {shown} serves newer versions of jellyjar alone by now; install one of them")]
     Outdated {

@@ -97,6 +97,11 @@ impl Catalog {
         let connect = |source| CatalogError::Connect { shown: url.to_string(), source };
         std::fs::create_dir_all(&home).map_err(|source| CatalogError::Open { path: home.clone(), source })?;
         let mut connection = postgres_connection(url).await?;
+        let encoding: String =
+            sqlx::query_scalar("SHOW server_encoding").fetch_one(&mut connection).await.map_err(at("encoding"))?;
+        if encoding != "UTF8" {
+            return Err(CatalogError::Encoding { shown: url.to_string(), encoding });
+        }
         // Most find a catalog that is up to date: they wait for nobody who was stopped with the lock.
         if !is_migrated(&mut connection).await.map_err(at("migrations"))? {
             let lock = |text: &'static str| sqlx::raw_sql(text);
@@ -259,5 +264,27 @@ pub(super) mod test {
         let mut url = url::Url::parse(&server).unwrap();
         url.set_path(&database);
         CatalogPlace::Postgres { url: url.as_str().parse().unwrap(), home }
+    }
+
+    #[tokio::test]
+    async fn a_database_that_cannot_hold_every_text_is_refused() {
+        if !is_postgres() {
+            return; // SQLite's databases are ours alone.
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let CatalogPlace::Postgres { url, home } = chosen(folder.path().into()).await else { unreachable!() };
+        let (server, name) = url.expose().rsplit_once('/').unwrap();
+        let mut admin: PgConnection =
+            <PgConnection as sqlx::Connection>::connect(&format!("{server}/postgres")).await.unwrap();
+        for statement in [
+            format!("DROP DATABASE {name}"),
+            format!("CREATE DATABASE {name} ENCODING 'SQL_ASCII' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'"),
+        ] {
+            sqlx::raw_sql(sqlx::AssertSqlSafe(statement)).execute(&mut admin).await.unwrap();
+        }
+        let place = CatalogPlace::Postgres { url: url.clone(), home };
+        let error = Catalog::open(place, Clock::system()).await.unwrap_err().to_string();
+        assert!(error.contains("the encoding SQL_ASCII") && error.contains("ENCODING 'UTF8'"), "{error}");
+        assert!(error.contains(&url.to_string()), "{error}");
     }
 }

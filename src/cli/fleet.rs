@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use super::config::common_settings;
 use super::session::Session;
-use crate::catalog::Member;
+use crate::catalog::{ArchiveRow, Catalog, CatalogError, Member};
 
+/// The role of those who do everything.
+pub(super) const SERVE: &str = "serve";
 /// The role of those who archive nothing.
 pub(super) const RECEIVE: &str = "receive";
 
@@ -22,6 +24,12 @@ pub(super) async fn join(session: &Session, role: &str) -> anyhow::Result<()> {
         tracing::warn!("{difference}");
     }
     Ok(())
+}
+
+/// Whether others take webhooks for a shared archive.
+pub(super) async fn takes_webhooks(catalog: &Catalog, archive: ArchiveRow) -> Result<bool, CatalogError> {
+    let others = catalog.others_at_work(archive).await?;
+    Ok(others.iter().any(|other| other.role == SERVE || other.role == RECEIVE))
 }
 
 /// Waits until this process is the one that walks for the archive. Who works on a catalog of its own is that at once.

@@ -73,7 +73,7 @@ impl Session {
 
     /// Opens the archive of a team, going on as the writer of an earlier life of this process.
     pub(super) async fn open_again(
-        config: Config,
+        mut config: Config,
         team_name: String,
         create: bool,
         clock: Clock,
@@ -106,6 +106,8 @@ impl Session {
         let scopes: Vec<_> = names.iter().zip(&keys).map(scopes).collect();
         catalog.adopt_quota_windows(&scopes).await?;
         let archive_row = catalog.bind_archive(archive.uuid(), &name).await?;
+        // Bulk work leaves webhooks their share, also where this process knows no secret of theirs.
+        config.webhooks_elsewhere |= fleet::takes_webhooks(&catalog, archive_row).await?;
         let journal = Arc::new(match earlier {
             Some(earlier) => JournalWriter::after(earlier, Arc::clone(&archive), clock.clone()).await?,
             None => JournalWriter::new(Arc::clone(&archive), clock.clone())?,

@@ -123,7 +123,7 @@ impl Role {
     /// Its command.
     pub(super) const fn name(self) -> &'static str {
         match self {
-            Self::Serve => "serve",
+            Self::Serve => fleet::SERVE,
             Self::Work => "work",
             Self::Receive => fleet::RECEIVE,
         }

@@ -1,6 +1,8 @@
 //! `receive` and `work`: the halves of `serve`, as processes of their own, with a catalog between them.
 
+use std::io::Write as _;
 use std::process::Command;
+use std::time::Instant;
 
 use super::*;
 use crate::support::Worker;
@@ -134,5 +136,54 @@ fn each_half_says_what_it_is_and_what_it_misses() {
         world.check(&ended);
         assert_eq!(ended.code(), Some(2), "{missing}: {ended:?}");
         assert!(ended.stderr.contains(words), "{missing}: {}", ended.stderr);
+    }
+}
+
+/// Prints how soon a fleet that has nothing to do has archived what a webhook brings.
+#[test]
+#[ignore = "a measurement: JELLYJAR_TEST_CATALOG=postgres tests/servers/run --only postgres -- cargo test --release --test it \
+            serve::halves::reaction -- --ignored --nocapture"]
+fn reaction() {
+    const ROUNDS: usize = 50;
+    for hears in [true, false] {
+        let world = world();
+        world.settings(SERVE);
+        let receiver = Serve::start_with(&world, receive(&world));
+        until("the receiver is ready", || receiver.is_ready());
+        if world.is_on_postgres() && !hears {
+            // The worker gets no second connection, for hearing.
+            world.catalog(
+                "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I CONNECTION LIMIT 2', current_database()); END $$",
+            );
+        }
+        let mut command = Worker::command(&world);
+        command.env("HOME", world.path("other")).env("JELLYJAR_LOG", "debug");
+        let worker = Worker::start_with(&world, command);
+        until("the worker is ready", || worker.ask("/readyz").0 == 200);
+        let mail = events(ROUNDS as u64 + 1, 1, (10, 1000));
+        let mut took = Vec::new();
+        for (round, event) in mail.iter().enumerate() {
+            // At no fixed time in the rounds of either.
+            std::thread::sleep(Duration::from_millis(700 + (round as u64 * 37) % 150));
+            let began = Instant::now();
+            receiver.post(event);
+            until_archived(&world.archive(), &ids(std::slice::from_ref(event)));
+            took.push(began.elapsed());
+        }
+        // The first is about connections.
+        took.remove(0);
+        took.sort();
+        let is_deaf = worker.process.stderr().contains("as nothing is heard");
+        assert_eq!(is_deaf, world.is_on_postgres() && !hears);
+        let told = format!(
+            "{}: median {:?}, 9 of 10 within {:?}, at most {:?}\n",
+            if is_deaf { "nothing heard, asking" } else { "hearing" },
+            took[ROUNDS / 2],
+            took[ROUNDS * 9 / 10],
+            took[ROUNDS - 1]
+        );
+        let _ = std::io::stdout().lock().write_all(told.as_bytes());
+        worker.stop(&world);
+        receiver.stop(&world);
     }
 }
