@@ -129,7 +129,7 @@ const SPARING_LINGER: Duration = Duration::from_millis(500);
 const POLL: Duration = Duration::from_millis(500);
 
 /// The same, where others bring work to the same catalog and nobody tells.
-const POLL_UNHEARD: Duration = Duration::from_millis(150);
+const POLL_UNHEARD: Duration = Duration::from_millis(100);
 
 struct Progress<F, E> {
     turns: Turns<Lease<Job>>,

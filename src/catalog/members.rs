@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
-use super::engine::{query, query_scalar};
+use super::engine::{Connection, query, query_scalar};
 use super::{ArchiveRow, Catalog, CatalogError, Result, at};
 
 /// One process at work on one archive.
@@ -124,7 +124,9 @@ impl Catalog {
             .map_err(at("walk_lock"))
     }
 
-    /// Whether this process may load the journal now: one at a time does. Waits for another, if `wait` says so.
+    /// Whether this process may load the journal now: one at a time does. Waits for another, if `wait` says so. Until
+    /// [`Catalog::unlock_loading`], the server ends the connection of a process that stands still for some seconds, so that
+    /// it holds up nobody; see [`Catalog::stay_awake`].
     pub async fn lock_loading(&self, archive: ArchiveRow, wait: bool) -> Result<bool> {
         loop {
             let mut connection = self.connection().await;
@@ -137,6 +139,9 @@ impl Catalog {
                     .fetch_one(&mut connection)
                     .await
                     .map_err(at("lock_loading"))?;
+            if is_locked {
+                rest_at_most(&mut connection, "5s").await?;
+            }
             drop(connection);
             if is_locked || !wait {
                 return Ok(is_locked);
@@ -149,6 +154,7 @@ impl Catalog {
     pub async fn unlock_loading(&self, archive: ArchiveRow) -> Result<()> {
         let mut connection = self.connection().await;
         if connection.is_postgres() {
+            rest_at_most(&mut connection, "0").await?;
             query("-- name: unlock_loading\nSELECT pg_advisory_unlock(730749883, CAST(? AS int4))")
                 .bind(archive.0)
                 .execute(&mut connection)
@@ -157,4 +163,31 @@ impl Catalog {
         }
         Ok(())
     }
+    /// Shows the server every second that this process lives. Ends with an error alone.
+    pub async fn stay_awake(&self) -> CatalogError {
+        if !self.is_shared() {
+            return std::future::pending().await;
+        }
+        loop {
+            tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+            let mut connection = self.connection().await;
+            if let Err(error) = query("-- name: awake\nSELECT 1").execute(&mut connection).await {
+                return at("awake")(error);
+            }
+        }
+    }
+}
+
+/// After how long the server ends a session that says nothing; "0" is never. PostgreSQL 13 knows no such thing.
+async fn rest_at_most(connection: &mut Connection, time: &'static str) -> Result<()> {
+    query(
+        "-- name: rest_at_most
+        SELECT set_config('idle_session_timeout', ?, false)
+        WHERE CAST(current_setting('server_version_num') AS int4) >= 140000",
+    )
+    .bind(time)
+    .execute(connection)
+    .await
+    .map_err(at("rest_at_most"))?;
+    Ok(())
 }

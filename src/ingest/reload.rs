@@ -134,7 +134,10 @@ impl Intake {
         if !self.catalog.lock_loading(self.archive_row, !while_working).await? {
             return Ok(Reloaded::default());
         }
-        let done = self.reload_all(rules, while_working).await?;
+        let done = tokio::select! {
+            done = self.reload_all(rules, while_working) => done?,
+            error = self.catalog.stay_awake() => return Err(error.into()),
+        };
         self.catalog.unlock_loading(self.archive_row).await?;
         Ok(done)
     }

@@ -253,7 +253,13 @@ fn live(
         findings.push((Kind::Lost, text));
     }
     if watch.unattended > BACK_WITHIN {
-        findings.push((Kind::Lost, format!("nobody was at work for {:?}, though PostgreSQL was", watch.unattended)));
+        findings.push((
+            Kind::Lost,
+            format!(
+                "nobody was at work for {:?}, though PostgreSQL was; at first:\n{}",
+                watch.unattended, watch.meanwhile
+            ),
+        ));
     }
     if watch.requests_in_window > plan.quota {
         let text = format!("{} requests in a window, {} are allowed", watch.requests_in_window, plan.quota);

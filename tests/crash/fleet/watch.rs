@@ -124,7 +124,7 @@ impl Watch {
         self.pending = progress.pending;
         let overdue = self.attend(&progress, processes, since);
         self.overdue = self.overdue.max(overdue);
-        if overdue > SCAN
+        if (overdue > SCAN || self.unattended_since.is_some_and(|since| since.elapsed() > SCAN * 2))
             && self.meanwhile.is_empty()
             && let Some(connection) = &mut self.connection
         {
