@@ -32,6 +32,8 @@ const LEASE: Duration = Duration::from_secs(10);
 const SCAN: Duration = Duration::from_secs(5);
 /// Workers that have lost the server are back so soon after it, whatever happens to them at their start.
 const BACK_WITHIN: Duration = Duration::from_secs(20);
+/// What was sent to PostgreSQL is done so soon.
+const ANSWERED_WITHIN: Duration = Duration::from_millis(50);
 /// Fleets that come no further for so long hang.
 const HANGS_AFTER: Duration = Duration::from_mins(2);
 /// For so long a worker is stopped: less than its lease, or more.
@@ -398,8 +400,9 @@ impl Fleet<'_> {
             return Ok(());
         }
         let number = going[usize::try_from(chosen % going.len() as u64)?];
-        // It holds what the catalog says while it stands still; what it claims at this moment it never learns of.
+        // It holds what the catalog says while it stands still, with what it has asked for at this moment.
         self.workers[number].stop(length)?;
+        std::thread::sleep(ANSWERED_WITHIN);
         self.held.extend(watch.leases(self.world, self.database)?);
         if kills {
             self.workers[number].replace(self.world)?;
