@@ -278,7 +278,9 @@ pub(super) mod test {
             <PgConnection as sqlx::Connection>::connect(&format!("{server}/postgres")).await.unwrap();
         for statement in [
             format!("DROP DATABASE {name}"),
-            format!("CREATE DATABASE {name} ENCODING 'SQL_ASCII' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'"),
+            format!(
+                "CREATE DATABASE {name} ENCODING 'SQL_ASCII' TEMPLATE template0 LOCALE_PROVIDER libc LC_COLLATE 'C' LC_CTYPE 'C'"
+            ),
         ] {
             sqlx::raw_sql(sqlx::AssertSqlSafe(statement)).execute(&mut admin).await.unwrap();
         }
