@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 
+use super::fleet;
 use super::places::KnownPlace;
 use super::{Global, UsageError};
 use crate::catalog::{ArchiveRow, Catalog, CatalogPlace, TeamRow, day_scope, window_scope};
