@@ -133,6 +133,8 @@ const POLL_UNHEARD: Duration = Duration::from_millis(100);
 
 struct Progress<F, E> {
     turns: Turns<Lease<Job>>,
+    /// At most one claim is on its way. Nothing waits for it: the catalog may be busy with a large transaction meanwhile.
+    claiming: JoinSet<Result<Claimed, CatalogError>>,
     running: JoinSet<F>,
     tickets: HashMap<Id, (TeamRow, Lane, LeaseTicket)>,
     finished: Vec<F>,
@@ -143,10 +145,54 @@ struct Progress<F, E> {
     committing_tickets: HashMap<Id, Vec<LeaseTicket>>,
 }
 
+/// A claim for lines that run low.
+struct Asked {
+    catalog: Arc<Catalog>,
+    teams: Vec<TeamRow>,
+    lease_duration: Duration,
+    /// In the order in which they get leases: a line's place, whose it is, and how many leases it wants at most.
+    lines: Vec<(usize, TeamRow, Lane, usize)>,
+    /// So many leases there may be for all, by the lane.
+    room: [usize; 2],
+}
+
+impl Asked {
+    async fn claim(self) -> Result<Claimed, CatalogError> {
+        let due = self.catalog.due_lanes(&self.teams).await?;
+        let mut taken = 0;
+        let mut claimed = Claimed::new();
+        for (place, team, lane, most) in self.lines {
+            if due.as_ref().is_some_and(|due| !due.contains(&(team, lane))) {
+                continue;
+            }
+            let wanted = self.room[lane as usize].saturating_sub(taken).min(most);
+            let leases = match wanted {
+                0 => Vec::new(),
+                _ => self.catalog.claim(team, lane, wanted, self.lease_duration).await?,
+            };
+            taken += leases.len();
+            let has_more = leases.len() == wanted;
+            claimed.push((place, leases, has_more));
+        }
+        Ok(claimed)
+    }
+}
+
+/// What a claim brought: leases for lines, and whether there may be more.
+type Claimed = Vec<(usize, Vec<Lease<Job>>, bool)>;
+
 impl<F, E> Progress<F, E> {
     fn leases(&self) -> usize {
         let committing: usize = self.committing_tickets.values().map(Vec::len).sum();
         self.turns.waiting() + self.running.len() + self.finished.len() + committing
+    }
+
+    fn take_claimed(&mut self, claimed: Claimed) {
+        for (place, leases, has_more) in claimed {
+            let line = self.turns.line(place);
+            line.queue.extend(leases);
+            line.ask |= has_more;
+        }
     }
 
     fn all_tickets(&self) -> Vec<LeaseTicket> {
@@ -187,11 +233,18 @@ impl Driver {
             oldest_finished: None,
             committing: JoinSet::new(),
             committing_tickets: HashMap::new(),
+            claiming: JoinSet::new(),
         };
         let outcome = self.steps(signals, &held_until, &work, &commit, weigh, &mut progress).await;
         // Whatever happened: what is still leased goes back, so that nobody waits for leases to expire.
         progress.running.abort_all();
         while progress.committing.join_next().await.is_some() {}
+        while let Some(joined) = progress.claiming.join_next().await {
+            // Should it have failed, releasing what there is will say so.
+            if let Ok(Ok(claimed)) = joined {
+                progress.take_claimed(claimed);
+            }
+        }
         let left = progress.all_tickets();
         if !left.is_empty() {
             let released = self.catalog.release(&left).await;
@@ -264,8 +317,11 @@ impl Driver {
             }
 
             // Claim, live work first and team by team in turn, where a queue runs low.
-            if !stopping {
-                self.claim(&held, progress).await?;
+            if !stopping
+                && progress.claiming.is_empty()
+                && let Some(asked) = self.ask(&held, progress)
+            {
+                progress.claiming.spawn(asked.claim());
             }
 
             // Start.
@@ -282,7 +338,7 @@ impl Driver {
             signals.in_flight.store(u64::try_from(progress.running.len()).unwrap_or(0), Ordering::Relaxed);
 
             // Commit.
-            let drained = progress.running.is_empty() && progress.turns.waiting() == 0;
+            let drained = progress.running.is_empty() && progress.turns.waiting() == 0 && progress.claiming.is_empty();
             let linger = if sparing { SPARING_LINGER } else { LINGER };
             let lingered = progress.oldest_finished.is_some_and(|oldest| oldest.elapsed() >= linger);
             let full =
@@ -302,7 +358,7 @@ impl Driver {
             }
 
             // End.
-            let idle = progress.leases() == 0;
+            let idle = progress.leases() == 0 && progress.claiming.is_empty();
             if stopping && (idle || stop_by.is_some_and(|by| Instant::now() >= by && progress.committing.is_empty())) {
                 return Ok(Ended::Stopped);
             }
@@ -349,6 +405,9 @@ impl Driver {
                         Err(error) => return Err(DriveError::Task(error.to_string())),
                     }
                 }
+                Some(joined) = progress.claiming.join_next(), if !progress.claiming.is_empty() => {
+                    progress.take_claimed(joined.map_err(|error| DriveError::Task(error.to_string()))??);
+                }
                 () = signals.work.notified() => progress.turns.ask_all(),
                 () = signals.input_ended.wait(), if !input_ended => progress.turns.ask_all(),
                 () = signals.stop.wait(), if !stopping => {}
@@ -377,36 +436,26 @@ impl Driver {
         Ok(())
     }
 
-    /// Claims for the lines whose queue runs low. No line may have so many leases that there is no room for others.
-    async fn claim<F, E>(&self, held: &[Option<i64>], progress: &mut Progress<F, E>) -> Result<(), CatalogError> {
-        let WorkerConfig { concurrency, max_leases, batch_size, .. } = self.config;
+    /// The claim for the lines whose queue runs low, if there are some and there is room. They ask no more, unless something
+    /// changes while it is on its way. No line may have so many leases that there is no room for others.
+    fn ask<F, E>(&self, held: &[Option<i64>], progress: &mut Progress<F, E>) -> Option<Asked> {
+        let WorkerConfig { concurrency, max_leases, batch_size, lease_duration, .. } = self.config;
         let teams = self.teams.len().max(1);
         let most = (batch_size / teams).max(concurrency).min(max_leases / 2 / teams).max(1);
         let kept_for_live = if self.keep_for_live { max_leases / 4 } else { 0 };
-        let runs_low = |line: &Line<Lease<Job>>| line.ask && line.queue.len() < concurrency.min(most);
-        if progress.turns.lines().iter().any(runs_low)
-            && let Some(due) = self.catalog.due_lanes(&self.teams).await?
-        {
-            for place in progress.turns.places() {
-                let line = progress.turns.line(place);
-                line.ask &= due.contains(&(line.team, line.lane));
-            }
-        }
+        let room = max_leases.saturating_sub(progress.leases());
+        let room = Lane::ALL.map(|lane| if lane == Lane::Bulk { room.saturating_sub(kept_for_live) } else { room });
+        let mut lines = Vec::new();
         for place in progress.turns.places() {
-            let leases = progress.leases();
             let Line { team, lane, ask, queue, .. } = progress.turns.line(place);
-            if !*ask || held[place].is_some() || queue.len() >= concurrency.min(most) {
-                continue;
-            }
-            let kept = if *lane == Lane::Bulk { kept_for_live } else { 0 };
-            let wanted = max_leases.saturating_sub(leases + kept).min(most - queue.len());
-            if wanted > 0 {
-                let claimed = self.catalog.claim(*team, *lane, wanted, self.config.lease_duration).await?;
-                *ask = claimed.len() == wanted;
-                queue.extend(claimed);
+            let runs_low = queue.len() < concurrency.min(most) && room[*lane as usize] > 0;
+            if *ask && runs_low && held[place].is_none() {
+                *ask = false;
+                lines.push((place, *team, *lane, most - queue.len()));
             }
         }
-        Ok(())
+        let (catalog, teams) = (Arc::clone(&self.catalog), self.teams.clone());
+        (!lines.is_empty()).then_some(Asked { catalog, teams, lease_duration, lines, room })
     }
 
     fn take_finished<F, E: std::error::Error + 'static>(
