@@ -91,8 +91,8 @@ pub(crate) struct Global {
     /// The archive: a folder, or s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX [env: JELLYJAR_ARCHIVE]
     #[arg(long, global = true, value_name = "PLACE")]
     archive: Option<OsString>,
-    /// The catalog's folder, on a local disk, or postgres://USER@HOST/DATABASE [env: JELLYJAR_CATALOG] [default: .jellyjar in the archive, or a
-    /// folder in ~/.local/state/jellyjar for a bucket]
+    /// The catalog's folder, on a local disk, or postgres://USER@HOST/DATABASE [env: JELLYJAR_CATALOG,
+    /// JELLYJAR_CATALOG_FILE] [default: .jellyjar in the archive, or a folder in ~/.local/state/jellyjar for a bucket]
     #[arg(long, global = true, value_name = "DIR")]
     catalog: Option<PathBuf>,
     /// The team, where several are configured

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use super::ConfigError;
 
 /// The variables that jellyjar reads, with what each sets.
-pub const VARIABLES: [(&str, &str); 19] = [
+pub const VARIABLES: [(&str, &str); 20] = [
     ("JELLY_API_TOKEN", "the API token of the team `default`"),
     ("JELLY_API_TOKEN_FILE", "a file that holds the API token of the team `default`"),
     ("JELLY_API_URL", "api.base_url"),
@@ -15,6 +15,7 @@ pub const VARIABLES: [(&str, &str); 19] = [
     ("JELLY_WEBHOOK_SECRET_FILE", "a file that holds the webhook secret of the team `default`, or two of them"),
     ("JELLYJAR_ARCHIVE", "archive"),
     ("JELLYJAR_CATALOG", "catalog"),
+    ("JELLYJAR_CATALOG_FILE", "a file that holds `catalog`: an address with a password"),
     ("JELLYJAR_CONFIG", "the configuration file"),
     ("JELLYJAR_CA_FILE", "http.ca_file"),
     ("JELLYJAR_CONCURRENCY", "worker.concurrency"),

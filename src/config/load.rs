@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use super::environment::GivenSecret;
 use super::file::{self, TeamFile};
 use super::{
-    CatalogSetting, Config, ConfigError, Environment, Origin, Sources, TeamConfig, check, credentials, notify, token,
-    values, web,
+    CatalogSetting, Config, ConfigError, Environment, Origin, Sources, TeamConfig, catalog, check, credentials, notify,
+    token, values, web,
 };
 use crate::model::Location;
 use crate::secret::Secret;
@@ -181,7 +181,8 @@ impl Loaded {
         (buckets.common, buckets.s3, buckets.gcs, buckets.azure) = (file.bucket, file.s3, file.gcs, file.azure);
         config.source = file.source;
         config.filter = file.filter;
-        let holds_secret = teams.values().any(TeamFile::has_secret) || config.notify.has_inline_address();
+        let holds_secret = teams.values().any(TeamFile::has_secret) || config.notify.has_inline_address()
+            || config.catalog.as_ref().is_some_and(CatalogSetting::has_password);
         if let Some(mode) = token::open_mode(path).filter(|_| holds_secret) {
             self.warnings.push(format!(
                 "{} holds a secret and can be read by others (mode {mode:04o}); run: chmod 600 {}",
@@ -236,11 +237,7 @@ impl Loaded {
                 }
             }
         }
-        if let Some((path, origin)) = pick("--catalog", &overrides.catalog, "JELLYJAR_CATALOG") {
-            let refused = |message| refused(origin, "JELLYJAR_CATALOG", message);
-            self.config.catalog = Some(CatalogSetting::of(path).map_err(refused)?);
-            self.sources.set("catalog", origin);
-        }
+        catalog::take(self, overrides, environment)?;
         if let Some((path, origin)) = pick("--ca-file", &overrides.ca_file, "JELLYJAR_CA_FILE") {
             values::check_path(&path).map_err(|message| refused(origin, "JELLYJAR_CA_FILE", message))?;
             self.config.http.ca_file = Some(path);
