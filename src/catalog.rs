@@ -9,6 +9,7 @@ mod bulk;
 mod completion;
 mod decisions;
 mod engine;
+mod error;
 mod export;
 mod file_system;
 mod find;
@@ -32,6 +33,7 @@ mod recover;
 mod refilter;
 mod report;
 mod rows;
+mod server;
 mod state;
 mod texts;
 mod walks;
@@ -42,11 +44,13 @@ use std::sync::atomic::AtomicI64;
 use tokio::sync::{Mutex, MutexGuard};
 
 use self::engine::{Connection, query, query_scalar};
+use self::error::at;
 use crate::clock::Clock;
 use crate::model::TeamKey;
 
 pub use audit::{CitedBytes, Difference};
 pub use completion::{Completion, Intent, NewState};
+pub use error::{CatalogError, DatabaseError, Result};
 pub use export::{ExportConversation, ExportItem, ExportPlace, ExportRow, ExportTotals, Exported};
 pub use file_system::{file_system, network_file_system};
 pub use find::{FindPage, FindQuery, FindSort, Found, GlobPattern, InvalidGlob, Shown};
@@ -67,135 +71,12 @@ pub use quota::{
 pub use recheck::KnownContent;
 pub use refilter::Judged;
 pub use report::{AttachmentRow, RejectRow, SeenTotals, StateTotals, TeamTotals};
+pub use server::Server;
 pub use state::{BlobState, Pause, State};
 pub use texts::{RulesId, TakenTexts};
 pub use walks::{
     KeptPage, Met, ToRead, Walk, WalkEntry, WalkKind, WalkNotes, WalkPhase, WalkRow, WalkTotals, WalkWish,
 };
-
-/// What can go wrong with the catalog.
-#[derive(Debug, thiserror::Error)]
-pub enum CatalogError {
-    /// The folder or file cannot be made or opened.
-    #[error("cannot open the catalog {path}", path = path.display())]
-    Open {
-        /// The catalog's file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// It may be read, but not written.
-    #[error(
-        "the catalog {path} cannot be written, which every command needs; give --catalog a folder of your own: it is \
-         made anew there from the archive",
-        path = path.display()
-    )]
-    ReadOnly {
-        /// The catalog's file.
-        path: PathBuf,
-    },
-    /// A newer program has been here.
-    #[error("the catalog {path} was made by a newer jellyjar; install that version, or give another --catalog", path = path.display())]
-    Newer {
-        /// The catalog's file.
-        path: PathBuf,
-    },
-    /// Some other program's database.
-    #[error("{path} is not a jellyjar catalog; give another --catalog", path = path.display())]
-    Foreign {
-        /// The file.
-        path: PathBuf,
-    },
-    /// SQLite cannot read it.
-    #[error(
-        "the catalog {path} is damaged; run `jellyjar rebuild`, which moves it aside and makes it anew from the archive",
-        path = path.display()
-    )]
-    Corrupt {
-        /// The catalog's file.
-        path: PathBuf,
-        /// What SQLite says.
-        source: sqlx::Error,
-    },
-    /// It is the catalog of another archive.
-    #[error(
-        "the catalog in {path} is that of another archive, {location}, to which team {team} belongs there; give \
-         --catalog another folder, or --archive that place",
-        path = path.display()
-    )]
-    OtherArchive {
-        /// The catalog's folder.
-        path: PathBuf,
-        /// The team.
-        team: String,
-        /// Where that archive was last seen.
-        location: String,
-    },
-    /// SQLite's locks do not hold there.
-    #[error(
-        "the catalog cannot be kept on a network file system ({kind}) at {path}: its locks do not hold there; \
-         give --catalog a folder on a local disk",
-        path = path.display()
-    )]
-    NetworkFileSystem {
-        /// The folder.
-        path: PathBuf,
-        /// The file system's type.
-        kind: String,
-    },
-    /// A copy of it cannot be written.
-    #[error("cannot write the copy {path}", path = path.display())]
-    Backup {
-        /// The copy.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// PostgreSQL cannot be reached, or lets nobody in.
-    #[error("cannot open the catalog {shown}; check the address, the password, and that the server runs")]
-    Connect {
-        /// The address, without its password.
-        shown: String,
-        /// Why.
-        source: sqlx::Error,
-    },
-    /// The database cannot hold every text.
-    #[error(
-        "the database of the catalog {shown} has the encoding {encoding}, which cannot hold every text; make one with \
-         `CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0`"
-    )]
-    Encoding {
-        /// The address, without its password.
-        shown: String,
-        /// The encoding's name.
-        encoding: String,
-    },
-    /// What this program needs has been given up by newer ones.
-    #[error("the catalog {shown} serves newer versions of jellyjar alone by now; install one of them")]
-    Outdated {
-        /// The address, without its password.
-        shown: String,
-    },
-    /// A statement failed.
-    #[error("the catalog failed at '{query}'")]
-    Query {
-        /// The statement's name.
-        query: &'static str,
-        /// Why.
-        source: sqlx::Error,
-    },
-    /// A row that no version of this program writes.
-    #[error("the catalog holds an impossible value: {0}; run `jellyjar rebuild`")]
-    Impossible(String),
-}
-
-/// Shorthand for the module's results.
-pub type Result<T> = std::result::Result<T, CatalogError>;
-
-/// Names the statement that failed.
-fn at(query: &'static str) -> impl FnOnce(sqlx::Error) -> CatalogError {
-    move |source| CatalogError::Query { query, source }
-}
 
 /// A batch as the one JSON parameter of a statement.
 fn json<T: serde::Serialize>(value: &T) -> String {
@@ -256,6 +137,7 @@ pub struct Catalog {
     /// What notes the time that the rows have: PostgreSQL's own.
     clock: Clock,
     folder: PathBuf,
+    shown: String,
 }
 
 impl Catalog {
@@ -276,6 +158,11 @@ impl Catalog {
     /// Where the catalog is kept; of one in PostgreSQL, what this machine keeps beside it.
     pub fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// Where it is, as people are told: its file, or its address without a password.
+    pub fn shown(&self) -> &str {
+        &self.shown
     }
 
     /// The archive of this UUID, remembered at first sight.
@@ -302,7 +189,7 @@ impl Catalog {
         let keys: Vec<&str> = teams.iter().map(TeamKey::as_str).collect();
         let found = query(
             "-- name: refuse_teams_of_others
-            SELECT teams.archive_key, archives.location FROM teams JOIN archives ON archives.id = teams.archive_id
+            SELECT teams.archive_key, archives.location, archives.uuid FROM teams JOIN archives ON archives.id = teams.archive_id
             WHERE archives.uuid <> $1 AND teams.archive_key IN (SELECT value FROM json_each($2))
               AND NOT EXISTS (
                 SELECT 1 FROM teams AS ours JOIN archives AS here ON here.id = ours.archive_id
@@ -316,9 +203,13 @@ impl Catalog {
         .map_err(at("refuse_teams_of_others"))?;
         match found {
             None => Ok(()),
-            Some(row) => {
-                Err(CatalogError::OtherArchive { path: self.folder.clone(), team: row.get(0), location: row.get(1) })
-            }
+            Some(row) => Err(CatalogError::OtherArchive {
+                shown: self.shown.as_str().into(),
+                team: row.get::<String>(0).into(),
+                location: row.get::<String>(1).into(),
+                theirs: row.get::<String>(2).into(),
+                ours: uuid.into(),
+            }),
         }
     }
 

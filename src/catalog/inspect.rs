@@ -4,7 +4,7 @@ use super::{Catalog, Result, at};
 use crate::catalog::engine::query_scalar;
 
 impl Catalog {
-    /// SQLite's quick check of the whole file. Gives what it says is wrong; `None` if nothing is.
+    /// SQLite's quick check of the whole file, of a catalog in a folder. Gives what it says is wrong; `None` if nothing is.
     pub async fn quick_check(&self) -> Result<Option<String>> {
         let mut connection = self.connection().await;
         let answer: String = query_scalar("-- name: quick_check\nPRAGMA quick_check(1)")

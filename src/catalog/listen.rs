@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use sqlx::postgres::PgListener;
+use sqlx::postgres::{PgListener, PgPoolOptions};
 
+use super::open::{postgres_options, unreachable_at};
 use super::{CatalogError, CatalogPlace};
 
 /// What was heard.
@@ -23,9 +24,11 @@ impl Listener {
     /// Listens to a catalog; `None` where it is in a folder.
     pub async fn open(place: &CatalogPlace) -> Result<Option<Self>, CatalogError> {
         let CatalogPlace::Postgres { url, .. } = place else { return Ok(None) };
-        let failed = |source| CatalogError::Connect { shown: url.to_string(), source };
+        let failed = unreachable_at(url);
         let opening = async {
-            let mut listener = PgListener::connect(url.expose()).await?;
+            let pool = PgPoolOptions::new().max_connections(1).max_lifetime(None).idle_timeout(None);
+            let mut listener = PgListener::connect_with(&pool.connect_with(postgres_options(url)?).await?).await?;
+            listener.ignore_pool_close_event(true);
             listener.listen_all(["jellyjar_work", "jellyjar_pauses"]).await?;
             Ok(listener)
         };

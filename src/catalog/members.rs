@@ -19,6 +19,8 @@ pub struct Member {
     pub process: u32,
     /// The program's version.
     pub program: String,
+    /// Since when, by the catalog's clock; who joins need not say it.
+    pub started_at_ms: i64,
     /// Fingerprints of the settings that all must have alike, by their names.
     pub settings: BTreeMap<String, String>,
 }
@@ -85,7 +87,7 @@ impl Catalog {
         }
         let rows = query(
             "-- name: others_at_work
-            SELECT writer_id, role, host, process, program, settings FROM members_at_work
+            SELECT writer_id, role, host, process, program, settings, started_at FROM members_at_work
             WHERE archive_id = ? AND id <> ? ORDER BY id",
         )
         .bind(archive.0)
@@ -104,6 +106,7 @@ impl Catalog {
                     host: row.get(2),
                     process: u32::try_from(row.get::<i64>(3)).unwrap_or(0),
                     program: row.get(4),
+                    started_at_ms: row.get(6),
                     settings,
                 })
             })

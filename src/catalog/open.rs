@@ -1,6 +1,7 @@
 //! Opening a catalog: a file of SQLite in a folder, or a schema in a PostgreSQL database.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use tokio::sync::Mutex;
 
 use super::engine::{Connection, query_scalar};
-use super::{Catalog, CatalogError, Result, at, bulk, network_file_system, recover, rows};
+use super::{Catalog, CatalogError, DatabaseError, Result, at, bulk, network_file_system, recover, rows};
 use crate::clock::Clock;
 use crate::config::PostgresUrl;
 
@@ -38,6 +39,16 @@ pub enum CatalogPlace {
     },
 }
 
+/// As people are told: its file, or its address without a password.
+impl fmt::Display for CatalogPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Folder(folder) => folder.join(Catalog::FILE_NAME).display().fmt(f),
+            Self::Postgres { url, .. } => url.fmt(f),
+        }
+    }
+}
+
 impl From<&Path> for CatalogPlace {
     fn from(folder: &Path) -> Self {
         Self::Folder(folder.to_owned())
@@ -60,7 +71,9 @@ static POSTGRES: sqlx::migrate::Migrator = {
 /// Joins are made in the order in which a statement names its tables, by look-ups, as SQLite makes them: the statements are
 /// written for that, and a plan that was made while a table was empty must not outlive that. A worker that is stopped in the middle
 /// of a transaction holds others up for so long and no longer.
-const SESSION: &str = "SET join_collapse_limit = 1; SET from_collapse_limit = 1; SET enable_hashjoin = off;
+///
+/// The schema is named here and not as a startup parameter, which poolers refuse.
+const SESSION: &str = "SET search_path = jellyjar; SET join_collapse_limit = 1; SET from_collapse_limit = 1; SET enable_hashjoin = off;
     SET enable_mergejoin = off; SET enable_seqscan = off; SET plan_cache_mode = force_custom_plan; SET random_page_cost = 1.1;
     SET jit = off; SET idle_in_transaction_session_timeout = '5s'; SET lock_timeout = '30s';
     SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3; SET client_min_messages = warning;";
@@ -77,11 +90,13 @@ impl Catalog {
         let place = test::chosen(place).await;
         match place {
             CatalogPlace::Folder(folder) => Self::open_folder(&folder, clock).await,
-            CatalogPlace::Postgres { url, home } => Self::open_postgres(&url, home, clock).await,
+            CatalogPlace::Postgres { url, home } => {
+                Self::open_postgres(&url, home, clock).await.map_err(|error| error.with_rights(&url))
+            }
         }
     }
 
-    fn new(connection: Connection, clock: Clock, folder: PathBuf) -> Self {
+    fn new(connection: Connection, clock: Clock, folder: PathBuf, shown: String) -> Self {
         Self {
             is_shared: connection.is_postgres(),
             connection: Mutex::new(connection),
@@ -90,11 +105,11 @@ impl Catalog {
             member: AtomicI64::new(0),
             clock,
             folder,
+            shown,
         }
     }
 
     async fn open_postgres(url: &PostgresUrl, home: PathBuf, clock: Clock) -> Result<Self> {
-        let connect = |source| CatalogError::Connect { shown: url.to_string(), source };
         std::fs::create_dir_all(&home).map_err(|source| CatalogError::Open { path: home.clone(), source })?;
         let mut connection = postgres_connection(url).await?;
         let encoding: String =
@@ -112,8 +127,8 @@ impl Catalog {
                 .map_err(at("lock_migrations"))?;
             lock("CREATE SCHEMA IF NOT EXISTS jellyjar").execute(&mut connection).await.map_err(at("create_schema"))?;
             POSTGRES.run(&mut connection).await.map_err(|error| match error {
-                sqlx::migrate::MigrateError::Execute(source) => CatalogError::Query { query: "migrate", source },
-                other => connect(sqlx::Error::Migrate(Box::new(other))),
+                sqlx::migrate::MigrateError::Execute(source) => at("migrate")(source),
+                other => unreachable_at(url)(sqlx::Error::Migrate(Box::new(other))),
             })?;
             lock("SELECT pg_advisory_unlock(7307498800)")
                 .execute(&mut connection)
@@ -132,7 +147,7 @@ impl Catalog {
         let now_ms = query_scalar("-- name: server_time\nSELECT now_ms()");
         let now_ms: i64 = now_ms.fetch_one(&mut connection).await.map_err(at("server_time"))?;
         let clock = if clock.is_system() { Clock::server(now_ms) } else { clock };
-        Ok(Self::new(connection, clock, home))
+        Ok(Self::new(connection, clock, home, url.to_string()))
     }
 
     async fn open_folder(folder: &Path, clock: Clock) -> Result<Self> {
@@ -164,9 +179,9 @@ impl Catalog {
             .disable_statement_logging();
         let mut connection: sqlx::SqliteConnection = options.connect().await.map_err(|error| {
             if recover::is_corrupt(&error) {
-                return CatalogError::Corrupt { path: path.clone(), source: error };
+                return CatalogError::Corrupt { path: path.clone(), source: error.into() };
             }
-            open(std::io::Error::other(error))
+            open(std::io::Error::other(DatabaseError::from(error)))
         })?;
         let application_id: i64 = sqlx::query_scalar("PRAGMA application_id")
             .fetch_one(&mut connection)
@@ -189,14 +204,14 @@ impl Catalog {
         })?;
         sqlx::migrate!("src/catalog/migrations/sqlite").run(&mut connection).await.map_err(|error| match error {
             sqlx::migrate::MigrateError::VersionMissing(_) => CatalogError::Newer { path: path.clone() },
-            sqlx::migrate::MigrateError::Execute(source) => CatalogError::Query { query: "migrate", source },
+            sqlx::migrate::MigrateError::Execute(source) => at("migrate")(source),
             other => open(std::io::Error::other(other)),
         })?;
         let mut connection = Connection::from(connection);
         bulk::mend(&mut connection, folder).await?;
         rows::create_temporary(&mut connection).await?;
         drop(opening);
-        Ok(Self::new(connection, clock, folder.to_owned()))
+        Ok(Self::new(connection, clock, folder.to_owned(), path.display().to_string()))
     }
 }
 
@@ -214,21 +229,34 @@ async fn is_migrated(connection: &mut PgConnection) -> sqlx::Result<bool> {
     Ok(POSTGRES.iter().all(|ours| known.get(&ours.version).is_some_and(|checksum| **checksum == *ours.checksum)))
 }
 
+/// Says that the server cannot be reached, or lets nobody in.
+pub(super) fn unreachable_at(url: &PostgresUrl) -> impl Fn(sqlx::Error) -> CatalogError {
+    move |source| CatalogError::Connect { shown: url.to_string(), source: source.into() }
+}
+
+/// How PostgreSQL is reached: with no startup parameter that a pooler refuses.
+pub(super) fn postgres_options(url: &PostgresUrl) -> sqlx::Result<PgConnectOptions> {
+    let options: PgConnectOptions = url.expose().parse()?;
+    let name = concat!("jellyjar ", env!("CARGO_PKG_VERSION"));
+    Ok(options.application_name(name).extra_float_digits(None).disable_statement_logging())
+}
+
 /// A connection to PostgreSQL, whose statements mean our schema.
 pub(super) async fn postgres_connection(url: &PostgresUrl) -> Result<PgConnection> {
-    let connect = |source| CatalogError::Connect { shown: url.to_string(), source };
-    let options: PgConnectOptions = url.expose().parse().map_err(connect)?;
-    let options = options
-        .application_name(concat!("jellyjar ", env!("CARGO_PKG_VERSION")))
-        .options([("search_path", "jellyjar")])
-        .disable_statement_logging();
+    let connect = unreachable_at(url);
+    let options = postgres_options(url).map_err(&connect)?;
     let connecting = tokio::time::timeout(Duration::from_secs(30), options.connect());
     let mut connection: PgConnection = connecting
         .await
         .map_err(|_| connect(sqlx::Error::PoolTimedOut))
-        .and_then(|connected| connected.map_err(connect))?;
+        .and_then(|connected| connected.map_err(&connect))?;
     sqlx::raw_sql(SESSION).execute(&mut connection).await.map_err(at("session"))?;
-    Ok(connection)
+    let schema: String = sqlx::query_scalar("SELECT current_setting('search_path')")
+        .fetch_one(&mut connection)
+        .await
+        .map_err(at("search_path"))?;
+    // Whoever mixes sessions up would make our tables in another schema.
+    if schema == "jellyjar" { Ok(connection) } else { Err(CatalogError::Pooled) }
 }
 
 /// Tests of this crate run on both engines: with `JELLYJAR_TEST_CATALOG=postgres` each folder stands for a database of the
@@ -264,6 +292,70 @@ pub(super) mod test {
         let mut url = url::Url::parse(&server).unwrap();
         url.set_path(&database);
         CatalogPlace::Postgres { url: url.as_str().parse().unwrap(), home }
+    }
+
+    #[test]
+    fn nothing_is_asked_of_a_server_s_start_that_a_pooler_refuses() {
+        let options = postgres_options(&"postgres://jar@db.example/archive".parse().unwrap()).unwrap();
+        assert_eq!(options.get_options(), None);
+        assert!(format!("{options:?}").contains("extra_float_digits: None"), "{options:?}");
+    }
+
+    #[tokio::test]
+    async fn a_role_without_the_rights_is_told_which_it_needs() {
+        if !is_postgres() {
+            return; // Who may write a file is the file system's business.
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let CatalogPlace::Postgres { url, home } = chosen(folder.path().into()).await else { unreachable!() };
+        let mut owner: PgConnection = <PgConnection as sqlx::Connection>::connect(url.expose()).await.unwrap();
+        for (right, query) in [("TEMPORARY", "create_temporary"), ("CREATE", "create_schema")] {
+            // Rights are the owner's too, and can be taken from it.
+            for statement in [
+                "DROP SCHEMA IF EXISTS jellyjar CASCADE".to_owned(),
+                format!("GRANT CREATE, TEMPORARY ON DATABASE {} TO CURRENT_USER", url.database()),
+                format!("REVOKE {right} ON DATABASE {} FROM CURRENT_USER, PUBLIC", url.database()),
+            ] {
+                sqlx::raw_sql(sqlx::AssertSqlSafe(statement)).execute(&mut owner).await.unwrap();
+            }
+            let place = CatalogPlace::Postgres { url: url.clone(), home: home.clone() };
+            let error = Catalog::open(place, Clock::system()).await.unwrap_err().to_string();
+            let advice = format!("GRANT CREATE, TEMPORARY ON DATABASE {} TO {}", url.database(), url.role().unwrap());
+            assert!(error.contains(&advice) && error.contains(query), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn all_tables_are_in_the_schema_of_ours_and_the_session_means_them() {
+        if !is_postgres() {
+            return; // SQLite knows no schemas.
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let place = chosen(folder.path().into()).await;
+        let CatalogPlace::Postgres { url, .. } = &place else { unreachable!() };
+        Catalog::open(place.clone(), Clock::system()).await.unwrap().close().await.unwrap();
+        let mut connection = postgres_connection(url).await.unwrap();
+        let tables = "SELECT current_schema()::text, count(*) FILTER (WHERE schemaname = 'public'),
+            count(*) FILTER (WHERE schemaname = 'jellyjar' AND tablename IN ('_sqlx_migrations', 'attachments')) FROM pg_tables";
+        let found: (String, i64, i64) = sqlx::query_as(tables).fetch_one(&mut connection).await.unwrap();
+        assert_eq!(found, ("jellyjar".to_owned(), 0, 2));
+    }
+
+    #[tokio::test]
+    async fn a_session_that_others_share_is_told_as_such() {
+        if !is_postgres() {
+            return; // A file has no pooler before it.
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let CatalogPlace::Postgres { url, .. } = chosen(folder.path().into()).await else { unreachable!() };
+        let mut connection = postgres_connection(&url).await.unwrap();
+        // What another client of the same session has prepared: the driver numbers its statements.
+        let others = "DO $$ BEGIN FOR i IN 1..9 LOOP BEGIN EXECUTE format('PREPARE sqlx_s_%s AS SELECT 1', i);
+            EXCEPTION WHEN duplicate_prepared_statement THEN NULL; END; END LOOP; END $$";
+        sqlx::raw_sql(others).execute(&mut connection).await.unwrap();
+        let failed = sqlx::query("SELECT 2").execute(&mut connection).await.map_err(at("any")).unwrap_err();
+        assert!(matches!(failed, CatalogError::Pooled), "{failed:?}");
+        assert!(failed.to_string().contains("pool_mode = session"), "{failed}");
     }
 
     #[tokio::test]

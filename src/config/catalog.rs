@@ -151,6 +151,7 @@ pub struct PostgresUrl {
     whole: Secret,
     shown: String,
     database: String,
+    role: Option<String>,
     has_password: bool,
 }
 
@@ -163,6 +164,11 @@ impl PostgresUrl {
     /// The database's name, as it is in the address.
     pub fn database(&self) -> &str {
         &self.database
+    }
+
+    /// The role's name, where the address has one.
+    pub fn role(&self) -> Option<&str> {
+        self.role.as_deref()
     }
 }
 
@@ -246,6 +252,7 @@ impl FromStr for PostgresUrl {
         Ok(Self {
             shown: format!("postgres://{user}{host}{port}/{database}{places}"),
             database: database.to_owned(),
+            role: Some(url.username()).filter(|name| !name.is_empty()).map(str::to_owned),
             has_password: url.password().is_some() || url.query_pairs().any(|(name, _)| name == "password"),
             whole: Secret::new(url.as_str()),
         })
