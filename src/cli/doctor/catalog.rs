@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::audit::mergeable;
-use crate::catalog::{Catalog, CatalogPlace, network_file_system, person_scope, team_scope};
+use crate::catalog::{Catalog, CatalogPlace, Server, network_file_system, person_scope, team_scope};
 use crate::config::Loaded;
 use crate::model::{Location, Stream};
 use crate::spool::Spool;
@@ -37,22 +37,25 @@ pub(super) async fn examine(
             return None;
         }
     };
-    let (folder, is_shared) = match catalog_place(&loaded.config, location, uuid) {
-        Ok(CatalogPlace::Folder(folder)) => (folder, false),
-        Ok(CatalogPlace::Postgres { home, .. }) => (home, true),
+    let place = match catalog_place(&loaded.config, location, uuid) {
+        Ok(place) => place,
         Err(error) => {
             findings.failed("catalog", &error);
             return None;
         }
+    };
+    let folder = match &place {
+        CatalogPlace::Folder(folder) | CatalogPlace::Postgres { home: folder, .. } => folder.clone(),
     };
     writable(findings, &folder).await;
     if location.folder().is_none() {
         spool(findings, loaded, &folder);
     }
     let path = folder.join(Catalog::FILE_NAME);
-    if is_shared {
+    if matches!(place, CatalogPlace::Postgres { .. }) {
+        let server = server(findings, &place).await?;
         if matches!(found, Found::Nothing) {
-            findings.ok("catalog", "without an archive PostgreSQL is not asked");
+            findings.ok("catalog", format!("{server}; what is needed there is made with the archive"));
             return None;
         }
     } else if matches!(found, Found::Nothing) || !path.exists() {
@@ -74,7 +77,10 @@ pub(super) async fn examine(
             return None;
         }
     };
-    sound(findings, &session, &path).await;
+    match &place {
+        CatalogPlace::Folder(_) => sound(findings, &session, &path).await,
+        CatalogPlace::Postgres { .. } => at_work(findings, &session, &place).await,
+    }
     journal(findings, &session).await;
     if let Err(error) = state(findings, &session).await {
         findings.failed("catalog", &error);
@@ -87,7 +93,7 @@ async fn writable(findings: &mut Findings, folder: &Path) {
     let trial = Place::Folder(folder.to_owned()).try_out(false).await;
     if let Err(error) = trial.and_then(|trial| trial.written) {
         let (found, _) = told(&error.into());
-        findings.problem("catalog", found, "give --catalog a folder of your own on a local disk");
+        findings.problem("catalog", found, "check that you may write there, or give --catalog a folder of your own");
     }
 }
 
@@ -105,6 +111,52 @@ fn spool(findings: &mut Findings, loaded: &Loaded, catalog: &Path) {
         findings.ok("spool", format!("downloads wait in {} until they are stored", folder.display()));
     }
     disk(findings, &loaded.config, folder);
+}
+
+/// Asks the server of a catalog in PostgreSQL whether one can be kept there; gives its description if so.
+async fn server(findings: &mut Findings, place: &CatalogPlace) -> Option<String> {
+    let server = match Server::ask(place).await {
+        Ok(server) => server?,
+        Err(error) => {
+            let (found, advice) = told(&error.into());
+            findings.problem("catalog", found, advice.unwrap_or_else(|| SERVER_ADVICE.into()));
+            return None;
+        }
+    };
+    let Server { version, encoding, schema_version, missing } = server;
+    let tables = schema_version.map_or_else(|| "no tables yet".into(), |version| format!("tables of version {version}"));
+    let found = format!("{place}: PostgreSQL {version}, {encoding}, {tables}");
+    if encoding != "UTF8" {
+        let advice = "make a database with `CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0`, and give its address";
+        findings.problem("catalog", format!("{found}; this encoding cannot hold every text"), advice);
+        return None;
+    }
+    if !missing.is_empty() {
+        let missing = missing.join(", ");
+        let advice = format!("let the database's owner run `GRANT {missing} ON DATABASE … TO …`");
+        findings.problem("catalog", format!("{found}; the role has not the right {missing} there"), advice);
+        return None;
+    }
+    Some(found)
+}
+
+/// What is to be done where PostgreSQL says what is wrong, and no more.
+const SERVER_ADVICE: &str = "ask whoever looks after the server";
+
+/// The catalog in PostgreSQL, as it is once this program has opened it.
+async fn at_work(findings: &mut Findings, session: &Session, place: &CatalogPlace) {
+    let Some(server) = server(findings, place).await else { return };
+    match session.catalog.others_at_work(session.archive_row).await {
+        Ok(others) => {
+            let others = match others.len() {
+                0 => "no process works with it".into(),
+                1 => "one process works with it".into(),
+                many => format!("{many} processes work with it"),
+            };
+            findings.ok("catalog", format!("{server}; {others}"));
+        }
+        Err(error) => findings.failed("catalog", &error.into()),
+    }
 }
 
 async fn sound(findings: &mut Findings, session: &Session, path: &Path) {
