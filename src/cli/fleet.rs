@@ -1,8 +1,12 @@
 //! Who works on a shared catalog: joining them, and telling of those whose settings differ.
 
+use std::fmt;
 use std::time::Duration;
 
+use serde::Serialize;
+
 use super::config::common_settings;
+use super::output;
 use super::session::Session;
 use crate::catalog::{ArchiveRow, Catalog, CatalogError, Member};
 
@@ -59,6 +63,41 @@ pub(super) async fn differences(session: &Session, role: &str) -> anyhow::Result
     Ok(differing.collect())
 }
 
+/// One of those who work on an archive, as `status` shows it.
+#[derive(Debug, Serialize)]
+pub(super) struct AtWork {
+    role: String,
+    host: String,
+    process: u32,
+    program: String,
+    since: String,
+    /// The settings that should be the same for all, and are not those that `status` has found.
+    differing: Vec<String>,
+}
+
+impl fmt::Display for AtWork {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { role, host, process, program, since, differing } = self;
+        write!(f, "{role} on {host}, process {process}, version {program}, since {since}")?;
+        if differing.is_empty() { Ok(()) } else { write!(f, "; other settings than here: {}", differing.join(", ")) }
+    }
+}
+
+/// Those who work on a session's archive beside this process, where its catalog is shared.
+pub(super) async fn at_work(session: &Session) -> anyhow::Result<Vec<AtWork>> {
+    let ours = member(session, "");
+    let others = session.catalog.others_at_work(session.archive_row).await?;
+    let shown = others.into_iter().map(|other| AtWork {
+        differing: other.differing_from(&ours),
+        since: output::time(other.started_at_ms),
+        role: other.role,
+        host: other.host,
+        process: other.process,
+        program: other.program,
+    });
+    Ok(shown.collect())
+}
+
 fn member(session: &Session, role: &str) -> Member {
     let teams: Vec<&str> = session.teams.keys().map(String::as_str).collect();
     Member {
@@ -67,6 +106,8 @@ fn member(session: &Session, role: &str) -> Member {
         host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
         process: std::process::id(),
         program: env!("CARGO_PKG_VERSION").to_owned(),
+        // The catalog's clock says when it joins.
+        started_at_ms: 0,
         settings: common_settings(&session.config, &teams),
     }
 }

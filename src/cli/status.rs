@@ -12,8 +12,8 @@ use super::look::Look;
 use super::pause::{AFTER_A_PAUSE, WITH_A_VALID_TOKEN};
 use super::receipt::{number, size};
 use super::session::{Session, settings};
-use super::{DONE, Global, INCOMPLETE, output};
-use crate::catalog::{Catalog, Pause, StateTotals, TeamTotals, WalkKind};
+use super::{DONE, Global, INCOMPLETE, fleet, output};
+use crate::catalog::{Pause, StateTotals, TeamTotals, WalkKind};
 use crate::clock::Clock;
 use crate::model::Location;
 use crate::walk::{Counts, last_sweep_ms};
@@ -78,6 +78,8 @@ struct Status {
     rejected: u64,
     pauses: Vec<PauseJson>,
     worker_running: bool,
+    /// Those who work on it, where many can.
+    processes: Vec<fleet::AtWork>,
     last_activity: Option<String>,
     quotas: Vec<QuotaJson>,
     walks: Vec<WalkJson>,
@@ -206,7 +208,7 @@ async fn gather(look: Look) -> anyhow::Result<Status> {
     let archive = Place {
         path: session.archive.place().to_string(),
         uuid: session.archive.uuid().to_owned(),
-        catalog: catalog.folder().join(Catalog::FILE_NAME).display().to_string(),
+        catalog: catalog.shown().to_owned(),
     };
     let mut status = Status {
         archive,
@@ -216,6 +218,7 @@ async fn gather(look: Look) -> anyhow::Result<Status> {
         rejected,
         pauses,
         worker_running,
+        processes: fleet::at_work(&session).await?,
         last_activity,
         quotas,
         walks,
@@ -313,6 +316,9 @@ fn text(status: &Status) -> String {
         if status.worker_running { "running" } else { "none" },
         status.last_activity.as_deref().unwrap_or("none yet"),
     );
+    for process in &status.processes {
+        out.push_str(&format!("process   {}\n", output::printable(&process.to_string(), 500)));
+    }
     let rows = status.teams.iter().chain((status.teams.len() > 1).then_some(&status.total)).map(|team| {
         let states = &team.states;
         let counts = [
