@@ -220,7 +220,8 @@ mod tests {
     #[test]
     fn what_a_database_says_is_said_once() {
         let refused = || std::io::Error::from_raw_os_error(111);
-        let error = CatalogError::Connect { shown: "postgres://db/x".into(), source: sqlx::Error::Io(refused()).into() };
+        let error =
+            CatalogError::Connect { shown: "postgres://db/x".into(), source: sqlx::Error::Io(refused()).into() };
         let text = format!("{:#}", anyhow::Error::new(error));
         assert_eq!(text.matches("Connection refused").count(), 1, "{text}");
         let error = anyhow::Error::new(at("some_query")(sqlx::Error::Io(refused())));

@@ -26,16 +26,22 @@ impl Server {
         let CatalogPlace::Postgres { url, .. } = place else { return Ok(None) };
         let asking = async {
             let mut connection = postgres_connection(url).await?;
-            let (version, encoding, process, has_tables, may_create, may_temporary): (String, String, i32, bool, bool, bool) =
-                sqlx::query_as(
-                    "SELECT split_part(current_setting('server_version'), ' ', 1), current_setting('server_encoding'),
+            let (version, encoding, process, has_tables, may_create, may_temporary): (
+                String,
+                String,
+                i32,
+                bool,
+                bool,
+                bool,
+            ) = sqlx::query_as(
+                "SELECT split_part(current_setting('server_version'), ' ', 1), current_setting('server_encoding'),
                         pg_backend_pid(), to_regclass('jellyjar._sqlx_migrations') IS NOT NULL,
                         has_database_privilege(current_database(), 'CREATE'),
                         has_database_privilege(current_database(), 'TEMPORARY')",
-                )
-                .fetch_one(&mut connection)
-                .await
-                .map_err(at("server"))?;
+            )
+            .fetch_one(&mut connection)
+            .await
+            .map_err(at("server"))?;
             // Of two connections at once each has a session of its own.
             let mut second = postgres_connection(url).await?;
             let other: i32 = sqlx::query_scalar("SELECT pg_backend_pid()")

@@ -15,6 +15,9 @@ use crate::config::PostgresUrl;
 
 /// The arguments of `jellyjar catalog`.
 #[derive(Debug, Clone, Args)]
+#[command(after_help = "Examples:
+  jellyjar catalog path --archive /srv/archive
+  jellyjar catalog backup /backup/catalog-2026-11-22.sqlite --archive /srv/archive")]
 pub(super) struct CatalogArgs {
     #[command(subcommand)]
     command: CatalogCommand,

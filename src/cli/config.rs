@@ -25,6 +25,10 @@ const UNUSABLE: u8 = 2;
 
 /// The arguments of `jellyjar config`.
 #[derive(Debug, Clone, Args)]
+#[command(after_help = "Examples:
+  jellyjar config init                          writes ./jellyjar.toml
+  jellyjar config check                         explains what is set, and warns
+  jellyjar config show --json")]
 pub struct ConfigArgs {
     /// What is done.
     #[command(subcommand)]

@@ -4,17 +4,13 @@ use clap::CommandFactory as _;
 
 use super::Cli;
 
-/// Every command that does something, with its name.
-fn leaves(command: &clap::Command, name: &str, found: &mut Vec<(String, String)>) {
-    let mut is_leaf = true;
+/// Every command, with its name.
+fn commands(command: &clap::Command, name: &str, found: &mut Vec<(String, String)>) {
     for one in command.get_subcommands().filter(|one| one.get_name() != "help") {
-        is_leaf = false;
-        leaves(one, &format!("{name} {}", one.get_name()), found);
+        commands(one, &format!("{name} {}", one.get_name()), found);
     }
     let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
-    if is_leaf || !help.is_empty() {
-        found.push((name.to_owned(), help));
-    }
+    found.push((name.to_owned(), help));
 }
 
 /// The arguments of the call of jellyjar in a line of examples, as a shell would give them.
@@ -40,7 +36,7 @@ fn arguments(line: &str) -> Option<Vec<String>> {
 #[test]
 fn every_command_has_examples_and_each_can_be_typed() {
     let mut found = Vec::new();
-    leaves(&Cli::command(), "jellyjar", &mut found);
+    commands(&Cli::command(), "jellyjar", &mut found);
     assert!(found.len() > 18, "{}", found.len());
     for (name, help) in found {
         let examples = help.strip_prefix("Examples:\n").unwrap_or_else(|| panic!("{name} has no examples"));

@@ -54,11 +54,7 @@ impl CatalogSetting {
 }
 
 /// Takes over the place that a flag or the environment gives.
-pub(super) fn take(
-    loaded: &mut Loaded,
-    overrides: &Overrides,
-    environment: &Environment,
-) -> Result<(), ConfigError> {
+pub(super) fn take(loaded: &mut Loaded, overrides: &Overrides, environment: &Environment) -> Result<(), ConfigError> {
     let (variable, file_variable) = ("JELLYJAR_CATALOG", "JELLYJAR_CATALOG_FILE");
     let (setting, origin) = match (&overrides.catalog, environment.path(variable), environment.path(file_variable)) {
         (Some(given), _, _) => {
@@ -204,7 +200,9 @@ fn check_parameter(name: &str, value: &str) -> Result<(), String> {
         ));
     }
     let fits = match name {
-        "sslmode" | "ssl-mode" => ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"].contains(&value),
+        "sslmode" | "ssl-mode" => {
+            ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"].contains(&value)
+        }
         "port" => value.parse::<u16>().is_ok(),
         "hostaddr" => value.parse::<IpAddr>().is_ok(),
         _ => !value.is_empty(),
@@ -221,7 +219,9 @@ impl FromStr for PostgresUrl {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let refuse = |why: &str| Err(format!("the catalog's address {why}; write {ADDRESS}, with @ : / ? # % in a password as %40 …"));
+        let refuse = |why: &str| {
+            Err(format!("the catalog's address {why}; write {ADDRESS}, with @ : / ? # % in a password as %40 …"))
+        };
         let text = text.trim();
         if !has_scheme(text) {
             return refuse("does not begin with postgres://");
@@ -330,7 +330,8 @@ mod tests {
             let error = of(&format!("sslmode=require&{name}=s3cret")).unwrap_err();
             assert!(error.contains(&format!("`{name}`")) && !error.contains("s3cret"), "{error}");
         }
-        for query in ["s3cret", "s3cret=", "s3cret@db", "sslmode=s3cret", "port=s3cret", "hostaddr=s3cret", "S3cret=x"] {
+        for query in ["s3cret", "s3cret=", "s3cret@db", "sslmode=s3cret", "port=s3cret", "hostaddr=s3cret", "S3cret=x"]
+        {
             let error = of(query).unwrap_err();
             assert!(!error.to_lowercase().contains("s3cret"), "{error}");
         }
@@ -350,7 +351,8 @@ mod tests {
             std::fs::set_permissions(path(name), mode).unwrap();
         }
         let load = |catalog: Option<&str>, config: Option<&str>, variables: &[(&str, &str)]| {
-            let overrides = Overrides { catalog: catalog.map(Into::into), config: config.map(path), ..Overrides::default() };
+            let overrides =
+                Overrides { catalog: catalog.map(Into::into), config: config.map(path), ..Overrides::default() };
             let loaded = crate::config::load(&overrides, &Environment::from_pairs(variables.iter().copied()));
             assert!(!format!("{loaded:?}").contains("s3cret"), "{loaded:?}");
             loaded

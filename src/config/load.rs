@@ -181,7 +181,8 @@ impl Loaded {
         (buckets.common, buckets.s3, buckets.gcs, buckets.azure) = (file.bucket, file.s3, file.gcs, file.azure);
         config.source = file.source;
         config.filter = file.filter;
-        let holds_secret = teams.values().any(TeamFile::has_secret) || config.notify.has_inline_address()
+        let holds_secret = teams.values().any(TeamFile::has_secret)
+            || config.notify.has_inline_address()
             || config.catalog.as_ref().is_some_and(CatalogSetting::has_password);
         if let Some(mode) = token::open_mode(path).filter(|_| holds_secret) {
             self.warnings.push(format!(

@@ -124,10 +124,12 @@ async fn server(findings: &mut Findings, place: &CatalogPlace) -> Option<String>
         }
     };
     let Server { version, encoding, schema_version, missing } = server;
-    let tables = schema_version.map_or_else(|| "no tables yet".into(), |version| format!("tables of version {version}"));
+    let tables =
+        schema_version.map_or_else(|| "no tables yet".into(), |version| format!("tables of version {version}"));
     let found = format!("{place}: PostgreSQL {version}, {encoding}, {tables}");
     if encoding != "UTF8" {
-        let advice = "make a database with `CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0`, and give its address";
+        let advice =
+            "make a database with `CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0`, and give its address";
         findings.problem("catalog", format!("{found}; this encoding cannot hold every text"), advice);
         return None;
     }
