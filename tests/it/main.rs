@@ -26,6 +26,7 @@ mod man;
 mod memory;
 mod metrics;
 mod module_order;
+mod postgres;
 mod recheck;
 mod refilter;
 mod replay;

@@ -1,0 +1,110 @@
+//! What people are told of a catalog in PostgreSQL: where it is, how it is, and what is wrong with it.
+
+use serde_json::Value;
+
+use crate::support::{Database, Ended, World, events};
+
+/// Runs a command on a catalog of this address, whose password nobody may see.
+fn run(world: &World, catalog: &str, arguments: &[&str]) -> Ended {
+    let mut command = world.command(arguments);
+    command.env("JELLYJAR_CATALOG", catalog);
+    let ended = world.start(command).wait();
+    world.check(&ended);
+    let url: url::Url = catalog.parse().unwrap();
+    for text in [&ended.stdout, &ended.stderr] {
+        assert!(!text.contains(url.password().unwrap()), "the password was printed:\n{text}");
+    }
+    ended
+}
+
+/// What `doctor` says of the catalog: its exit code, and each check as status and text.
+fn examine(world: &World, catalog: &str) -> (i32, Vec<(String, String)>) {
+    let ended = run(world, catalog, &["doctor", "--archive", "archive", "--offline", "--json"]);
+    let answer = ended.json();
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let checks = answer["checks"].as_array().unwrap().iter().filter(|check| check["name"] == "catalog");
+    let checks = checks.map(|check| {
+        let found = format!("{} → {}", text(&check["found"]), text(&check["advice"]));
+        (text(&check["status"]), found)
+    });
+    (ended.code().unwrap(), checks.collect())
+}
+
+/// The address as people may see it.
+fn shown(database: &Database) -> String {
+    let mut url: url::Url = database.url().parse().unwrap();
+    url.set_password(None).unwrap();
+    url.into()
+}
+
+#[test]
+fn doctor_tells_of_the_server_before_and_after_there_is_an_archive() {
+    let Some(database) = Database::create() else { return };
+    let (world, url) = (World::new(), database.url());
+    let (code, checks) = examine(&world, &url);
+    let [(status, found)] = &checks[..] else { panic!("{checks:?}") };
+    assert_eq!((code, status.as_str()), (0, "ok"), "{found}");
+    assert!(found.starts_with(&format!("{}: PostgreSQL 1", shown(&database))), "{found}");
+    assert!(found.contains("UTF8, no tables yet"), "{found}");
+    let schemas = database.query("SELECT nspname::TEXT FROM pg_namespace WHERE nspname = 'jellyjar'");
+    assert_eq!(schemas, [""; 0], "to look is not to make");
+
+    world.dump(&events(3, 1, (10, 100)));
+    assert!(run(&world, &url, &World::REPLAY).receipt().ok);
+    let (code, checks) = examine(&world, &url);
+    let [(status, found)] = &checks[..] else { panic!("{checks:?}") };
+    assert_eq!((code, status.as_str()), (0, "ok"), "{found}");
+    assert!(found.contains("UTF8, tables of version") && found.contains("no process works with it"), "{found}");
+}
+
+#[test]
+fn doctor_tells_what_is_wrong_with_an_address_once_and_what_to_do() {
+    let Some(database) = Database::create() else { return };
+    let (world, url) = (World::new(), database.url());
+    let mut closed: url::Url = url.parse().unwrap();
+    closed.set_port(Some(1)).unwrap();
+    for (wrong, words) in [
+        (url.replace(database.password(), "canary-of-another"), "password authentication failed"),
+        (format!("{url}_that_is_not_there"), "does not exist"),
+        (closed.into(), "Connection refused"),
+    ] {
+        let (code, checks) = examine(&world, &wrong);
+        let [(status, found)] = &checks[..] else { panic!("{checks:?}") };
+        assert_eq!((code, status.as_str()), (1, "problem"), "{found}");
+        assert_eq!(found.matches(words).count(), 1, "{found}");
+        assert!(!found.contains(" at line ") && found.contains("check the address"), "{found}");
+    }
+    for statement in ["CREATE", "TEMPORARY"] {
+        let name = url.rsplit('/').next().unwrap();
+        database.query(&format!("REVOKE {statement} ON DATABASE {name} FROM CURRENT_USER, PUBLIC"));
+        let (code, checks) = examine(&world, &url);
+        let [(status, found)] = &checks[..] else { panic!("{checks:?}") };
+        assert_eq!((code, status.as_str()), (1, "problem"), "{found}");
+        assert!(found.contains("GRANT") && found.contains(statement), "{found}");
+    }
+}
+
+#[test]
+fn status_names_the_database_and_a_catalog_of_another_archive_is_told_with_both() {
+    let Some(database) = Database::create() else { return };
+    let (world, url) = (World::new(), database.url());
+    world.dump(&events(3, 1, (10, 100)));
+    assert!(run(&world, &url, &World::REPLAY).receipt().ok);
+    let status = run(&world, &url, &["status", "--archive", "archive", "--json"]).json();
+    assert_eq!(
+        (&status["archive"]["catalog"], &status["processes"]),
+        (&shown(&database).into(), &Value::Array(vec![]))
+    );
+    let text = run(&world, &url, &["status", "--archive", "archive"]).stdout;
+    assert!(text.contains(&format!("\ncatalog   {}\n", shown(&database))), "{text}");
+
+    let ended = run(&world, &url, &["replay", "dump", "--archive", "other", "--json"]);
+    let answer = ended.json();
+    let error = answer["error"].as_str().unwrap();
+    assert_eq!(ended.code(), Some(2), "{error}");
+    let marker: Value = serde_json::from_slice(&std::fs::read(world.path("other/jellyjar.json")).unwrap()).unwrap();
+    for uuid in [&status["archive"]["uuid"], &marker["archive_uuid"]] {
+        assert!(error.contains(uuid.as_str().unwrap()), "{error}");
+    }
+    assert!(error.contains(&shown(&database)) && error.contains("another database"), "{error}");
+}
