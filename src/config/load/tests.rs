@@ -258,3 +258,16 @@ fn the_base_url_loses_its_final_slash() {
         Place::new(&[]).load(&Overrides::default(), &[("JELLY_API_URL", "https://jelly.example/api/")]).unwrap();
     assert_eq!(loaded.config.api.base_url, "https://jelly.example/api");
 }
+
+#[test]
+fn every_example_can_be_used_as_it_stands() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder).unwrap().map(Result::unwrap).filter(|entry| entry.path().is_file()) {
+        let overrides = Overrides { config: Some(entry.path()), skip_tokens: true, ..Overrides::default() };
+        let loaded = load(&overrides, &Environment::from_pairs([("HOME", "/nowhere")])).unwrap();
+        assert_eq!(loaded.warnings, [""; 0], "{}", entry.path().display());
+        names.push(entry.file_name());
+    }
+    assert!(names.contains(&"fleet.toml".into()), "{names:?}");
+}
