@@ -28,7 +28,7 @@ use serde::Deserialize;
 pub use bucket::{
     AwsProfile, AzureConfig, BucketConfig, BucketSettings, GcsConfig, ObjectLockMode, ReadBack, S3Config,
 };
-pub use catalog::{CatalogSetting, PostgresUrl};
+pub use catalog::{CatalogSetting, PostgresConfig, PostgresUrl};
 pub use environment::{Environment, VARIABLES};
 pub use error::ConfigError;
 pub use http::{ApiConfig, HttpConfig};
@@ -49,6 +49,8 @@ pub struct Config {
     pub archive: Option<Location>,
     /// The catalog's folder or database; by default `.jellyjar` inside an archive that is a folder.
     pub catalog: Option<CatalogSetting>,
+    /// How a catalog in PostgreSQL is reached.
+    pub postgres: PostgresConfig,
     /// The user's folder for state, where catalogs of buckets are by default.
     pub state_home: Option<PathBuf>,
     /// How to reach Jelly.

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::report::unsigned;
 use super::{ArchiveRow, BlobState, Catalog, CatalogError, Result, State, TeamRow, at, json};
-use crate::catalog::engine::query;
+use crate::catalog::engine::long_query as query;
 use crate::digest::Digest;
 use crate::model::{AttachmentKey, OutcomeLine, TeamKey};
 

@@ -142,7 +142,7 @@ pub(super) async fn drop_triggers(connection: &mut Connection) -> Result<()> {
 
 /// Counts the totals, and makes the triggers that keep them.
 pub(super) async fn count_totals(connection: &mut Connection) -> Result<()> {
-    connection.run(TOTALS).await.map_err(at("count_totals"))?;
+    connection.run_long(TOTALS).await.map_err(at("count_totals"))?;
     Ok(())
 }
 

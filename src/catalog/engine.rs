@@ -4,10 +4,13 @@
 
 mod dialect;
 mod value;
+mod within;
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use futures::stream::{BoxStream, StreamExt as _, TryStreamExt as _};
+use within::Answers;
 use sqlx::postgres::{PgArguments, PgConnection, PgRow};
 use sqlx::sqlite::{SqliteArguments, SqliteConnection, SqliteRow};
 use sqlx::{AssertSqlSafe, Connection as _, Postgres, Sqlite};
@@ -20,6 +23,8 @@ pub(super) struct Connection {
     link: Link,
     /// Whether a transaction is open, or was when what held it was dropped.
     is_unfinished: bool,
+    /// How long PostgreSQL may take to answer, and whether it always has.
+    answers: Answers,
 }
 
 #[derive(Debug)]
@@ -30,17 +35,17 @@ enum Link {
 
 impl From<SqliteConnection> for Connection {
     fn from(connection: SqliteConnection) -> Self {
-        Self { link: Link::Sqlite(connection), is_unfinished: false }
-    }
-}
-
-impl From<PgConnection> for Connection {
-    fn from(connection: PgConnection) -> Self {
-        Self { link: Link::Postgres(Box::new(connection)), is_unfinished: false }
+        Self { link: Link::Sqlite(connection), is_unfinished: false, answers: Answers::within(Duration::MAX) }
     }
 }
 
 impl Connection {
+    /// One to PostgreSQL, which is given up once a statement has gone unanswered for `answer_timeout`.
+    pub(super) fn postgres(connection: PgConnection, answer_timeout: Duration) -> Self {
+        let answers = Answers::within(answer_timeout);
+        Self { link: Link::Postgres(Box::new(connection)), is_unfinished: false, answers }
+    }
+
     /// Whether it leads to PostgreSQL.
     pub(super) const fn is_postgres(&self) -> bool {
         matches!(self.link, Link::Postgres(_))
@@ -56,13 +61,23 @@ impl Connection {
 
     /// Runs statements without parameters, one after the other.
     pub(super) async fn run(&mut self, sql: impl Into<Cow<'static, str>>) -> sqlx::Result<()> {
+        self.run_within(sql, false).await
+    }
+
+    /// The same, of statements that walk over whole tables and may take long.
+    pub(super) async fn run_long(&mut self, sql: impl Into<Cow<'static, str>>) -> sqlx::Result<()> {
+        self.run_within(sql, true).await
+    }
+
+    async fn run_within(&mut self, sql: impl Into<Cow<'static, str>>, is_long: bool) -> sqlx::Result<()> {
         let sql = sql.into();
         match &mut self.link {
             Link::Sqlite(link) => {
                 sqlx::raw_sql(AssertSqlSafe(sql.into_owned())).execute(link).await?;
             }
             Link::Postgres(link) => {
-                sqlx::raw_sql(AssertSqlSafe(dialect::postgres(&sql))).execute(link.as_mut()).await?;
+                let running = sqlx::raw_sql(AssertSqlSafe(dialect::postgres(&sql))).execute(link.as_mut());
+                self.answers.of(running, is_long).await?;
             }
         }
         Ok(())
@@ -101,11 +116,11 @@ impl Connection {
         }
     }
 
-    /// Ends the connection in order.
-    pub(super) async fn close(self) -> sqlx::Result<()> {
+    /// Ends the connection in order; one that was given up is dropped.
+    pub(super) async fn close(mut self) -> sqlx::Result<()> {
         match self.link {
             Link::Sqlite(link) => link.close().await,
-            Link::Postgres(link) => link.close().await,
+            Link::Postgres(link) => self.answers.of(link.close(), false).await,
         }
     }
 }
@@ -144,9 +159,19 @@ impl Drop for Transaction<'_> {
     }
 }
 
+/// A statement that walks over whole tables and may take long, for either engine.
+pub(super) fn long_query<'q>(sql: impl Into<Cow<'static, str>>) -> Query<'q> {
+    Query { is_long: true, ..query(sql) }
+}
+
+/// The same, that gives one column.
+pub(super) fn long_query_scalar<'q, T>(sql: impl Into<Cow<'static, str>>) -> Scalar<'q, T> {
+    Scalar(long_query(sql), std::marker::PhantomData)
+}
+
 /// A statement, for either engine.
 pub(super) fn query<'q>(sql: impl Into<Cow<'static, str>>) -> Query<'q> {
-    Query { sql: sql.into(), values: Vec::new() }
+    Query { sql: sql.into(), values: Vec::new(), is_long: false }
 }
 
 /// A statement that gives one column.
@@ -159,6 +184,7 @@ pub(super) fn query_scalar<'q, T>(sql: impl Into<Cow<'static, str>>) -> Scalar<'
 pub(super) struct Query<'q> {
     sql: Cow<'static, str>,
     values: Vec<Value<'q>>,
+    is_long: bool,
 }
 
 /// What a statement changed.
@@ -207,31 +233,38 @@ impl<'q> Query<'q> {
     }
 
     pub(super) async fn execute(self, connection: &mut Connection) -> sqlx::Result<Done> {
+        let is_long = self.is_long;
         Ok(match &mut connection.link {
             Link::Sqlite(link) => {
                 let done = self.sqlite()?.execute(link).await?;
                 Done { rows: done.rows_affected(), last_row: Some(done.last_insert_rowid()) }
             }
             Link::Postgres(link) => {
-                let done = self.postgres()?.execute(link.as_mut()).await?;
+                let done = connection.answers.of(self.postgres()?.execute(link.as_mut()), is_long).await?;
                 Done { rows: done.rows_affected(), last_row: None }
             }
         })
     }
 
     pub(super) async fn fetch_all(self, connection: &mut Connection) -> sqlx::Result<Vec<Row>> {
+        let is_long = self.is_long;
         Ok(match &mut connection.link {
             Link::Sqlite(link) => self.sqlite()?.fetch_all(link).await?.into_iter().map(Row::Sqlite).collect(),
             Link::Postgres(link) => {
-                self.postgres()?.fetch_all(link.as_mut()).await?.into_iter().map(Row::Postgres).collect()
+                let rows = connection.answers.of(self.postgres()?.fetch_all(link.as_mut()), is_long).await?;
+                rows.into_iter().map(Row::Postgres).collect()
             }
         })
     }
 
     pub(super) async fn fetch_optional(self, connection: &mut Connection) -> sqlx::Result<Option<Row>> {
+        let is_long = self.is_long;
         Ok(match &mut connection.link {
             Link::Sqlite(link) => self.sqlite()?.fetch_optional(link).await?.map(Row::Sqlite),
-            Link::Postgres(link) => self.postgres()?.fetch_optional(link.as_mut()).await?.map(Row::Postgres),
+            Link::Postgres(link) => {
+                let row = connection.answers.of(self.postgres()?.fetch_optional(link.as_mut()), is_long).await?;
+                row.map(Row::Postgres)
+            }
         })
     }
 
@@ -244,6 +277,7 @@ impl<'q> Query<'q> {
     where
         'q: 'c,
     {
+        let is_long = self.is_long;
         let failed = |error| futures::stream::once(std::future::ready(Err(error))).boxed();
         match &mut connection.link {
             Link::Sqlite(link) => match self.sqlite() {
@@ -251,7 +285,10 @@ impl<'q> Query<'q> {
                 Err(error) => failed(error),
             },
             Link::Postgres(link) => match self.postgres() {
-                Ok(query) => query.fetch(link.as_mut()).map_ok(Row::Postgres).boxed(),
+                Ok(query) => {
+                    let rows = query.fetch(link.as_mut()).map_ok(Row::Postgres).boxed();
+                    connection.answers.of_each(rows, is_long)
+                }
                 Err(error) => failed(error),
             },
         }

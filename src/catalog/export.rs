@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::report::unsigned;
 use super::{ArchiveRow, Catalog, CatalogError, Result, at, json};
-use crate::catalog::engine::{Row, query};
+use crate::catalog::engine::{Row, long_query as query};
 use crate::digest::Digest;
 use crate::model::AttachmentKey;
 

@@ -12,7 +12,7 @@ mod tokens;
 
 use serde::Serialize;
 
-use super::engine::{Row, query, query_scalar};
+use super::engine::{Row, long_query as query, long_query_scalar as query_scalar};
 use super::{ArchiveRow, Catalog, CatalogError, People, Result, State, TeamRow, at, json};
 use crate::digest::Digest;
 use crate::model::AttachmentKey;

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::lanes::lane_column;
 use super::{Catalog, CatalogError, Result, TeamRow, at, json};
-use crate::catalog::engine::{Connection, Row, query, query_scalar};
+use crate::catalog::engine::{Connection, Row, long_query, query, query_scalar};
 use crate::model::{AttachmentId, AttachmentKey, Lane};
 
 /// What is to be done: ids only. Made by [`Catalog::claim`] alone.
@@ -251,7 +251,7 @@ impl Catalog {
             let now_ms = query_scalar("-- name: server_time\nSELECT now_ms()");
             let now_ms: i64 = now_ms.fetch_one(&mut connection).await.map_err(at("server_time"))?;
             self.clock.set_server_ms(now_ms);
-            query("-- name: sum_changes\nSELECT sum_changes()")
+            long_query("-- name: sum_changes\nSELECT sum_changes()")
                 .execute(&mut connection)
                 .await
                 .map_err(at("sum_changes"))?;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::{ArchiveRow, Catalog, CatalogError, Result, TeamRow, at, json};
-use crate::catalog::engine::{Connection, query, query_scalar};
+use crate::catalog::engine::{Connection, long_query, query, query_scalar};
 use crate::digest::Digest;
 use crate::model::{AttachmentId, SegmentRef};
 
@@ -222,7 +222,7 @@ impl Catalog {
         .map_err(at("other_archives"))?;
         for (all, ours) in FORGET {
             // Without a condition SQLite empties a table at once.
-            let statement = if others { query(ours).bind(archive.0) } else { query(all) };
+            let statement = if others { long_query(ours).bind(archive.0) } else { long_query(all) };
             statement.execute(&mut transaction).await.map_err(at("forget_archive"))?;
         }
         if has_triggers {

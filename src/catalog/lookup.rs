@@ -3,7 +3,7 @@
 use super::bulk::totals_are_kept;
 use super::report::{ATTACHMENT_COLUMNS, attachment, unsigned};
 use super::{ArchiveRow, AttachmentRow, Catalog, Result, State, TeamRow, at};
-use crate::catalog::engine::{query, query_scalar};
+use crate::catalog::engine::{long_query_scalar, query, query_scalar};
 use crate::digest::Digest;
 use crate::model::AttachmentKey;
 
@@ -63,7 +63,7 @@ impl Catalog {
     /// The rows of one team's attachments in `state`.
     pub async fn rows_in_state(&self, team: TeamRow, state: State) -> Result<Vec<i64>> {
         let mut connection = self.connection().await;
-        query_scalar(
+        long_query_scalar(
             "-- name: rows_in_state
             SELECT id FROM attachments WHERE team_id = $1 AND state = $2 ORDER BY id",
         )

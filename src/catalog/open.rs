@@ -36,6 +36,8 @@ pub enum CatalogPlace {
         url: PostgresUrl,
         /// The folder for what this machine keeps beside it.
         home: PathBuf,
+        /// How long it may take to answer a statement.
+        answer_timeout: Duration,
     },
 }
 
@@ -90,8 +92,9 @@ impl Catalog {
         let place = test::chosen(place).await;
         match place {
             CatalogPlace::Folder(folder) => Self::open_folder(&folder, clock).await,
-            CatalogPlace::Postgres { url, home } => {
-                Self::open_postgres(&url, home, clock).await.map_err(|error| error.with_rights(&url))
+            CatalogPlace::Postgres { url, home, answer_timeout } => {
+                let opened = Self::open_postgres(&url, home, answer_timeout, clock).await;
+                opened.map_err(|error| error.with_rights(&url))
             }
         }
     }
@@ -109,7 +112,12 @@ impl Catalog {
         }
     }
 
-    async fn open_postgres(url: &PostgresUrl, home: PathBuf, clock: Clock) -> Result<Self> {
+    async fn open_postgres(
+        url: &PostgresUrl,
+        home: PathBuf,
+        answer_timeout: Duration,
+        clock: Clock,
+    ) -> Result<Self> {
         std::fs::create_dir_all(&home).map_err(|source| CatalogError::Open { path: home.clone(), source })?;
         let mut connection = postgres_connection(url).await?;
         let encoding: String =
@@ -135,7 +143,7 @@ impl Catalog {
                 .await
                 .map_err(at("unlock_migrations"))?;
         }
-        let mut connection = Connection::from(connection);
+        let mut connection = Connection::postgres(connection, answer_timeout);
         let oldest: i64 = query_scalar("-- name: oldest_program\nSELECT oldest FROM compatibility")
             .fetch_one(&mut connection)
             .await
@@ -245,18 +253,18 @@ pub(super) fn postgres_options(url: &PostgresUrl) -> sqlx::Result<PgConnectOptio
 pub(super) async fn postgres_connection(url: &PostgresUrl) -> Result<PgConnection> {
     let connect = unreachable_at(url);
     let options = postgres_options(url).map_err(&connect)?;
-    let connecting = tokio::time::timeout(Duration::from_secs(30), options.connect());
-    let mut connection: PgConnection = connecting
-        .await
-        .map_err(|_| connect(sqlx::Error::PoolTimedOut))
-        .and_then(|connected| connected.map_err(&connect))?;
-    sqlx::raw_sql(SESSION).execute(&mut connection).await.map_err(at("session"))?;
-    let schema: String = sqlx::query_scalar("SELECT current_setting('search_path')")
-        .fetch_one(&mut connection)
-        .await
-        .map_err(at("search_path"))?;
-    // Whoever mixes sessions up would make our tables in another schema.
-    if schema == "jellyjar" { Ok(connection) } else { Err(CatalogError::Pooled) }
+    let connecting = async {
+        let mut connection: PgConnection = options.connect().await.map_err(&connect)?;
+        sqlx::raw_sql(SESSION).execute(&mut connection).await.map_err(at("session"))?;
+        let schema: String = sqlx::query_scalar("SELECT current_setting('search_path')")
+            .fetch_one(&mut connection)
+            .await
+            .map_err(at("search_path"))?;
+        // Whoever mixes sessions up would make our tables in another schema.
+        if schema == "jellyjar" { Ok(connection) } else { Err(CatalogError::Pooled) }
+    };
+    let connected = tokio::time::timeout(Duration::from_secs(30), connecting).await;
+    connected.unwrap_or_else(|_| Err(connect(sqlx::Error::PoolTimedOut)))
 }
 
 /// Tests of this crate run on both engines: with `JELLYJAR_TEST_CATALOG=postgres` each folder stands for a database of the
@@ -291,7 +299,7 @@ pub(super) mod test {
         }
         let mut url = url::Url::parse(&server).unwrap();
         url.set_path(&database);
-        CatalogPlace::Postgres { url: url.as_str().parse().unwrap(), home }
+        CatalogPlace::Postgres { url: url.as_str().parse().unwrap(), home, answer_timeout: Duration::from_mins(1) }
     }
 
     #[test]
@@ -307,7 +315,7 @@ pub(super) mod test {
             return; // Who may write a file is the file system's business.
         }
         let folder = tempfile::tempdir().unwrap();
-        let CatalogPlace::Postgres { url, home } = chosen(folder.path().into()).await else { unreachable!() };
+        let CatalogPlace::Postgres { url, home, answer_timeout } = chosen(folder.path().into()).await else { unreachable!() };
         let mut owner: PgConnection = <PgConnection as sqlx::Connection>::connect(url.expose()).await.unwrap();
         for (right, query) in [("TEMPORARY", "create_temporary"), ("CREATE", "create_schema")] {
             // Rights are the owner's too, and can be taken from it.
@@ -318,7 +326,7 @@ pub(super) mod test {
             ] {
                 sqlx::raw_sql(sqlx::AssertSqlSafe(statement)).execute(&mut owner).await.unwrap();
             }
-            let place = CatalogPlace::Postgres { url: url.clone(), home: home.clone() };
+            let place = CatalogPlace::Postgres { url: url.clone(), home: home.clone(), answer_timeout };
             let error = Catalog::open(place, Clock::system()).await.unwrap_err().to_string();
             let advice = format!("GRANT CREATE, TEMPORARY ON DATABASE {} TO {}", url.database(), url.role().unwrap());
             assert!(error.contains(&advice) && error.contains(query), "{error}");
@@ -364,7 +372,7 @@ pub(super) mod test {
             return; // SQLite's databases are ours alone.
         }
         let folder = tempfile::tempdir().unwrap();
-        let CatalogPlace::Postgres { url, home } = chosen(folder.path().into()).await else { unreachable!() };
+        let CatalogPlace::Postgres { url, home, answer_timeout } = chosen(folder.path().into()).await else { unreachable!() };
         let (server, name) = url.expose().rsplit_once('/').unwrap();
         let mut admin: PgConnection =
             <PgConnection as sqlx::Connection>::connect(&format!("{server}/postgres")).await.unwrap();
@@ -376,7 +384,7 @@ pub(super) mod test {
         ] {
             sqlx::raw_sql(sqlx::AssertSqlSafe(statement)).execute(&mut admin).await.unwrap();
         }
-        let place = CatalogPlace::Postgres { url: url.clone(), home };
+        let place = CatalogPlace::Postgres { url: url.clone(), home, answer_timeout };
         let error = Catalog::open(place, Clock::system()).await.unwrap_err().to_string();
         assert!(error.contains("the encoding SQL_ASCII") && error.contains("ENCODING 'UTF8'"), "{error}");
         assert!(error.contains(&url.to_string()), "{error}");

@@ -3,7 +3,7 @@
 
 use super::report::unsigned;
 use super::{ArchiveRow, Catalog, CatalogError, Result, at};
-use crate::catalog::engine::{query, query_scalar};
+use crate::catalog::engine::{long_query as query, long_query_scalar as query_scalar};
 use crate::digest::Digest;
 
 /// The content of attachments that this run has seen and that were archived before it.

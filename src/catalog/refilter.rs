@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use serde::Serialize;
 
 use super::{Catalog, IngestReference, Result, TeamRow, at, json};
-use crate::catalog::engine::query;
+use crate::catalog::engine::long_query as query;
 use crate::catalog::report::unsigned;
 use crate::model::AttachmentKey;
 

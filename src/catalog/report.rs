@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::bulk::totals_are_kept;
 use super::{ArchiveRow, BlobState, Catalog, CatalogError, Result, State, at};
-use crate::catalog::engine::{Row, query, query_scalar};
+use crate::catalog::engine::{Row, long_query, long_query_scalar, query, query_scalar};
 use crate::digest::Digest;
 use crate::model::AttachmentKey;
 
@@ -184,7 +184,7 @@ impl Catalog {
     pub async fn seen_totals(&self) -> Result<SeenTotals> {
         let mut connection = self.seen_connection().await?;
         // In one walk, which groups nothing: sorting costs more than counting.
-        let row = query(
+        let row = long_query(
             "-- name: seen_totals
             SELECT count(*), count(a.lease_token), count(*) FILTER (WHERE s.known <> 0 AND a.state = 'archived'),
                 count(*) FILTER (WHERE s.known = 0 AND a.state = 'archived'),
@@ -224,7 +224,7 @@ impl Catalog {
     /// How many attachments this writer has decided that this run has not seen: work that earlier runs left pending.
     pub async fn decided_unseen(&self, writer_id: &str) -> Result<u64> {
         let mut connection = self.seen_connection().await?;
-        let count: i64 = query_scalar(
+        let count: i64 = long_query_scalar(
             "-- name: decided_unseen
             SELECT count(*) FROM attachments a WHERE a.writer_id = $1 AND a.state IN ('archived', 'failed', 'quarantined')
                 AND NOT EXISTS (SELECT 1 FROM temp.seen s WHERE s.attachment_row = a.id)",

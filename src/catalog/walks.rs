@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use super::{Catalog, CatalogError, Result, TeamRow, at};
-use crate::catalog::engine::{Connection, Row, query, query_scalar};
+use crate::catalog::engine::{Connection, Row, long_query, query, query_scalar};
 use crate::digest::Digest;
 use crate::model::Conversation;
 
@@ -253,7 +253,7 @@ impl Catalog {
             "-- name: forget_walk_entries\nDELETE FROM walk_entries WHERE walk_id = ?",
             "-- name: forget_walk_attachments\nDELETE FROM walk_attachments WHERE walk_id = ?",
         ] {
-            query(forget).bind(id).execute(&mut transaction).await.map_err(at("begin_walk"))?;
+            long_query(forget).bind(id).execute(&mut transaction).await.map_err(at("begin_walk"))?;
         }
         transaction.commit().await.map_err(at("begin_walk"))?;
         Ok(WalkRow(id))
@@ -284,7 +284,7 @@ impl Catalog {
             .await
             .map_err(at("change_walk"))?;
         if phase == WalkPhase::Done {
-            query(
+            long_query(
                 "-- name: forget_read_entries
                 DELETE FROM walk_entries WHERE walk_id = ? AND NOT EXISTS (
                     SELECT 1 FROM conversations c JOIN walks w ON w.id = walk_entries.walk_id

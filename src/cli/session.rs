@@ -233,7 +233,9 @@ pub(super) fn catalog_place(config: &Config, location: &Location, uuid: &str) ->
         }
     };
     Ok(match &config.catalog {
-        Some(CatalogSetting::Postgres(url)) => CatalogPlace::Postgres { url: url.clone(), home },
+        Some(CatalogSetting::Postgres(url)) => {
+            CatalogPlace::Postgres { url: url.clone(), home, answer_timeout: config.postgres.answer_timeout }
+        }
         _ => CatalogPlace::Folder(home),
     })
 }

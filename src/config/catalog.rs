@@ -4,11 +4,13 @@ use std::fmt;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
+use serde::Deserialize;
 use url::Url;
 
 use super::token::{self, Unread};
-use super::{Config, ConfigError, Environment, Loaded, Origin, Overrides};
+use super::{Config, ConfigError, Environment, Loaded, Origin, Overrides, values};
 use crate::secret::Secret;
 
 /// Where the catalog is kept.
@@ -18,6 +20,21 @@ pub enum CatalogSetting {
     Folder(PathBuf),
     /// In a PostgreSQL database, which many machines share.
     Postgres(PostgresUrl),
+}
+
+/// `[postgres]`: how a catalog in PostgreSQL is reached.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PostgresConfig {
+    /// How long a statement may go unanswered before its connection is given up. What walks over whole tables has longer.
+    #[serde(deserialize_with = "values::duration::<1_000, 3_600_000, _>")]
+    pub answer_timeout: Duration,
+}
+
+impl Default for PostgresConfig {
+    fn default() -> Self {
+        Self { answer_timeout: Duration::from_mins(1) }
+    }
 }
 
 impl Config {
@@ -43,7 +60,7 @@ impl CatalogSetting {
         match path.to_str() {
             Some(text) if has_scheme(text) => text.parse().map(Self::Postgres),
             Some(text) if is_address(text) => Err(format!("this is neither a folder nor {ADDRESS}; {AS_GIVEN}")),
-            _ => super::values::check_path(&path).map(|()| Self::Folder(path)),
+            _ => values::check_path(&path).map(|()| Self::Folder(path)),
         }
     }
 

@@ -11,7 +11,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::{
     ApiConfig, AzureConfig, BackfillConfig, BucketConfig, CatalogSetting, ConfigError, FilterConfig, GcsConfig,
-    HttpConfig, InboxConfig, NotifyConfig, QuotaConfig, RetryConfig, S3Config, ServeConfig, SourceConfig, SpoolConfig,
+    HttpConfig, InboxConfig, NotifyConfig, PostgresConfig, QuotaConfig, RetryConfig, S3Config, ServeConfig, SourceConfig, SpoolConfig,
     SweepConfig, WorkerConfig, token, values, web,
 };
 use crate::model::Location;
@@ -28,6 +28,7 @@ pub(super) struct ConfigFile {
     pub(super) archive: Option<Location>,
     #[serde(deserialize_with = "values::optional_catalog")]
     pub(super) catalog: Option<CatalogSetting>,
+    pub(super) postgres: PostgresConfig,
     pub(super) api: ApiConfig,
     pub(super) http: HttpConfig,
     pub(super) quota: QuotaConfig,

@@ -134,7 +134,7 @@ impl Loaded {
         };
         let config = &mut self.config;
         (config.archive, config.catalog) = (file.archive, file.catalog);
-        config.http = file.http;
+        (config.postgres, config.http) = (file.postgres, file.http);
         resolve("archive", config.archive.as_mut().and_then(Location::folder_mut))?;
         resolve("catalog", config.catalog.as_mut().and_then(CatalogSetting::folder_mut))?;
         resolve("http.ca_file", config.http.ca_file.as_mut())?;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::indexes::{drop_deferred, make_deferred};
 use super::text::indexed;
-use crate::catalog::engine::{Connection, query, query_scalar};
+use crate::catalog::engine::{Connection, long_query as query, long_query_scalar as query_scalar};
 use crate::catalog::{Catalog, People, Result, at, json};
 use crate::filter::{address, essence};
 

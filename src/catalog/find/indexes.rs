@@ -2,7 +2,7 @@
 //! page of theirs again; PostgreSQL's words come in no order either. They are made at its end, by whoever finds nothing more
 //! to index.
 
-use crate::catalog::engine::{Connection, query, query_scalar};
+use crate::catalog::engine::{Connection, long_query as query, long_query_scalar as query_scalar};
 use crate::catalog::{Result, at};
 
 /// SQLite's, by name: created as the migrations create them.
@@ -70,7 +70,7 @@ pub(super) async fn make_deferred(connection: &mut Connection) -> Result<bool> {
     query(*create).execute(connection).await.map_err(at("create_find_index"))?;
     if connection.is_postgres() {
         // Else it would be planned without figures until somebody gathers them.
-        connection.run("ANALYZE find_entries; ANALYZE find_text").await.map_err(at("analyze_find"))?;
+        connection.run_long("ANALYZE find_entries; ANALYZE find_text").await.map_err(at("analyze_find"))?;
     }
     Ok(true)
 }

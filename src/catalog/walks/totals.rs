@@ -1,7 +1,7 @@
 //! What a walk has before it, and what became of what it has met.
 
 use super::{Walk, WalkRow};
-use crate::catalog::engine::{query, query_scalar};
+use crate::catalog::engine::{long_query as query, long_query_scalar as query_scalar};
 use crate::catalog::{Catalog, Result, at};
 
 /// What a walk knows once all is listed.

@@ -25,6 +25,7 @@ fn settings(config: &Config) -> Vec<(String, Value)> {
     let Config {
         archive,
         catalog,
+        postgres,
         state_home: _,
         webhooks_elsewhere: _,
         api,
@@ -46,6 +47,7 @@ fn settings(config: &Config) -> Vec<(String, Value)> {
     let mut all: Vec<(String, Value)> = vec![
         ("archive".into(), place(archive)),
         ("catalog".into(), json!(catalog.as_ref().map(ToString::to_string))),
+        ("postgres.answer_timeout".into(), duration(postgres.answer_timeout)),
         ("api.base_url".into(), json!(api.base_url)),
         ("http.connect_timeout".into(), duration(http.connect_timeout)),
         ("http.read_timeout".into(), duration(http.read_timeout)),

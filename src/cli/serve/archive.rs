@@ -43,6 +43,9 @@ const COPY_EVERY: Duration = Duration::from_secs(5);
 const TURN_WITHIN: Duration = Duration::from_mins(5);
 /// What goes to an archive may take long: many files, a slow network, and a bucket that is asked again and again.
 const TIDY_WITHIN: Duration = Duration::from_hours(1);
+/// A batch of an inbox waits for the catalog, and for two lines that go to the archive: to a bucket that hangs, each is sent
+/// for a quarter of an hour.
+const FOLLOW_WITHIN: Duration = Duration::from_mins(30);
 /// A step of a compaction reads up to thousands of objects.
 const COMPACT_WITHIN: Duration = Duration::from_hours(6);
 /// How often what is old is removed.
@@ -196,7 +199,7 @@ impl Service {
                 clock: self.shared.clock.clone(),
                 metrics: self.shared.metrics.clone(),
             };
-            let beat = self.shared.pulse.expect(format!("inbox of team {name}"), TIDY_WITHIN);
+            let beat = self.shared.pulse.expect(format!("inbox of team {name}"), FOLLOW_WITHIN);
             async move {
                 loop {
                     let told = |followed| self.followed(&follower.name, followed, run);
