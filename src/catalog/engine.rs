@@ -10,10 +10,10 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use futures::stream::{BoxStream, StreamExt as _, TryStreamExt as _};
-use within::Answers;
 use sqlx::postgres::{PgArguments, PgConnection, PgRow};
 use sqlx::sqlite::{SqliteArguments, SqliteConnection, SqliteRow};
 use sqlx::{AssertSqlSafe, Connection as _, Postgres, Sqlite};
+use within::Answers;
 
 pub(super) use value::{Column, Value};
 

@@ -169,6 +169,11 @@ pub(super) fn at(query: &'static str) -> impl FnOnce(sqlx::Error) -> CatalogErro
 }
 
 impl CatalogError {
+    /// Whether an error of a chain is the catalog's, or a cause of one: errors that wrap it may stand in its place.
+    pub fn is_cause(error: &(dyn std::error::Error + 'static)) -> bool {
+        error.is::<Self>() || error.is::<DatabaseError>()
+    }
+
     /// The same with the way out, where PostgreSQL refuses the role something.
     pub(super) fn with_rights(self, url: &PostgresUrl) -> Self {
         match self {

@@ -150,6 +150,15 @@ fn places_of(config: &Config) -> BTreeMap<String, String> {
     places
 }
 
+/// The places of all archives, each with the name of its catalog: where that is, if it is configured.
+fn catalogs_of(config: &Config) -> impl Iterator<Item = (String, String)> {
+    let catalog = config.catalog.as_ref().map(ToString::to_string);
+    places_of(config).into_keys().map(move |place| {
+        let catalog = catalog.clone().unwrap_or_else(|| place.clone());
+        (place, catalog)
+    })
+}
+
 /// The listeners, while they serve.
 struct Listening {
     /// The public one, where webhooks are taken.
@@ -260,7 +269,7 @@ pub(super) async fn run(part: impl Into<Part>, global: &Global) -> anyhow::Resul
     let shared = Shared::open(role, &config)?;
     let stop = Signal::default();
     // Before anybody can ask: what is not open yet is not ready.
-    shared.board.expect(places_of(&config).into_keys());
+    shared.board.expect(catalogs_of(&config));
     let listening = Listening::begin(&config, &shared, &stop).await?;
     let systemd = Arc::new(Systemd::from_environment(&Environment::from_process()));
     let (notifier, pulse, ended) = (shared.notifier.clone(), shared.pulse.clone(), stop.clone());
@@ -352,7 +361,7 @@ type Running = (Signal, oneshot::Receiver<()>);
 /// Starts a service for each archive, with all its teams.
 fn start(config: &Config, shared: &Shared, background: &Background) -> Vec<Running> {
     let archives = places_of(config);
-    shared.board.expect(archives.keys().cloned());
+    shared.board.expect(catalogs_of(config));
     archives
         .into_iter()
         .map(|(place, team)| {

@@ -11,8 +11,8 @@ use toml::de::{DeTable, DeValue};
 
 use super::{
     ApiConfig, AzureConfig, BackfillConfig, BucketConfig, CatalogSetting, ConfigError, FilterConfig, GcsConfig,
-    HttpConfig, InboxConfig, NotifyConfig, PostgresConfig, QuotaConfig, RetryConfig, S3Config, ServeConfig, SourceConfig, SpoolConfig,
-    SweepConfig, WorkerConfig, token, values, web,
+    HttpConfig, InboxConfig, NotifyConfig, PostgresConfig, QuotaConfig, RetryConfig, S3Config, ServeConfig,
+    SourceConfig, SpoolConfig, SweepConfig, WorkerConfig, token, values, web,
 };
 use crate::model::Location;
 use crate::secret::Secret;

@@ -17,7 +17,7 @@ const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// Something that the service needs, and how it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dependency {
-    /// What it is: `inbox`, `catalog`, `archive:TEAM`.
+    /// What it is: `inbox`, `archive:PLACE`, `catalog:PLACE`.
     pub name: String,
     /// Well, or why not; without secrets, for everybody who asks reads it.
     pub state: Result<(), String>,

@@ -1,6 +1,7 @@
 //! `jellyjar serve`: what was accepted is archived, once, whatever happens to the process; and what it says to whom.
 
 mod care;
+mod database;
 mod disks;
 mod examples;
 mod halves;

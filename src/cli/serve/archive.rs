@@ -69,10 +69,11 @@ impl Service {
     pub(super) async fn run(&self, stop: &Signal) {
         let (most, life) =
             if self.config.catalog_is_shared() { (WAIT_MOST_SHARED, LIFE_SHARED) } else { (WAIT_MOST, LIFE) };
-        let mut wait = WAIT_FIRST;
+        let (mut wait, mut has_failed) = (WAIT_FIRST, false);
         while !stop.is_set() {
             let began = tokio::time::Instant::now();
-            let Err(error) = Box::pin(self.live(stop)).await else { return };
+            let Err(error) = Box::pin(self.live(stop, has_failed)).await else { return };
+            has_failed = true;
             if began.elapsed() > life {
                 wait = WAIT_FIRST;
             }
@@ -80,7 +81,7 @@ impl Service {
             // A fleet whose server was away does not come back as one.
             let pause = if self.config.catalog_is_shared() { jittered(wait) } else { wait };
             tracing::error!(archive = %self.place, "{text}; trying again in {:.1} s", pause.as_secs_f64());
-            self.shared.board.archive(&self.place, Err(text));
+            self.shared.board.failed(&self.place, &error, text);
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 () = stop.wait() => {}
@@ -91,7 +92,7 @@ impl Service {
 
     /// One life: from opening the archive to `stop` or the first failure. A connection or a journal that has failed is
     /// never used again.
-    async fn live(&self, stop: &Signal) -> anyhow::Result<()> {
+    async fn live(&self, stop: &Signal, has_failed: bool) -> anyhow::Result<()> {
         // An archive that does not answer is waited for, but not by whoever wants to stop. Breaking off there is as safe
         // as a kill is.
         let (session, access, copies) = tokio::select! {
@@ -119,7 +120,7 @@ impl Service {
                 ended = run.finish(true), if works => ended.map(|_| ()),
                 () = stop.wait(), if !works => Ok(()),
                 failed = self.follow_all(&session, &run) => Err(failed),
-                never = self.is_ready() => match never {},
+                never = self.is_ready(has_failed) => match never {},
                 failed = self.copy(&session, &copies) => Err(failed),
                 failed = self.look_after(&session, &access, &copies, &run) => Err(failed),
                 failed = self.walk(&session, &access, &run), if works => Err(failed),
@@ -133,9 +134,12 @@ impl Service {
         worked.and(closed)
     }
 
-    /// Tells that the archive is ready.
-    async fn is_ready(&self) -> Infallible {
-        self.shared.board.archive(&self.place, Ok(()));
+    /// Tells that the archive is ready, and after a failure that this is over.
+    async fn is_ready(&self, has_failed: bool) -> Infallible {
+        self.shared.board.is_well(&self.place);
+        if has_failed {
+            tracing::info!(archive = %self.place, "archive and catalog are open again; work goes on");
+        }
         std::future::pending().await
     }
 

@@ -6,11 +6,24 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::disks;
 use crate::clock::Clock;
 use crate::inbox::{AppendError, Inboxes};
 use crate::metrics::{Metrics, Stage, Success, WebhookResult};
 use crate::notify::{Condition, Kind, Notifier, Pulse};
 use crate::web::{Delivery, DeliveryResult, Dependency, Health, Refusal, Sink};
+
+/// Why something is not ready before it was tried.
+const OPENING: &str = "it is being opened";
+
+/// What the work on one archive needs.
+#[derive(Debug)]
+struct Needed {
+    archive: Result<(), String>,
+    /// The name of its catalog, which many archives may share.
+    catalog: String,
+    catalog_state: Result<(), String>,
+}
 
 /// The board. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -19,7 +32,7 @@ pub(super) struct Board {
     metrics: Metrics,
     notifier: Notifier,
     pulse: Pulse,
-    archives: Arc<Mutex<BTreeMap<String, Result<(), String>>>>,
+    archives: Arc<Mutex<BTreeMap<String, Needed>>>,
     /// Archives that were open once in this process.
     known: Arc<Mutex<BTreeSet<String>>>,
     clock: Clock,
@@ -36,13 +49,20 @@ impl Board {
         Self { inboxes, metrics, notifier, pulse, archives: Arc::default(), known: Arc::default(), clock }
     }
 
-    /// Expects these archives, and no others.
-    pub(super) fn expect(&self, places: impl Iterator<Item = String>) {
+    /// Expects these archives, each with the name of its catalog, and no others.
+    pub(super) fn expect(&self, places: impl Iterator<Item = (String, String)>) {
+        let opening = || Err(OPENING.to_owned());
+        let needed = |catalog| Needed { archive: opening(), catalog, catalog_state: opening() };
         let mut archives = self.archives();
         let before = std::mem::take(&mut *archives);
-        archives.extend(places.map(|place| (place, Err("it is being opened".into()))));
-        for place in before.keys().filter(|place| !archives.contains_key(*place)) {
-            self.notifier.clear(&not_ready(place));
+        archives.extend(places.map(|(place, catalog)| (place, needed(catalog))));
+        for (place, Needed { catalog, .. }) in before {
+            if !archives.contains_key(&place) {
+                self.notifier.clear(&not_ready("archive", &place));
+            }
+            if archives.values().all(|needed| needed.catalog != catalog) {
+                self.notifier.clear(&not_ready("catalog", &catalog));
+            }
         }
     }
 
@@ -53,13 +73,41 @@ impl Board {
         }
     }
 
-    /// Notes how an archive is: well, or why not.
-    pub(super) fn archive(&self, place: &str, state: Result<(), String>) {
-        if state.is_ok() {
-            self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(place.to_owned());
+    /// Notes that an archive and its catalog are well.
+    pub(super) fn is_well(&self, place: &str) {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(place.to_owned());
+        self.note(place, Some(Ok(())), Some(Ok(())));
+    }
+
+    /// Notes why nothing goes on: for an error of the catalog, or for one of the archive.
+    pub(super) fn failed(&self, place: &str, error: &anyhow::Error, text: String) {
+        if disks::is_of_catalog(error) {
+            // An archive is opened before its catalog is, and works until it fails itself.
+            self.note(place, Some(Ok(())), Some(Err(text)));
+        } else {
+            self.archive_failed(place, text);
         }
-        self.notifier.set(not_ready(place), state.as_ref().err().cloned());
-        self.archives().insert(place.to_owned(), state);
+    }
+
+    /// Notes that nothing can be written to an archive. How its catalog is is not known by that.
+    pub(super) fn archive_failed(&self, place: &str, text: String) {
+        self.note(place, Some(Err(text)), None);
+    }
+
+    fn note(&self, place: &str, archive: Option<Result<(), String>>, catalog: Option<Result<(), String>>) {
+        let mut archives = self.archives();
+        // One that is not configured any more is being ended.
+        let Some(needed) = archives.get_mut(place) else { return };
+        if let Some(state) = archive {
+            self.notifier.set(not_ready("archive", place), state.as_ref().err().cloned());
+            needed.archive = state;
+        }
+        if let Some(state) = catalog {
+            needed.catalog_state = state;
+            let name = needed.catalog.clone();
+            let trouble = state_of_catalog(&archives, &name).err().filter(|text| text != OPENING);
+            self.notifier.set(not_ready("catalog", &name), trouble);
+        }
     }
 
     /// Whether an archive was open once in this process.
@@ -117,7 +165,7 @@ impl Board {
         self.metrics.ready.replace(self.dependencies().into_iter().map(ready));
     }
 
-    fn archives(&self) -> MutexGuard<'_, BTreeMap<String, Result<(), String>>> {
+    fn archives(&self) -> MutexGuard<'_, BTreeMap<String, Needed>> {
         self.archives.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -131,10 +179,22 @@ impl Health for Board {
             let state = if failing.is_empty() { Ok(()) } else { Err(failing.join("; ")) };
             Dependency { name: "inbox".into(), state }
         });
+        let hanging = self.hanging();
+        // What hangs hears of no trouble, so its dependencies may seem well.
+        let process = (!hanging.is_empty()).then(|| Dependency {
+            name: "process".into(),
+            state: Err(format!("no sign of life: {}", hanging.join(", "))),
+        });
         let archives = self.archives();
-        let archives =
-            archives.iter().map(|(place, state)| Dependency { name: format!("archive:{place}"), state: state.clone() });
-        inbox.into_iter().chain(archives).collect()
+        let of_archive = |(place, needed): (&String, &Needed)| Dependency {
+            name: format!("archive:{place}"),
+            state: needed.archive.clone(),
+        };
+        let catalogs: BTreeSet<&str> = archives.values().map(|needed| needed.catalog.as_str()).collect();
+        let of_catalog =
+            |name: &str| Dependency { name: format!("catalog:{name}"), state: state_of_catalog(&archives, name) };
+        let of_archives = archives.iter().map(of_archive).chain(catalogs.into_iter().map(of_catalog));
+        inbox.into_iter().chain(process).chain(of_archives).collect()
     }
 
     fn hanging(&self) -> Vec<String> {
@@ -142,8 +202,15 @@ impl Health for Board {
     }
 }
 
-fn not_ready(place: &str) -> Condition {
-    Condition::new(Kind::NotReady, format!("archive:{place}"))
+fn not_ready(what: &str, name: &str) -> Condition {
+    Condition::new(Kind::NotReady, format!("{what}:{name}"))
+}
+
+/// How a catalog is for those who use it: what failed for one of them counts, and what was never tried.
+fn state_of_catalog(archives: &BTreeMap<String, Needed>, name: &str) -> Result<(), String> {
+    let users = || archives.values().filter(|needed| needed.catalog == name).map(|needed| &needed.catalog_state);
+    let troubles = || users().filter_map(|state| state.as_ref().err());
+    troubles().find(|text| *text != OPENING).or_else(|| troubles().next()).map_or(Ok(()), |text| Err(text.clone()))
 }
 
 /// What inbox records say of where they came from.
