@@ -79,7 +79,8 @@ mod tests {
 
     #[test]
     fn a_word_that_is_no_level_is_refused_and_silences_nothing() {
-        for wanted in ["debug", "INFO", "off", "warn,jellyjar=debug", "warn, jellyjar::web=trace", "info,[{team}]=debug"] {
+        for wanted in ["debug", "INFO", "off", "warn,jellyjar=debug", "warn,jellyjar::web=trace", "info,[{team}]=debug"]
+        {
             assert!(filter(wanted).is_ok(), "{wanted}");
         }
         for wanted in ["degub", "verbose", "warn,verbose", "jellyjar=degub"] {
