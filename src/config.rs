@@ -306,11 +306,15 @@ pub struct SourceConfig {
     /// The largest message or conversation, in bytes of JSON.
     #[serde(deserialize_with = "values::size_in_memory::<1024, { 4 << 30 }, _>")]
     pub max_payload_bytes: usize,
+    /// The largest record of an inbox, in which a webhook's body is a text and so longer, if that is more. Not set, but
+    /// known by what `serve` takes.
+    #[serde(skip)]
+    pub max_record_bytes: usize,
 }
 
 impl Default for SourceConfig {
     fn default() -> Self {
-        Self { max_payload_bytes: 64 << 20 }
+        Self { max_payload_bytes: 64 << 20, max_record_bytes: 0 }
     }
 }
 

@@ -68,7 +68,7 @@ pub fn read_from<'a>(
     sink: &'a mut dyn FnMut(Item) -> ControlFlow<()>,
 ) -> ControlFlow<()> {
     match decode::decode(reader) {
-        Ok(text) => split::Splitter::new(name, text, config.max_payload_bytes, memory, sink).run(),
+        Ok(text) => split::Splitter::new(name, text, config, memory, sink).run(),
         Err(error) => sink(Item::Rejected(unreadable(name, &error))),
     }
 }

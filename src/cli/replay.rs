@@ -19,7 +19,7 @@ use super::run::Run;
 use super::session::{Access, Session, settings};
 use crate::audit::{Rechecked, recheck};
 use crate::clock::Clock;
-use crate::config::SourceConfig;
+use crate::config::{Config, SourceConfig};
 use crate::ingest::{Prepared, Team, Texts};
 use crate::model::{Payload, Reject};
 use crate::source::{self, Item, Memory};
@@ -102,6 +102,14 @@ impl Readers {
         batch.attachments += payload.messages.iter().map(|message| message.attachments.len()).sum::<usize>();
         batch.teams[place].1.push(team, payload);
     }
+}
+
+/// How payloads are read: any webhook that `serve` accepts has room in its record, as copies of inboxes hold it.
+fn source_of(config: &Config) -> SourceConfig {
+    let accepted = usize::try_from(config.serve.max_body_bytes).unwrap_or(usize::MAX);
+    let bound = |name: &String| source::inbox_line_bound(name, "webhook", accepted);
+    let max_record_bytes = config.teams.keys().map(bound).max().unwrap_or_default();
+    SourceConfig { max_record_bytes, ..config.source.clone() }
 }
 
 /// Reads all inputs on a thread of its own, which ends when the receiver does. Not on the runtime's: a reader that
@@ -189,7 +197,7 @@ pub(super) async fn replay(
         clock: session.clock.clone(),
         texts: Some(Arc::clone(&texts)),
     };
-    let batches = read_all(inputs, session.config.source.clone(), readers);
+    let batches = read_all(inputs, source_of(&session.config), readers);
     let mut input = Input::default();
     let mut rechecked = None;
     let (taken, outcome) = if care.strict {

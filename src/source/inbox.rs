@@ -52,6 +52,11 @@ pub fn inbox_line_bound(team: &str, source: &str, body_bytes: usize) -> usize {
     base64_length(body_bytes).saturating_add(rest)
 }
 
+/// Whether a line begins as those do that [`inbox_line`] makes.
+pub(super) fn is_record(line: &[u8]) -> bool {
+    line.starts_with(br#"{"v":1,"team":"#)
+}
+
 /// When the webhook of a line came that [`inbox_line`] made; `None` for any other line.
 pub fn inbox_received_at(line: &[u8]) -> Option<jiff::Timestamp> {
     const FIELD: &[u8] = br#","received_at":""#;

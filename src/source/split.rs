@@ -12,6 +12,7 @@ use super::ahead::{Ahead, Line, Memory};
 use super::buffer::Window;
 use super::scan::{Containers, Scanner, Step};
 use super::shape::{self, Context, Found, Unit};
+use crate::config::SourceConfig;
 use crate::model::{Payload, Position, Reject};
 
 /// Rejects in a row that are told one by one, as long as what is rejected does not even look like JSON.
@@ -51,6 +52,8 @@ pub(super) struct Splitter<'a, R> {
     name: &'a str,
     window: Window<R>,
     limit: usize,
+    /// The same for records of an inbox.
+    record_limit: usize,
     sink: &'a mut dyn FnMut(Item) -> ControlFlow<()>,
     place: Place,
     /// After a broken value of several lines: its column. What is indented deeper is taken for parts of it.
@@ -69,14 +72,15 @@ impl<'a, R: Read> Splitter<'a, R> {
     pub(super) fn new(
         name: &'a str,
         reader: R,
-        limit: usize,
+        config: &SourceConfig,
         memory: Option<&'a mut dyn Memory>,
         sink: &'a mut dyn FnMut(Item) -> ControlFlow<()>,
     ) -> Self {
         Self {
             name,
             window: Window::new(reader),
-            limit,
+            limit: config.max_payload_bytes,
+            record_limit: config.max_record_bytes.max(config.max_payload_bytes),
             sink,
             place: Place::Top,
             broken_column: None,
@@ -266,15 +270,16 @@ impl<'a, R: Read> Splitter<'a, R> {
         let mut scanner = Scanner::noting(std::mem::take(&mut self.containers));
         let mut taken = 0;
         let end = loop {
+            let limit = self.limit_here();
             let pending = self.window.pending();
-            let stop = pending.len().min(self.limit + 1);
+            let stop = pending.len().min(limit + 1);
             match scanner.feed(&pending[taken..stop]) {
-                Step::End(end) if taken + end <= self.limit => break taken + end,
+                Step::End(end) if taken + end <= limit => break taken + end,
                 Step::Bad(at, reason) => return self.broken(taken + at, reason),
                 Step::End(_) => return self.too_large(scanner),
                 Step::More => taken = stop,
             }
-            if taken > self.limit {
+            if taken > limit {
                 return self.too_large(scanner);
             }
             if taken == self.window.pending().len() && !self.window.fill() {
@@ -293,6 +298,11 @@ impl<'a, R: Read> Splitter<'a, R> {
         }
         self.containers = scanner.into_containers();
         self.whole(end, context, is_container, line.filter(|line| line.length == end))
+    }
+
+    /// How large the value that begins here may be.
+    fn limit_here(&self) -> usize {
+        if super::inbox::is_record(self.window.pending()) { self.record_limit } else { self.limit }
     }
 
     /// Notes that a whole container was met.

@@ -21,10 +21,16 @@ impl Read for Trickle<'_> {
 
 fn items_within(text: &[u8], step: usize, max_payload_bytes: usize) -> Vec<Item> {
     let mut items = Vec::new();
-    let _never_breaks = read_from("x", Trickle(text, step), &SourceConfig { max_payload_bytes }, None, &mut |item| {
-        items.push(item);
-        ControlFlow::Continue(())
-    });
+    let _never_breaks = read_from(
+        "x",
+        Trickle(text, step),
+        &SourceConfig { max_payload_bytes, ..SourceConfig::default() },
+        None,
+        &mut |item| {
+            items.push(item);
+            ControlFlow::Continue(())
+        },
+    );
     items
 }
 
@@ -261,6 +267,24 @@ fn what_is_no_text_is_one_reject() {
     let prose = "Some words.\n".repeat(5000);
     assert_eq!(items(&prose).len(), 101);
     assert!(reasons(&items(&prose))[100].contains("4899 more places up to line 5000"));
+}
+
+#[test]
+fn a_record_of_an_inbox_may_be_larger_than_what_is_in_it() {
+    let body = format!(r#"{{"id":"m","html_body":"{}","attachments":[{{"id":"x"}}]}}"#, r#"\""#.repeat(450));
+    let line = inbox_line("default", jiff::Timestamp::UNIX_EPOCH, "webhook", body.as_bytes());
+    assert!(body.len() < 1000 && line.len() > 1100, "{} {}", body.len(), line.len());
+    for step in [1, 7, usize::MAX] {
+        for (max_record_bytes, expected) in [(inbox_line_bound("default", "webhook", 1000), "(x)"), (0, "!1")] {
+            let config = SourceConfig { max_payload_bytes: 1000, max_record_bytes };
+            let mut found = Vec::new();
+            let _never_breaks = read_from("x", Trickle(&line, step), &config, None, &mut |item| {
+                found.push(item);
+                ControlFlow::Continue(())
+            });
+            assert_eq!(brief(&found), [expected], "{max_record_bytes}");
+        }
+    }
 }
 
 #[test]
@@ -549,7 +573,7 @@ impl Memory for Remembered {
 fn read_by(known: &[&str], text: &str, step: usize) -> (Vec<String>, Vec<Option<TextId>>) {
     let mut memory = Remembered(known.iter().map(|text| (*text).to_owned()).collect());
     let mut items = Vec::new();
-    let config = SourceConfig { max_payload_bytes: 1 << 20 };
+    let config = SourceConfig { max_payload_bytes: 1 << 20, ..SourceConfig::default() };
     let _never_breaks = read_from("x", Trickle(text.as_bytes(), step), &config, Some(&mut memory), &mut |item| {
         items.push(item);
         ControlFlow::Continue(())

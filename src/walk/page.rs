@@ -26,7 +26,8 @@ pub(super) fn read(
 ) -> Read {
     let text = format!("{{\"messages\":[{}]}}", texts.join(","));
     // Whole pages are bounded where they come in.
-    let config = SourceConfig { max_payload_bytes: config.max_payload_bytes.max(text.len() + 1) };
+    let config =
+        SourceConfig { max_payload_bytes: config.max_payload_bytes.max(text.len() + 1), ..SourceConfig::default() };
     let name = format!("Jelly /conversations/{}/messages", conversation.id.as_deref().unwrap_or_default());
     let mut read = Read::default();
     let _never_breaks = source::read_from(&name, text.as_bytes(), &config, None, &mut |item| {

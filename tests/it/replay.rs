@@ -177,3 +177,22 @@ fn each_team_has_its_own_place_in_a_shared_archive() {
     let ledger = world.ledger();
     assert!(ledger.merged.keys().all(|(team, _)| team == "harbour"), "{:?}", ledger.merged.keys());
 }
+
+#[test]
+fn a_record_of_an_inbox_is_read_though_its_envelope_makes_it_larger_than_a_payload_may_be() {
+    let world = World::new();
+    world.settings("[source]\nmax_payload_bytes = \"2 KiB\"\n");
+    let mut mail = events(1, 1, (10, 10));
+    let text = serde_json::Value::String("\"".repeat(400));
+    mail[0]["data"]["message"]["text_body"] = text;
+    let body = mail[0].to_string();
+    let record = format!(
+        r#"{{"v":1,"team":"default","received_at":"2026-01-01T00:00:00Z","source":"webhook","body":{}}}"#,
+        serde_json::Value::String(body.clone())
+    );
+    assert!(body.len() < 2048 && record.len() > 2048, "{} {}", body.len(), record.len());
+    std::fs::create_dir(world.path("dump")).unwrap();
+    std::fs::write(world.path("dump/copy.jsonl"), record).unwrap();
+    let receipt = world.replay();
+    assert_eq!((receipt.archived, receipt.rejected), (1, 0), "{receipt:?}");
+}

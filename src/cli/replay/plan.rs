@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use super::{Readers, read_all};
+use super::{Readers, read_all, source_of};
 use crate::catalog::State;
 use crate::cli::receipt::{Input, number, size};
 use crate::cli::session::View;
@@ -49,7 +49,7 @@ pub(super) async fn dry_run(inputs: Vec<source::Input>, loaded: Loaded, global: 
     let mut plan = Plan { dry_run: true, ..Plan::default() };
     let readers =
         Readers { teams: view.teams.clone(), team_name: view.team_name.clone(), clock: Clock::system(), texts: None };
-    let mut batches = read_all(inputs, view.config.source.clone(), readers);
+    let mut batches = read_all(inputs, source_of(&view.config), readers);
     while let Some(batch) = batches.recv().await {
         plan.input.payloads += batch.payloads;
         plan.input.ignored += batch.ignored;

@@ -186,7 +186,7 @@ impl Service {
     /// How records of an inbox are read: the largest webhook that is taken has room in one.
     fn source_of(&self, name: &str) -> SourceConfig {
         let largest = inbox_line_bound(name, WEBHOOK, LARGEST_BODY_BYTES);
-        SourceConfig { max_payload_bytes: self.config.source.max_payload_bytes.max(largest) }
+        SourceConfig { max_record_bytes: largest, ..self.config.source.clone() }
     }
 
     /// Follows the inboxes of all teams, where there are any. A file that cannot be read keeps only its own team.

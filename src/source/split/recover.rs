@@ -76,16 +76,17 @@ impl<R: Read> Splitter<'_, R> {
 
     /// Deals with a value above the limit: a page is taken apart, anything else rejected and skipped.
     pub(super) fn too_large(&mut self, scanner: Scanner) -> ControlFlow<()> {
+        let limit = self.limit_here();
         if matches!(self.place, Place::Top) {
-            let begin = &self.window.pending()[..self.limit.min(self.window.pending().len())];
+            let begin = &self.window.pending()[..limit.min(self.window.pending().len())];
             if let Some((length, context)) = value::page_list(begin) {
                 self.enter_list(length, context, true);
                 return ControlFlow::Continue(());
             }
         }
-        let reason = format!("larger than {} bytes, the most that one message or conversation may take", self.limit);
+        let reason = format!("larger than {limit} bytes, the most that one message or conversation may take");
         self.reject(0, reason, usize::MAX, true)?;
-        self.window.consume(self.limit + 1);
+        self.window.consume(limit + 1);
         self.skip_value(scanner)
     }
 
