@@ -63,7 +63,7 @@ pub use load::Load;
 pub use lock::WorkerLock;
 pub use members::Member;
 pub use open::CatalogPlace;
-pub use pauses::{person_scope, team_scope};
+pub use pauses::{egress_scope, person_scope, team_scope};
 pub use people::People;
 pub use quota::{
     GivenRequests, RequestWish, SLOT_COUNTS_MS, SLOT_MS, UnusedRequests, UsedRequests, day_scope, window_scope,

@@ -263,11 +263,13 @@ impl Fetcher {
             }
             Decision::PauseTeamFor(wait) => {
                 let pause = self.pause(&team.scopes[0], wait, &reason);
+                self.holds.pause(&pause, self.clock.now_ms());
                 Step::Ended(released(Some(reason)), Some(pause))
             }
             Decision::PauseEgressGroup(wait) => {
                 let scope = &team.scopes[usize::from(wait <= EGRESS_PAUSE_MAX)];
                 let pause = self.pause(scope, wait, &reason);
+                self.holds.pause(&pause, self.clock.now_ms());
                 Step::Ended(released(Some(reason)), Some(pause))
             }
             Decision::HoldOff(wait) if wait >= LASTING => {

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tracing::info;
+
 use crate::catalog::Pause;
 
 /// The pauses in force in this process. What the service asked for is kept in the catalog as well; a used-up quota is
@@ -28,6 +30,25 @@ impl Holds {
                 holds.insert(pause.scope.clone(), Hold { pause, is_kept: false });
             }
         }
+    }
+
+    /// Begins a pause that Jelly asked for, or moves its end later. The first of a scope is logged: what many requests are
+    /// told at once is one pause.
+    pub fn pause(&self, pause: &Pause, now_ms: i64) {
+        if self.begin(pause, now_ms) {
+            let until = jiff::Timestamp::from_millisecond(pause.until_ms).unwrap_or(jiff::Timestamp::MAX);
+            info!(scope = %pause.scope, until = %format_args!("{until:.0}"), reason = %pause.reason, "requests pause");
+        }
+    }
+
+    /// Whether none of its scope was in force.
+    fn begin(&self, pause: &Pause, now_ms: i64) -> bool {
+        let mut holds = self.holds();
+        let known = holds.get(&pause.scope).map(|hold| hold.pause.until_ms);
+        if known.is_none_or(|until_ms| until_ms < pause.until_ms) {
+            holds.insert(pause.scope.clone(), Hold { pause: pause.clone(), is_kept: false });
+        }
+        known.is_none_or(|until_ms| until_ms <= now_ms)
     }
 
     /// Lets a pause that is in force last at least so long from now on.
@@ -113,6 +134,16 @@ mod tests {
         holds.are_kept(&[pause(100)]);
         holds.sync(vec![]);
         assert_eq!(holds.held(&["team:1"], 60).map(|pause| pause.until_ms), Some(200));
+    }
+
+    #[test]
+    fn of_pauses_that_are_asked_for_at_once_one_is_told() {
+        let holds = Holds::default();
+        let begins = |until_ms, now_ms| {
+            holds.begin(&Pause { scope: "egress:default".into(), until_ms, reason: String::new() }, now_ms)
+        };
+        assert_eq!([begins(100, 0), begins(120, 1), begins(90, 2), begins(200, 120)], [true, false, false, true]);
+        assert_eq!(holds.held(&["egress:default"], 150).map(|pause| pause.until_ms), Some(200));
     }
 
     #[test]

@@ -13,6 +13,11 @@ pub fn person_scope(team: TeamRow) -> String {
     format!("person:{}", team.0)
 }
 
+/// The scope of the pause of all teams that share an address.
+pub fn egress_scope(group: &str) -> String {
+    format!("egress:{group}")
+}
+
 /// Begins or changes a pause; the later end wins.
 pub(super) async fn keep_pause(connection: &mut Connection, pause: &Pause) -> Result<()> {
     query(

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::output;
 use super::session::{Session, settings};
 use super::{DONE, Global};
-use crate::catalog::{Pause, person_scope, team_scope};
+use crate::catalog::{Pause, egress_scope, person_scope, team_scope};
 use crate::config::values::parse_duration;
 
 /// The arguments of `jellyjar pause`.
@@ -18,10 +18,10 @@ use crate::config::values::parse_duration;
   jellyjar pause --archive /srv/archive --for 2h --reason 'the office is on a slow line'
   jellyjar pause --team berlin                    until `jellyjar resume --team berlin`
 
-A running `jellyjar serve` heeds it within seconds. Webhooks are still taken in; what comes with them waits.")]
+A running `jellyjar serve` heeds it within 2 seconds. Webhooks are still taken in; what comes with them waits.")]
 pub(super) struct PauseArgs {
     /// How long, such as 30m or 2h; without it, until `resume`
-    #[arg(long = "for", value_name = "DURATION", value_parser = parse_duration)]
+    #[arg(long = "for", value_name = "DURATION", value_parser = parse_length)]
     length: Option<Duration>,
     /// Why, for whoever wonders
     #[arg(long, value_name = "TEXT", default_value = "a person paused it")]
@@ -34,7 +34,8 @@ pub(super) struct PauseArgs {
   jellyjar resume --archive /srv/archive
   jellyjar resume --team berlin
 
-It ends what `jellyjar pause` began, and pauses of a team whose token was refused or whose requests Jelly asked to hold back.")]
+It ends what `jellyjar pause` began, and pauses of a team whose token was refused or whose requests Jelly asked to hold back. \
+That of an egress group, for Jelly's limit of an address, ends by itself.")]
 pub(super) struct ResumeArgs {}
 
 /// The way out of a refused token, beside a service and without one.
@@ -43,6 +44,14 @@ pub(super) const WITH_A_VALID_TOKEN: &str = "give a valid token; a running `jell
 /// How it goes on after a pause that ends by itself.
 pub(super) const AFTER_A_PAUSE: &str =
     "a running `jellyjar serve` goes on by itself then; without one, run `jellyjar retry` after that";
+
+/// Reads how long a pause lasts.
+fn parse_length(text: &str) -> Result<Duration, String> {
+    match parse_duration(text)? {
+        Duration::ZERO => Err("that is no pause; `jellyjar resume` ends one".into()),
+        length => Ok(length),
+    }
+}
 
 /// What is in force now.
 #[derive(Debug, Serialize)]
@@ -69,7 +78,8 @@ pub(super) async fn pause(args: PauseArgs, global: &Global) -> anyhow::Result<Ex
         output::json(&Answer { ok: true, team, paused: true, until, reason });
     } else {
         let until = until.unwrap_or_else(|| "`jellyjar resume`".into());
-        output::line(format!("Team {} sends no requests until {until}.", session.team_name));
+        let team = &session.team_name;
+        output::line(format!("Team {team} sends no requests until {until}; what runs already heeds that within 2 s."));
     }
     Ok(ExitCode::from(DONE))
 }
@@ -79,12 +89,27 @@ pub(super) async fn resume(_args: ResumeArgs, global: &Global) -> anyhow::Result
     let session = Session::open(global, settings(&global.overrides(true))?, false).await?;
     let row = session.teams[&session.team_name].row;
     let ended = session.catalog.resume(&[person_scope(row), team_scope(row)]).await?;
+    // Jelly's limit for an address is no person's to lift.
+    let group = session.config.egress_group(&session.team_name);
+    let scope = egress_scope(group);
+    let of_group = session.catalog.pauses().await?.into_iter().find(|pause| pause.scope == scope);
+    let team = session.team_name.as_str();
     if global.json {
-        output::json(&Answer { ok: true, team: &session.team_name, paused: false, until: None, reason: None });
-    } else if ended > 0 {
-        output::line(format!("Team {} may send requests again.", session.team_name));
-    } else {
-        output::line(format!("Team {} was not paused.", session.team_name));
+        let until = of_group.as_ref().map(|pause| output::time(pause.until_ms));
+        let reason = of_group.as_ref().map(|pause| pause.reason.as_str());
+        output::json(&Answer { ok: true, team, paused: of_group.is_some(), until, reason });
+        return Ok(ExitCode::from(DONE));
     }
+    let own = if ended > 0 { "is no longer paused itself" } else { "was not paused itself" };
+    output::line(match of_group {
+        Some(Pause { until_ms, reason, .. }) => format!(
+            "Team {team} {own}, but its egress group {group} is until {}: {}. That ends by itself: Jelly asked all that come \
+             from this address to wait.",
+            output::time(until_ms),
+            output::printable(&reason, 300)
+        ),
+        None if ended > 0 => format!("Team {team} may send requests again."),
+        None => format!("Team {team} was not paused."),
+    });
     Ok(ExitCode::from(DONE))
 }

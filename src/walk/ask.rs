@@ -112,11 +112,11 @@ impl Asker {
                 (Decision::RetryGone, _) => return Err(Refused::Gone),
                 (Decision::PauseTeam, _) => self.refuse_token(reason).await?,
                 (Decision::PauseTeamFor(wait), _) => {
-                    self.keep(self.pause(&self.access.scopes[0], wait, &reason)).await?;
+                    self.keep_asked(self.pause(&self.access.scopes[0], wait, &reason)).await?;
                 }
                 (Decision::PauseEgressGroup(wait), _) => {
                     let scope = &self.access.scopes[usize::from(wait <= EGRESS_PAUSE_MAX)];
-                    self.keep(self.pause(scope, wait, &reason)).await?;
+                    self.keep_asked(self.pause(scope, wait, &reason)).await?;
                 }
                 (Decision::ProbeMembers, _) => match self.access.client.probe_members().await {
                     Ok(false) => self.refuse_token(format!("{reason}; the team's members are refused as well")).await?,
@@ -155,6 +155,12 @@ impl Asker {
     async fn refuse_token(&self, reason: String) -> Result<(), WalkError> {
         warn!(team = %self.access.key, error = %reason, "the token is refused: the team is paused");
         self.keep(Pause { scope: self.access.scopes[0].clone(), until_ms: i64::MAX, reason }).await
+    }
+
+    /// Begins one that Jelly asked for.
+    async fn keep_asked(&self, pause: Pause) -> Result<(), WalkError> {
+        self.holds.pause(&pause, self.clock.now_ms());
+        self.keep(pause).await
     }
 
     /// Begins a pause that outlasts this process.

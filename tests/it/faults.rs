@@ -268,6 +268,26 @@ fn a_long_pause_is_kept_and_the_next_run_does_not_ask_before_its_end() {
 }
 
 #[test]
+fn the_pause_of_an_address_is_logged_once_and_resume_names_it() {
+    let world = weather("api-429=1.0,retry-after=200");
+    world.settings("[worker]\nmax_wait = \"1s\"\n");
+    let ended = world.run(&World::REPLAY);
+    assert_eq!(ended.stderr.matches("requests pause scope=egress:default until=20").count(), 1, "{}", ended.stderr);
+    let ended = world.run(&["resume", "--archive", "archive"]);
+    let words = "Team default was not paused itself, but its egress group default is until 20";
+    assert!(ended.stdout.contains(words), "{}", ended.stdout);
+    let told = world.run(&["resume", "--archive", "archive", "--json"]).json();
+    assert!(told["paused"] == true && told["until"].is_string(), "{told}");
+    // A person's own pause ends; that of the address does not.
+    let paused = world.run(&["pause", "--archive", "archive", "--for", "1h"]);
+    assert!(paused.stdout.contains("what runs already heeds that within 2 s"), "{}", paused.stdout);
+    let ended = world.run(&["resume", "--archive", "archive"]);
+    assert!(ended.stdout.contains("is no longer paused itself, but"), "{}", ended.stdout);
+    let none = world.run(&["pause", "--archive", "archive", "--for", "0s"]);
+    assert!(none.code() == Some(2) && none.stderr.contains("that is no pause"), "{none:?}");
+}
+
+#[test]
 fn the_quota_of_the_service_is_kept_without_being_told() {
     let world = weather("");
     world.settings("[quota]\nrequests_per_window = 5\n[worker]\nmax_wait = \"1s\"\n");
