@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::look::Look;
 use super::receipt::number;
+use super::session::Session;
 use super::{DONE, Global, output};
 use crate::catalog::RejectRow;
 
@@ -30,10 +31,35 @@ struct Answer {
     rejected: Vec<RejectRow>,
 }
 
+/// Names the files in which webhooks are now: in this machine's inbox until they are copied, then in the archive. Where
+/// neither is there, the name stays that of the inbox.
+async fn find_in_inboxes(session: &Session, rejected: &mut [RejectRow]) -> anyhow::Result<()> {
+    let inbox = session.config.inbox_folder();
+    let mut copies = None;
+    for one in rejected {
+        let Some(below) = one.source.strip_prefix("inbox/") else { continue };
+        if let Some(path) = inbox.as_ref().map(|inbox| inbox.join(below)).filter(|path| path.is_file()) {
+            one.source = path.display().to_string();
+            continue;
+        }
+        let keys = match &mut copies {
+            Some(keys) => keys,
+            none => none.insert(session.archive.payloads().await?),
+        };
+        let name = below.rsplit_once('/').map_or(below, |(_, name)| name);
+        let copy = |key: &&String| key.strip_suffix(".zst").is_some_and(|key| key.ends_with(&format!("/{name}")));
+        if let Some(key) = keys.iter().find(copy) {
+            one.source = format!("{}/{key}", session.archive.place());
+        }
+    }
+    Ok(())
+}
+
 /// Runs the command.
 pub(super) async fn run(args: RejectedArgs, global: &Global) -> anyhow::Result<ExitCode> {
     let look = Look::open(global).await?;
-    let rejected = look.session.catalog.rejects(args.limit).await?;
+    let mut rejected = look.session.catalog.rejects(args.limit).await?;
+    find_in_inboxes(&look.session, &mut rejected).await?;
     let total = look.session.catalog.reject_count().await?;
     if global.json {
         output::json(&Answer { total, shown: rejected.len(), rejected });

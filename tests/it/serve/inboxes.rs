@@ -43,6 +43,34 @@ fn a_new_inbox_is_read_from_its_beginning_whatever_position_is_kept() {
 }
 
 #[test]
+fn what_cannot_be_read_is_shown_where_it_is_in_the_inbox_and_then_in_the_archive() {
+    let world = world();
+    world.settings(&SERVE.replace("segment_age = \"1s\"", "segment_age = \"1h\""));
+    let shown = || {
+        let told = world.run(&["rejected", "--archive", "archive", "--json"]).json();
+        let one = &told["rejected"][0];
+        (std::path::PathBuf::from(one["source"].as_str().unwrap()), one["line"].as_u64().unwrap())
+    };
+    let serve = Serve::start(&world);
+    until("it is ready", || serve.is_ready());
+    serve.post(&events(1, 1, (10, 100))[0]);
+    assert_eq!(serve.sender().post("default", SECRET, UNREADABLE), Some(200));
+    until("it is read", || !world.rejects().is_empty());
+    let (path, line) = shown();
+    assert!(path.starts_with(world.path(".local/state/jellyjar/inbox")), "{}", path.display());
+    assert_eq!((std::fs::read_to_string(&path).unwrap().lines().count(), line), (2, 2));
+    serve.stop(&world);
+    world.settings(SERVE);
+    let serve = Serve::start(&world);
+    until("the inbox is copied", || segments(&world).is_empty());
+    let (path, line) = shown();
+    // The archive tells its own place, with all links resolved.
+    let copies = files(&world.archive().canonicalize().unwrap().join("payloads"));
+    assert_eq!((path.canonicalize().unwrap(), line), (copies[0].clone(), 2));
+    serve.stop(&world);
+}
+
+#[test]
 fn a_position_of_an_unknown_inbox_has_all_of_it_read_again_which_changes_nothing() {
     let world = world();
     world.settings(&SERVE.replace("segment_age = \"1s\"", "segment_age = \"1h\""));
