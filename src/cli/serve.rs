@@ -24,7 +24,7 @@ use futures::FutureExt as _;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use super::session::EgressWindows;
+use super::session::{EgressWindows, TriedTokens};
 use super::{DONE, Global, UsageError, output};
 use crate::clock::Clock;
 use crate::config::{Config, Environment, Overrides};
@@ -60,6 +60,7 @@ struct Shared {
     notifier: Notifier,
     pulse: Pulse,
     windows: EgressWindows,
+    tried: TriedTokens,
     samples: Samples,
     rush: Rush,
     /// As whom each archive was written last, by its place.
@@ -84,12 +85,13 @@ impl Shared {
         };
         let kept = role.notified_file(config);
         let notifier = Notifier::new(&config.notify, &config.http, clock.clone(), metrics.clone(), kept)?;
-        let (pulse, windows, rush) = (Pulse::default(), EgressWindows::default(), Rush::default());
+        let (pulse, rush) = (Pulse::default(), Rush::default());
+        let (windows, tried) = (EgressWindows::default(), TriedTokens::default());
         let board = Board::new(inboxes.clone(), metrics.clone(), notifier.clone(), pulse.clone(), clock.clone());
         let folder = inboxes.as_ref().map(Inboxes::folder);
         let samples = Samples::new(&names, folder, config.notify.disk_free_below_bytes, clock.now());
         let writers = Arc::default();
-        Ok(Self { role, clock, inboxes, board, metrics, notifier, pulse, windows, samples, rush, writers })
+        Ok(Self { role, clock, inboxes, board, metrics, notifier, pulse, windows, tried, samples, rush, writers })
     }
 
     fn writers(&self) -> MutexGuard<'_, BTreeMap<String, Arc<JournalWriter>>> {
@@ -190,7 +192,10 @@ impl Taking {
         };
         let public = Listener::public(&config.serve, tls.clone()).await?;
         let scheme = if tls.is_some() { "https" } else { "http" };
-        let address = format!("{scheme}://{}/webhooks/{{{}}}", public.address(), hooks.teams().join(","));
+        let teams = hooks.teams();
+        // Several as a shell would write them.
+        let teams = if let [only] = &teams[..] { only.clone() } else { format!("{{{}}}", teams.join(",")) };
+        let address = format!("{scheme}://{}/webhooks/{teams}", public.address());
         let board = shared.board.clone();
         let sink = InboxSink(inboxes.clone(), shared.metrics.clone());
         let rush = shared.rush.clone();

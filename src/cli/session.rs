@@ -22,7 +22,7 @@ use crate::model::{Location, TeamKey};
 use crate::spool::SpoolMemory;
 use crate::store::{Archive, JournalWriter, Place, Scratch};
 
-pub(super) use access::{Access, EgressWindows, limits_of};
+pub(super) use access::{Access, EgressWindows, TriedTokens, limits_of};
 pub(super) use view::View;
 
 /// An archive that is open for a command.

@@ -159,7 +159,7 @@ impl Service {
         shared.writers().insert(self.place.clone(), Arc::clone(&session.journal));
         fleet::join(&session, shared.role.name()).await?;
         let access = Arc::new(if shared.role.works() {
-            Access::open_in(&session, &shared.windows, &shared.metrics).await?
+            Access::open_in(&session, &shared.windows, &shared.tried, &shared.metrics).await?
         } else {
             Access::without_clients(&session, &shared.metrics).await?
         });

@@ -2,20 +2,22 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
 
 use super::{Session, no_token};
 use crate::archive::{Fetcher, Holds, TeamAccess};
-use crate::catalog::{CatalogError, TeamRow, person_scope, team_scope};
+use crate::catalog::{CatalogError, TeamRow, egress_scope, person_scope, team_scope};
 use crate::cli::{UsageError, fleet};
 use crate::config::Config;
+use crate::digest::Digest;
 use crate::http::{BaseUrl, HttpClients};
 use crate::ingest::Team;
 use crate::jelly::{Bounds, EgressWindow, JellyClient, Quota, QuotaLimits};
 use crate::metrics::Metrics;
+use crate::model::TeamKey;
 use crate::spool::Spool;
 use crate::store::Scratch;
 
@@ -27,6 +29,17 @@ impl EgressWindows {
     fn of(&self, group: &str) -> EgressWindow {
         let mut windows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         windows.entry(group.to_owned()).or_default().clone()
+    }
+}
+
+/// The tokens with which a process has begun to ask, by archive and team: one that was refused is not tried again because
+/// something else was set anew.
+#[derive(Debug, Clone, Default)]
+pub(in crate::cli) struct TriedTokens(Arc<Mutex<BTreeMap<(String, TeamKey), Digest>>>);
+
+impl TriedTokens {
+    fn tokens(&self) -> MutexGuard<'_, BTreeMap<(String, TeamKey), Digest>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -51,27 +64,30 @@ impl Access {
     /// Makes the clients. The chosen team must have a token; others without one are left alone.
     pub(in crate::cli) async fn open(session: &Session) -> anyhow::Result<Self> {
         fleet::join(session, "a single run").await?;
-        Self::open_in(session, &EgressWindows::default(), &Metrics::unseen()).await
+        let (groups, tried) = (EgressWindows::default(), TriedTokens::default());
+        Self::open_for(&session.teams, session, (&groups, &tried), &Metrics::unseen()).await
     }
 
     /// Like [`Access::open`], for one archive of several that share the windows of this machine's addresses.
     pub(in crate::cli) async fn open_in(
         session: &Session,
         groups: &EgressWindows,
+        tried: &TriedTokens,
         metrics: &Metrics,
     ) -> anyhow::Result<Self> {
-        Self::open_for(&session.teams, session, groups, metrics).await
+        Self::open_for(&session.teams, session, (groups, tried), metrics).await
     }
 
     /// For whoever asks Jelly for nothing: without a client for any team, whatever tokens there are.
     pub(in crate::cli) async fn without_clients(session: &Session, metrics: &Metrics) -> anyhow::Result<Self> {
-        Self::open_for(&BTreeMap::new(), session, &EgressWindows::default(), metrics).await
+        let (groups, tried) = (EgressWindows::default(), TriedTokens::default());
+        Self::open_for(&BTreeMap::new(), session, (&groups, &tried), metrics).await
     }
 
     async fn open_for(
         asking: &BTreeMap<String, Team>,
         session: &Session,
-        groups: &EgressWindows,
+        (groups, tried): (&EgressWindows, &TriedTokens),
         metrics: &Metrics,
     ) -> anyhow::Result<Self> {
         let config = &session.config;
@@ -95,10 +111,14 @@ impl Access {
                     .map_err(|error| UsageError(error.to_string()))?
                     .counted_in(metrics.team(name))
                     .bounded_by(Bounds::of(&config.http));
-            let scopes = [team_scope(team.row), format!("egress:{group}"), person_scope(team.row)];
-            // A refused token is tried again by every run that a person starts. A pause that the service asked for
-            // stays in force.
-            session.catalog.resume_refused(&scopes[0]).await?;
+            let scopes = [team_scope(team.row), egress_scope(&group), person_scope(team.row)];
+            // A refused token is tried again by every run that a person starts, and a new one by a service. A pause that
+            // the service asked for stays in force.
+            let tries = ((session.archive.uuid().to_owned(), team.key.clone()), Digest::of(token.expose().as_bytes()));
+            if tried.tokens().get(&tries.0) != Some(&tries.1) {
+                session.catalog.resume_refused(&scopes[0]).await?;
+                tried.tokens().insert(tries.0, tries.1);
+            }
             let bulk_scope = format!("bulk:{}", scopes[0]);
             let access = TeamAccess { key: team.key.clone(), client, scopes, bulk_scope, probed_at_ms: Arc::default() };
             teams.insert(team.row, access);

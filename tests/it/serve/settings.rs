@@ -48,6 +48,36 @@ fn a_changed_secret_is_taken_over_on_a_hangup() {
 }
 
 #[test]
+fn a_refused_token_is_not_tried_again_by_a_hangup_and_a_new_one_is() {
+    let world = world();
+    std::fs::write(world.path("token"), TOKEN).unwrap();
+    let mut command = Serve::command(&world);
+    command.env_remove("JELLY_API_TOKEN").env("JELLY_API_TOKEN_FILE", world.path("token"));
+    world.jelly.set_token("another");
+    let serve = Serve::start_with(&world, command);
+    assert!(serve.process.stderr().contains("/webhooks/default;"), "{}", serve.process.stderr());
+    let mail = events(2, 1, (10, 1000));
+    serve.post(&mail[0]);
+    let is_paused = || serve.ask("/metrics").1.contains("jellyjar_paused{scope=\"team\",name=\"default\"} 1");
+    let kept = || world.catalog("SELECT scope FROM pauses").len() == 1;
+    until("the team is paused", || is_paused() && kept());
+    let asked = world.jelly.stats().api_requests;
+    for count in 1..=2 {
+        serve.process.hang_up();
+        until("the settings are read again", || reloads(&serve.process) == count);
+        until("it is ready", || serve.is_ready());
+        until("it is still paused", is_paused);
+    }
+    serve.post(&mail[1]);
+    until("all is taken in", || world.catalog("SELECT 'x' FROM attachments").len() == 2);
+    assert_eq!(world.jelly.stats().api_requests, asked, "a token that was refused was tried again");
+    std::fs::write(world.path("token"), "another").unwrap();
+    serve.process.hang_up();
+    until_archived(&world.archive(), &ids(&mail));
+    serve.stop(&world);
+}
+
+#[test]
 fn a_hangup_while_the_archive_is_away_holds_nothing_up() {
     let world = world();
     std::fs::write(world.path("disk"), "not mounted").unwrap();
