@@ -17,7 +17,7 @@ use super::output::{self, printable};
 use super::session::Session;
 use super::{DONE, Global, INCOMPLETE, TOKEN_REFUSED, USAGE, UsageError};
 use crate::clock::Clock;
-use crate::config::{Config, Environment, Loaded, load};
+use crate::config::{Config, Environment, Loaded, Overrides, load};
 use crate::model::{FORMAT_VERSION, Location};
 use crate::store::{BucketError, Fault};
 
@@ -258,7 +258,10 @@ pub(super) async fn run(args: DoctorArgs, global: &Global) -> anyhow::Result<Exi
 /// The settings, and whether the tokens could be read; `None` where they cannot be used at all.
 fn configuration(findings: &mut Findings, global: &Global) -> Option<(Loaded, bool)> {
     let environment = Environment::from_process();
-    let (loaded, tokens_read) = match load(&global.overrides(false), &environment) {
+    let with_webhooks = Overrides { read_webhooks: true, ..global.overrides(false) };
+    // What is wrong with them alone stands in no other command's way.
+    let loaded = load(&with_webhooks, &environment).or_else(|_| load(&global.overrides(false), &environment));
+    let (loaded, tokens_read) = match loaded {
         Ok(loaded) => (loaded, true),
         // It may be a token's file alone that cannot be read; everything else can be looked at all the same.
         Err(error) => match load(&global.overrides(true), &environment) {

@@ -232,6 +232,10 @@ impl Loaded {
             }
         }
         self.check_webhook(team, &webhook)?;
+        // Whoever takes no webhooks has others to say it.
+        if overrides.read_webhooks {
+            self.warn_of_short_secrets(team, &webhook);
+        }
         Ok(webhook)
     }
 
@@ -271,12 +275,15 @@ impl Loaded {
                 "without a signature anybody could send; set `webhook_username` and `webhook_password_file` too";
             return Err(self.blame(&key("allow_unsigned_webhooks"), message));
         }
+        Ok(())
+    }
+
+    fn warn_of_short_secrets(&mut self, team: &str, webhook: &WebhookConfig) {
         if webhook.secrets.iter().any(|secret| secret.expose().len() < SHORT_SECRET_CHARACTERS) {
             self.warnings.push(format!(
                 "a webhook secret of team `{team}` has less than {SHORT_SECRET_CHARACTERS} characters, and may be guessed"
             ));
         }
-        Ok(())
     }
 
     /// Blames the place that a setting came from.

@@ -122,7 +122,7 @@ impl Kind {
                 "It is tried again and again; nothing that was accepted is lost meanwhile.",
             ),
             Self::ReloadFailed => {
-                lasts("reload_failed", "{} cannot be read again", "{} was read again", "The old one is still used.")
+                lasts("reload_failed", "{} cannot be read again", "{} can be read again", "The old one is still used.")
             }
             Self::Hanging => lasts(
                 "hanging",

@@ -48,6 +48,10 @@ fn lists_are_tables_or_the_services_own_json() {
         api(&world, &[("200 OK", mailboxes), ("200 OK", MEMBERS)], &["mailboxes", "members", "support"]);
     assert_eq!(server.lines(), ["GET /api/mailboxes", "GET /api/mailboxes/7/members"]);
     assert!(ended.stdout.contains("Michael Bluth"), "{}", ended.stdout);
+    for words in [&["mailboxes"][..], &["mailboxes", "list"]] {
+        let (_, ended) = api(&world, &[("200 OK", mailboxes)], words);
+        assert!(ended.code() == Some(0) && ended.stdout.contains("Support"), "{ended:?}");
+    }
 }
 
 #[test]

@@ -32,6 +32,32 @@ fn a_dry_run_asks_for_nothing_and_writes_nothing_and_tells_the_truth() {
 }
 
 #[test]
+fn a_misspelt_level_of_the_log_silences_nothing() {
+    let world = World::new();
+    world.dump(&events(1, 1, (5, 5)));
+    let mut command = world.command(&World::REPLAY);
+    // A warning of the command's own shows that the default is in force.
+    command.env("JELLYJAR_LOG", "degub").env("JELLYJAR_TYPO", "1");
+    let ended = world.start(command).wait();
+    assert!(ended.stderr.contains("JELLYJAR_LOG has no effect: \"degub\" is no level"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("JELLYJAR_TYPO is none that jellyjar knows"), "{}", ended.stderr);
+}
+
+#[test]
+fn a_short_webhook_secret_is_told_of_where_webhooks_are_taken_and_nowhere_else() {
+    let world = World::new();
+    world.dump(&events(1, 1, (5, 5)));
+    world.settings("[teams.default]\nwebhook_secret = \"short-secret\"\n");
+    for (arguments, is_told) in
+        [(&["config", "check"][..], true), (&["doctor", "--archive", "archive"], true), (&World::REPLAY, false)]
+    {
+        let ended = world.run(arguments);
+        let said = ended.stdout.clone() + &ended.stderr;
+        assert_eq!(said.contains("has less than 16 characters"), is_told, "{arguments:?}: {said}");
+    }
+}
+
+#[test]
 fn a_dry_run_needs_no_token() {
     let world = World::new();
     world.dump(&events(2, 1, (5, 5)));

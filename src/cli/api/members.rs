@@ -20,7 +20,7 @@ pub(super) struct MembersArgs {}
 /// The arguments of `jellyjar api mailboxes`.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Examples:
-  jellyjar api mailboxes
+  jellyjar api mailboxes list
   jellyjar api mailboxes members 7")]
 pub(super) struct MailboxesArgs {
     #[command(subcommand)]
@@ -29,6 +29,9 @@ pub(super) struct MailboxesArgs {
 
 #[derive(Debug, Clone, Subcommand)]
 enum What {
+    /// All mailboxes of the team, as without a word
+    #[command(after_help = "Examples:\n  jellyjar api mailboxes list\n  jellyjar api mailboxes list --json")]
+    List,
     /// Who is in a mailbox
     #[command(after_help = "Examples:\n  jellyjar api mailboxes members 7\n  jellyjar api mailboxes members Support")]
     Members {

@@ -50,7 +50,7 @@ struct OperationsAddress {
 
 Jelly posts webhooks to https://YOUR.HOST/webhooks/TEAM, where TEAM is `default` unless teams are configured. A webhook is \
 answered with 2xx only once it is durable in the inbox. SIGTERM stops it in good order, SIGHUP reads settings, tokens and \
-secrets again; so does a change of their files. Stop it, kill it and start it again as you like: nothing that was \
+secrets again; so does a change of their files, within 10 s. Stop it, kill it and start it again as you like: nothing that was \
 accepted is lost.")]
 pub(in crate::cli) struct ServeArgs {
     #[command(flatten)]
@@ -87,7 +87,7 @@ pub(in crate::cli) struct ReceiveArgs {
 `serve` without its listener for webhooks: it archives what stands in the catalog, for all teams of the configuration, and \
 does backfills, the gap sweep and compaction. It has no inbox and needs no webhook secret. On PostgreSQL many share the \
 work, on as many machines as you like; on SQLite one works, and the others follow until it ends. SIGTERM stops it in \
-good order, SIGHUP reads settings and tokens again; so does a change of their files.")]
+good order, SIGHUP reads settings and tokens again; so does a change of their files, within 10 s.")]
 pub(in crate::cli) struct WorkArgs {
     #[command(flatten)]
     operations: OperationsAddress,
