@@ -372,7 +372,9 @@ pub(super) mod test {
             return; // SQLite's databases are ours alone.
         }
         let folder = tempfile::tempdir().unwrap();
-        let CatalogPlace::Postgres { url, home, answer_timeout } = chosen(folder.path().into()).await else { unreachable!() };
+        let CatalogPlace::Postgres { url, home, answer_timeout } = chosen(folder.path().into()).await else {
+            unreachable!()
+        };
         let (server, name) = url.expose().rsplit_once('/').unwrap();
         let mut admin: PgConnection =
             <PgConnection as sqlx::Connection>::connect(&format!("{server}/postgres")).await.unwrap();
