@@ -112,12 +112,7 @@ impl Catalog {
         }
     }
 
-    async fn open_postgres(
-        url: &PostgresUrl,
-        home: PathBuf,
-        answer_timeout: Duration,
-        clock: Clock,
-    ) -> Result<Self> {
+    async fn open_postgres(url: &PostgresUrl, home: PathBuf, answer_timeout: Duration, clock: Clock) -> Result<Self> {
         std::fs::create_dir_all(&home).map_err(|source| CatalogError::Open { path: home.clone(), source })?;
         let mut connection = postgres_connection(url).await?;
         let encoding: String =
@@ -315,7 +310,9 @@ pub(super) mod test {
             return; // Who may write a file is the file system's business.
         }
         let folder = tempfile::tempdir().unwrap();
-        let CatalogPlace::Postgres { url, home, answer_timeout } = chosen(folder.path().into()).await else { unreachable!() };
+        let CatalogPlace::Postgres { url, home, answer_timeout } = chosen(folder.path().into()).await else {
+            unreachable!()
+        };
         let mut owner: PgConnection = <PgConnection as sqlx::Connection>::connect(url.expose()).await.unwrap();
         for (right, query) in [("TEMPORARY", "create_temporary"), ("CREATE", "create_schema")] {
             // Rights are the owner's too, and can be taken from it.
