@@ -204,7 +204,9 @@ fn read_group(rest: &mut &[char], depth: usize) -> Result<Vec<Vec<Piece>>, &'sta
         let (&sign, after) = rest.split_first().ok_or("a { without its }")?;
         *rest = after;
         if sign == '}' {
-            return Ok(choices);
+            // As in the patterns of the rules, a choice of nothing is none.
+            choices.retain(|choice| !choice.is_empty());
+            return Ok(if choices.is_empty() { vec![Vec::new()] } else { choices });
         }
     }
 }

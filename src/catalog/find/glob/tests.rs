@@ -26,6 +26,18 @@ fn matches_from(pieces: &[Piece], text: &[char]) -> bool {
     }
 }
 
+#[test]
+fn a_choice_of_nothing_is_none() {
+    for (pattern, matched, unmatched) in
+        [("{a,}", "a", ""), ("{{}a,}", "a", ""), ("a{}", "a", ""), ("{{},{a,b}}c", "bc", "c")]
+    {
+        let (ours, rules) =
+            (GlobPattern::parse(pattern).unwrap(), globset::Glob::new(pattern).unwrap().compile_matcher());
+        assert!(matches(&ours, matched) && rules.is_match(matched), "{pattern}");
+        assert!(!matches(&ours, unmatched) && !rules.is_match(unmatched), "{pattern}");
+    }
+}
+
 proptest! {
     #[test]
     fn patterns_match_what_the_rules_patterns_match(
