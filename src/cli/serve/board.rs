@@ -15,6 +15,12 @@ use crate::web::{Delivery, DeliveryResult, Dependency, Health, Refusal, Sink};
 
 /// Why something is not ready before it was tried.
 const OPENING: &str = "it is being opened";
+/// Why a catalog is not, whose archive could not be opened.
+const BEHIND: &str = "it is opened once its archive is";
+
+fn is_untried(reason: &str) -> bool {
+    [OPENING, BEHIND].contains(&reason)
+}
 
 /// What the work on one archive needs.
 #[derive(Debug)]
@@ -100,12 +106,15 @@ impl Board {
         let Some(needed) = archives.get_mut(place) else { return };
         if let Some(state) = archive {
             self.notifier.set(not_ready("archive", place), state.as_ref().err().cloned());
+            if state.is_err() && needed.catalog_state.as_ref().is_err_and(|text| text == OPENING) {
+                needed.catalog_state = Err(BEHIND.to_owned());
+            }
             needed.archive = state;
         }
         if let Some(state) = catalog {
             needed.catalog_state = state;
             let name = needed.catalog.clone();
-            let trouble = state_of_catalog(&archives, &name).err().filter(|text| text != OPENING);
+            let trouble = state_of_catalog(&archives, &name).err().filter(|text| !is_untried(text));
             self.notifier.set(not_ready("catalog", &name), trouble);
         }
     }
@@ -210,7 +219,7 @@ fn not_ready(what: &str, name: &str) -> Condition {
 fn state_of_catalog(archives: &BTreeMap<String, Needed>, name: &str) -> Result<(), String> {
     let users = || archives.values().filter(|needed| needed.catalog == name).map(|needed| &needed.catalog_state);
     let troubles = || users().filter_map(|state| state.as_ref().err());
-    troubles().find(|text| *text != OPENING).or_else(|| troubles().next()).map_or(Ok(()), |text| Err(text.clone()))
+    troubles().find(|text| !is_untried(text)).or_else(|| troubles().next()).map_or(Ok(()), |text| Err(text.clone()))
 }
 
 /// What inbox records say of where they came from.
