@@ -361,8 +361,8 @@ impl Fleet<'_> {
                 if watch.pending == 0 && all_are_back && watch.leases(self.world, self.database)?.is_empty() {
                     return Ok((watch, false));
                 }
-                // The last requests of a window may be kept for others.
-                let used_up = watch.requests_in_window * 20 >= self.plan.quota * 19;
+                // Three tenths of a window are kept for webhooks; the last requests before that may be kept for other workers.
+                let used_up = watch.requests_in_window * 100 >= self.plan.quota * 65;
                 if used_up && began.elapsed() > length + LEASE {
                     return Ok((watch, true));
                 }
