@@ -73,7 +73,7 @@ impl Default for ServeConfig {
             tls_certificate: None,
             tls_key: None,
             max_body_bytes: 64 << 20,
-            max_in_flight_bytes: 96 << 20,
+            max_in_flight_bytes: 84 << 20,
             header_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_mins(1),
             body_timeout: Duration::from_mins(2),

@@ -112,7 +112,7 @@ fn listeners_that_cannot_work_are_refused_and_open_ones_are_told() {
         ("[serve]\ntls_key = \"k\"\n", "there is no certificate with it"),
         ("[serve]\ntls_certificate = \"c\"\n", "there is no key with it"),
         ("[serve]\nmax_in_flight = \"64 MiB\"\n", "has no room for one body of `max_body_size` (64 MiB)"),
-        ("[serve]\nmax_body_size = \"1 GiB\"\n", "`serve.max_body_size`: `max_in_flight` (96 MiB) has no room"),
+        ("[serve]\nmax_body_size = \"1 GiB\"\n", "`serve.max_body_size`: `max_in_flight` (84 MiB) has no room"),
         ("[serve]\nops_listen = \"127.0.0.1:8080\"\n", "cannot share an address"),
         ("[serve]\nlisten = \"localhost\"\n", "`serve.listen`: \"localhost\" is no address to listen on"),
     ] {
