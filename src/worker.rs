@@ -308,7 +308,8 @@ impl Driver {
             }
 
             // What goes first now need not wait for its claim to be over.
-            if signals.promoted.swap(false, Ordering::Relaxed) {
+            // One that is still on its way would be missed.
+            if progress.claiming.is_empty() && signals.promoted.swap(false, Ordering::Relaxed) {
                 for place in progress.turns.places() {
                     let Line { team, lane: Lane::Bulk, queue, .. } = progress.turns.line(place) else { continue };
                     let (team, promoted) = (*team, self.catalog.take_promoted(queue).await?);
