@@ -99,8 +99,8 @@ pub async fn compact(
         }
         let known: HashSet<Digest> = seen.values().map(|segment| segment.sha256).collect();
         let today = subject.clock.now().to_zoned(TimeZone::UTC).date();
-        let small =
-            present.into_iter().filter(|file| is_small(file, today, options.today) && seen.contains_key(&file.key));
+        let loaded = |file: &SegmentFile| seen.get(&file.key).is_some_and(|segment| segment.loaded);
+        let small = present.into_iter().filter(|file| is_small(file, today, options.today) && loaded(file));
         for group in groups(small, options.target_bytes) {
             if options.steps.is_some_and(|steps| done.written >= steps) {
                 break;

@@ -140,7 +140,8 @@ impl Catalog {
 
     /// Ends leases, all in one transaction, after everything that they cite is durable: `durable` blobs, and the
     /// outcome segment `segment`. Each completion is fenced by its lease's token and changes exactly one row or none;
-    /// gives the number of those that changed none.
+    /// gives the number of those that changed none. If there are any, the segment is left to be loaded: whoever looks into
+    /// the journal next merges its lines, so that this catalog says what a new one would.
     pub async fn complete(
         &self,
         archive: ArchiveRow,
@@ -166,9 +167,6 @@ impl Catalog {
                 .await
                 .map_err(at("blobs_durable"))?;
         }
-        if let Some((key, digest)) = segment {
-            super::journal::remember_segment(&mut transaction, archive, key, digest).await?;
-        }
         let done = query(
             "-- name: complete
             UPDATE attachments SET
@@ -189,11 +187,19 @@ impl Catalog {
         .execute(&mut transaction)
         .await
         .map_err(at("complete"))?;
+        let stale = column_to_u64(completions.len()).saturating_sub(done.rows_affected());
+        match segment {
+            Some((key, digest)) if stale == 0 => {
+                super::journal::remember_segment(&mut transaction, archive, key, digest).await?;
+            }
+            Some((key, digest)) => super::journal::leave_segment(&mut transaction, archive, key, digest).await?,
+            None => {}
+        }
         for pause in pauses {
             super::pauses::keep_pause(&mut transaction, pause).await?;
         }
         transaction.commit().await.map_err(at("commit_complete"))?;
-        Ok(column_to_u64(completions.len()).saturating_sub(done.rows_affected()))
+        Ok(stale)
     }
 }
 

@@ -52,8 +52,16 @@ pub struct LoadedSegment {
     pub sha256: Digest,
     /// Whether a later segment replaces it, so that it may vanish.
     pub superseded: bool,
-    /// Whether its lines were loaded from it. One that was replaced before this catalog met it is known by name only.
+    /// Whether its lines were loaded from it. One that was replaced before this catalog met it is known by name only, and
+    /// one that was left has lines that no longer came from a lease.
     pub loaded: bool,
+}
+
+impl LoadedSegment {
+    /// Whether it is to be loaded, although its writer took it in: some of its lines came too late for their leases.
+    pub fn is_left(&self) -> bool {
+        !self.loaded && !self.superseded
+    }
 }
 
 /// Columns of an attachment named by a skip that the journal does not hold yet.
@@ -61,6 +69,8 @@ pub type UnjournaledSkip = (i64, AttachmentId, String);
 
 /// `segments.superseded` of a segment that was replaced before it was loaded.
 const REPLACED_UNREAD: i64 = 2;
+/// `segments.superseded` of a segment whose lines are to be merged yet.
+const LEFT: i64 = 3;
 
 /// Notes that a segment has been loaded or written.
 pub(super) async fn remember_segment(
@@ -72,7 +82,8 @@ pub(super) async fn remember_segment(
     query(
         "-- name: remember_segment
         INSERT INTO segments (archive_id, key, sha256) VALUES ($1, $2, $3)
-        ON CONFLICT (archive_id, key) DO UPDATE SET superseded = 1 WHERE segments.superseded = 2",
+        ON CONFLICT (archive_id, key) DO UPDATE SET superseded = CASE segments.superseded WHEN 2 THEN 1 ELSE 0 END
+            WHERE segments.superseded IN (2, 3)",
     )
     .bind(archive.0)
     .bind(key)
@@ -80,6 +91,29 @@ pub(super) async fn remember_segment(
     .execute(connection)
     .await
     .map_err(at("remember_segment"))?;
+    Ok(())
+}
+
+/// Notes that a segment was written whose lines could not all be taken in, so that a load merges them. Nothing changes if
+/// it was loaded meanwhile.
+pub(super) async fn leave_segment(
+    connection: &mut Connection,
+    archive: ArchiveRow,
+    key: &str,
+    sha256: Digest,
+) -> Result<()> {
+    query(
+        "-- name: leave_segment
+        INSERT INTO segments (archive_id, key, sha256, superseded) VALUES ($1, $2, $3, $4)
+        ON CONFLICT (archive_id, key) DO NOTHING",
+    )
+    .bind(archive.0)
+    .bind(key)
+    .bind(&sha256.as_bytes()[..])
+    .bind(LEFT)
+    .execute(connection)
+    .await
+    .map_err(at("leave_segment"))?;
     Ok(())
 }
 
@@ -94,7 +128,8 @@ pub(super) async fn supersede_segments(
         "-- name: supersede_segments
         INSERT INTO segments (archive_id, key, sha256, superseded)
         SELECT $1, value ->> 0, unhex(value ->> 1), 2 FROM json_each($2) WHERE true
-        ON CONFLICT (archive_id, key) DO UPDATE SET superseded = 1 WHERE segments.superseded = 0",
+        ON CONFLICT (archive_id, key) DO UPDATE SET superseded = CASE segments.superseded WHEN 0 THEN 1 ELSE 2 END
+            WHERE segments.superseded IN (0, 3)",
     )
     .bind(archive.0)
     .bind(json(&rows))
@@ -118,14 +153,15 @@ impl Catalog {
         .map_err(at("segments"))?;
         rows.iter()
             .map(|row| {
+                let superseded: i64 = row.get(2);
                 let sha256: &[u8] = row.get(1);
                 let sha256 = sha256.try_into().map_err(|_| CatalogError::Impossible("segments.sha256".into()))?;
                 Ok((
                     row.get(0),
                     LoadedSegment {
                         sha256: Digest::from_bytes(sha256),
-                        superseded: row.get::<i64>(2) != 0,
-                        loaded: row.get::<i64>(2) != REPLACED_UNREAD,
+                        superseded: ![0, LEFT].contains(&superseded),
+                        loaded: ![REPLACED_UNREAD, LEFT].contains(&superseded),
                     },
                 ))
             })

@@ -88,10 +88,12 @@ impl Catalog {
     /// How many blobs of `archive` are known to be missing or wrong.
     pub async fn damaged_blobs(&self, archive: ArchiveRow) -> Result<u64> {
         let mut connection = self.connection().await;
-        let row = query(
+        let row = query(connection.pick(
             "-- name: damaged_blobs
             SELECT count(*) FROM blobs WHERE archive_id = $1 AND state = 'damaged'",
-        )
+            "-- name: blobs_that_are_damaged
+            SELECT count(*) FROM blobs WHERE archive_id = $1 AND is_damaged",
+        ))
         .bind(archive.0)
         .fetch_one(&mut connection)
         .await

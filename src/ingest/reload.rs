@@ -179,7 +179,7 @@ impl Intake {
         for stream in Stream::ALL {
             for key in self.archive.segments(stream).await? {
                 vanished.remove(&key);
-                if !seen.contains_key(&key) {
+                if seen.get(&key).is_none_or(LoadedSegment::is_left) {
                     unseen.push((stream, key));
                 }
             }
@@ -244,7 +244,7 @@ impl Intake {
                 continue;
             };
             let header = reader.header();
-            if reading.at_work.contains(&header.writer_id.0) {
+            if reading.at_work.contains(&header.writer_id.0) && !reading.seen.contains_key(&key) {
                 // It is being taken in, and is remembered when that is done.
                 continue;
             }

@@ -2,13 +2,13 @@
 //! PostgreSQL is crashed, connections are ended, and some are cut around a commit.
 
 mod database;
+mod judge;
 mod proxy;
 mod watch;
 mod workers;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::HashSet;
 use std::fs;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -17,11 +17,11 @@ use serde::{Deserialize, Serialize};
 
 use super::Options;
 use super::bucket::{Bucket, move_house};
-use super::life::{Totals, report};
-use super::oracle::{Archive, Finding, Kind};
+use super::life::Totals;
+use super::oracle::Kind;
 use super::random::Random;
-use super::world::{Settings, Size, Truth, World};
-use database::{Database, Held, Place};
+use super::world::{Settings, Size, World};
+use database::{Database, Held};
 use proxy::{Cut, Proxy};
 use watch::{Looked, Watch};
 use workers::Worker;
@@ -32,8 +32,8 @@ const LEASE: Duration = Duration::from_secs(10);
 const SCAN: Duration = Duration::from_secs(5);
 /// Workers that have lost the server are back so soon after it, whatever happens to them at their start.
 const BACK_WITHIN: Duration = Duration::from_secs(20);
-/// What was sent to PostgreSQL is done so soon.
-const ANSWERED_WITHIN: Duration = Duration::from_millis(50);
+/// What a worker has sent has reached PostgreSQL so soon.
+const SENT_WITHIN: Duration = Duration::from_millis(50);
 /// Fleets that come no further for so long hang.
 const HANGS_AFTER: Duration = Duration::from_mins(2);
 /// For so long a worker is stopped: less than its lease, or more.
@@ -84,7 +84,7 @@ pub(crate) struct Counts {
     terminations: u64,
     /// Connections that were cut before a commit, when it was sent, and when it was answered.
     cuts: [u64; 3],
-    /// Outcomes in the catalog that are not the last ones of the journal.
+    /// Outcomes that the catalog has of a lease that was over.
     stale: u64,
     /// Fleets that their quota kept from archiving everything in their time.
     held_by_quota: u64,
@@ -285,7 +285,7 @@ fn live(
     let secrets = [database.password(), "sim-token", "X-Amz-Signature"];
     let left = workers::leavings(world, count, &secrets)?;
     findings.extend(left.into_iter().map(|text| (Kind::Corrupt, text)));
-    judge(world, database, &held, held_by_quota, findings, totals, counts)?;
+    judge::judge(world, database, &held, held_by_quota, findings, totals, counts)?;
     if !held_by_quota {
         world.catalog = None;
         move_house(world)?;
@@ -402,7 +402,7 @@ impl Fleet<'_> {
         let number = going[usize::try_from(chosen % going.len() as u64)?];
         // It holds what the catalog says while it stands still, with what it has asked for at this moment.
         self.workers[number].stop(length)?;
-        std::thread::sleep(ANSWERED_WITHIN);
+        std::thread::sleep(SENT_WITHIN);
         self.held.extend(watch.leases(self.world, self.database)?);
         if kills {
             self.workers[number].replace(self.world)?;
@@ -414,100 +414,27 @@ impl Fleet<'_> {
     }
 
     fn disturb(&mut self, what: Disturbance, watch: &mut Watch, counts: &mut Counts) -> Result<()> {
-        self.held.extend(watch.leases(self.world, self.database)?);
         match what {
             Disturbance::Crash => {
-                // What was leased when it crashed is known before anybody can change it.
+                // What was leased when it crashed is known before anybody can change it; the last claims may be forgotten.
                 let closed = self.world.runtime.block_on(self.proxy.close());
+                self.held.extend(watch.leases(self.world, self.database)?);
                 self.database.crash_server()?;
                 counts.crashes += 1;
-                self.held.extend(watch.leases(self.world, self.database)?);
                 drop(closed);
             }
             Disturbance::Termination => {
+                self.held.extend(watch.leases(self.world, self.database)?);
                 let ended = self.world.runtime.block_on(self.database.terminate_one())?;
                 counts.terminations += u64::from(ended);
                 self.held.extend(watch.leases(self.world, self.database)?);
             }
             Disturbance::Cut(cut) => {
+                self.held.extend(watch.leases(self.world, self.database)?);
                 self.proxy.cut(cut);
                 self.cuts_due += 1;
             }
         }
         Ok(())
     }
-}
-
-/// Judges what a fleet has left, and adds it to the totals.
-fn judge(
-    world: &World,
-    database: &Database,
-    held: &HashSet<Held>,
-    held_by_quota: bool,
-    mut findings: Vec<Finding>,
-    totals: &mut Totals,
-    counts: &mut Counts,
-) -> Result<()> {
-    world.refresh(true)?;
-    let (places, snapshot) = world.runtime.block_on(async {
-        let mut connection = database.connect().await?;
-        let left = database::leases(&mut connection).await?;
-        ensure!(left.is_empty(), "{} leases are held by nobody", left.len());
-        let places = database::places(&mut connection).await?;
-        let snapshot = database::snapshot(&mut connection, &places).await?;
-        anyhow::Ok((places, snapshot))
-    })?;
-    let archive = Archive::read(&world.archive(), &mut HashSet::new())?;
-    let cut_short = cut_short(held, &places);
-    let exchanges = world.sim.exchange_counts();
-    findings.extend(archive.check_any_moment(&world.truth, Some(&snapshot)));
-    if !held_by_quota {
-        // Each worker's own folder is looked at by itself.
-        let nowhere = Path::new("/nonexistent");
-        findings.extend(archive.check_end(nowhere, &world.truth, &exchanges, &cut_short)?);
-    }
-    let stale = stale(&archive, &places);
-    counts.stale += stale.len() as u64;
-    findings.extend(stale);
-    for (kind, _) in &findings {
-        match kind {
-            Kind::Lost => totals.lost += 1,
-            Kind::Twice => totals.twice += 1,
-            Kind::Corrupt => totals.corrupt += 1,
-        }
-    }
-    totals.lives += 1;
-    totals.exchanges += exchanges.values().map(|count| u64::from(*count)).sum::<u64>();
-    totals.in_flight += cut_short.values().map(|count| u64::from(*count)).sum::<u64>();
-    totals.attachments += world.truth.values().filter(|truth| **truth != Truth::Inline).count() as u64;
-    totals.archived_lines += archive.outcomes.iter().filter(|(_, line)| line["kind"] == "archived").count() as u64;
-    report("after a fleet", &findings)
-}
-
-/// How many leases of each attachment were cut short: those that were held when something was done to somebody, and that are
-/// not what its outcome came of.
-fn cut_short(held: &HashSet<Held>, places: &[Place]) -> HashMap<String, u32> {
-    let last: HashMap<&str, i64> = places.iter().map(|place| (place.id.as_str(), place.generation)).collect();
-    let mut counts = HashMap::new();
-    for lease in held.iter().filter(|lease| last.get(lease.id.as_str()) != Some(&lease.generation)) {
-        *counts.entry(lease.id.clone()).or_insert(0) += 1;
-    }
-    counts
-}
-
-/// What a worker has changed in the catalog whose lease was over: there the journal's last line is from another lease.
-fn stale(archive: &Archive, places: &[Place]) -> Vec<Finding> {
-    let mut last: BTreeMap<&str, i64> = BTreeMap::new();
-    for (_, line) in archive.outcomes.iter().filter(|(_, line)| line["kind"] == "archived") {
-        let generation = line["generation"].as_i64().unwrap_or(i64::MAX);
-        let entry = last.entry(line["attachment_id"].as_str().unwrap_or_default()).or_insert(generation);
-        *entry = generation.max(*entry);
-    }
-    let archived = places.iter().filter(|place| place.state == "archived");
-    let stale = archived.filter(|place| last.get(place.id.as_str()) != Some(&place.generation));
-    let say = |place: &Place| {
-        let journal = last.get(place.id.as_str());
-        format!("the catalog has {} of generation {}, the journal of {journal:?}", place.id, place.generation)
-    };
-    stale.map(|place| (Kind::Corrupt, say(place))).collect()
 }

@@ -1,9 +1,10 @@
 use std::path::Path;
+use std::time::Duration;
 
 use serde_json::Map;
 
 use super::*;
-use crate::catalog::Journaled;
+use crate::catalog::{Completion, Job, Journaled, Lease, NewState};
 use crate::catalog::{IngestReference, StateTotals, TeamTotals};
 use crate::clock::Clock;
 use crate::model::{Attachment, AttachmentId, Conversation, FORMAT_VERSION, Message, MessageLine, TeamKey, WriterId};
@@ -337,4 +338,48 @@ async fn a_line_that_is_known_is_met_with_its_attachments_and_a_new_one_is_told(
     // Met again, nothing changes.
     assert_eq!(catalog.meet_lines(row, &digests).await.unwrap(), met);
     assert_eq!(catalog.seen_totals().await.unwrap(), seen);
+}
+
+#[tokio::test]
+async fn an_outcome_that_came_too_late_for_its_lease_counts_once_its_line_is_loaded() {
+    let folder = tempfile::tempdir().unwrap();
+    let (catalog, archive) = open(folder.path()).await;
+    catalog.load().await.unwrap().finish().await.unwrap();
+    let row = catalog.bind_team(archive, &team()).await.unwrap();
+    catalog.ingest(row, &[message(0, None)], &Journaled::of(archive, 1, "w")).await.unwrap();
+    let claim = async || catalog.claim(row, Lane::Bulk, 9, Duration::from_mins(1)).await.unwrap().remove(0);
+    let first = claim().await;
+    catalog.release(&[first.ticket()]).await.unwrap();
+    let second = claim().await;
+    let line = |lease: &Lease<Job>| OutcomeLine { generation: lease.generation(), ..outcomes(1).remove(0) };
+    let archived = |lease: &Lease<Job>| {
+        let (sha256, size_bytes) = (line(lease).sha256.unwrap(), 10);
+        Completion::new(lease, NewState::Archived { sha256, size_bytes, sniffed_type: None })
+    };
+    let complete = async |lease: &Lease<Job>, segment: &'static str| {
+        let segment = Some((segment, Digest::of(segment.as_bytes())));
+        catalog.complete(archive, &[archived(lease)], &[], segment, &[], "w").await.unwrap()
+    };
+    let load = async |lease: &Lease<Job>, segment: &'static str| {
+        let known = async || catalog.segments(archive).await.unwrap()[segment];
+        assert!(known().await.is_left() && !known().await.superseded);
+        let mut load = catalog.load().await.unwrap();
+        load.outcomes(archive, &team(), &[line(lease)]).await.unwrap();
+        load.remember_segment(archive, segment, Digest::of(segment.as_bytes())).await.unwrap();
+        load.finish().await.unwrap();
+        assert!(known().await.loaded && !known().await.superseded);
+    };
+    let place = async || column(&catalog, "SELECT state || ' ' || generation FROM attachments").await;
+
+    // The first one's lease is over: nothing of it changes, and others load what it wrote down.
+    let before = place().await;
+    assert_eq!(complete(&first, "first").await, 1);
+    assert_eq!(place().await, before);
+    load(&first, "first").await;
+    assert_eq!(place().await, [format!("archived {}", first.generation())]);
+
+    // The second one has worked in vain; the journal's last line is its own.
+    assert_eq!(complete(&second, "second").await, 1);
+    load(&second, "second").await;
+    assert_eq!(place().await, [format!("archived {}", second.generation())]);
 }

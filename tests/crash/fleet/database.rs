@@ -1,12 +1,13 @@
 //! The PostgreSQL of a fleet: a database for each life, looked into and disturbed on connections of the test's own, which
 //! no proxy cuts.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use sqlx::postgres::PgConnectOptions;
+use sqlx::postgres::{PgConnectOptions, PgRow};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
 use url::Url;
 
@@ -31,6 +32,14 @@ pub(super) struct Place {
     pub(super) id: String,
     pub(super) state: String,
     pub(super) generation: i64,
+    pub(super) writer_id: String,
+}
+
+impl Place {
+    /// The lease that it came of.
+    pub(super) fn of(&self) -> (i64, &str) {
+        (self.generation, &self.writer_id)
+    }
 }
 
 /// See the module. Dropping it drops the database.
@@ -178,8 +187,33 @@ pub(super) async fn activity(connection: &mut PgConnection) -> Result<String> {
 
 /// What the catalog says of every attachment.
 pub(super) async fn places(connection: &mut PgConnection) -> Result<Vec<Place>> {
-    let rows = sqlx::query("SELECT attachment_id, state, generation FROM attachments").fetch_all(connection).await?;
-    Ok(rows.iter().map(|row| Place { id: row.get(0), state: row.get(1), generation: row.get(2) }).collect())
+    let rows = sqlx::query("SELECT attachment_id, state, generation, coalesce(writer_id, '') FROM attachments")
+        .fetch_all(connection)
+        .await?;
+    let place = |row: &PgRow| Place { id: row.get(0), state: row.get(1), generation: row.get(2), writer_id: row.get(3) };
+    Ok(rows.iter().map(place).collect())
+}
+
+/// The keys of the segments whose lines the catalog has merged.
+pub(super) async fn loaded_segments(connection: &mut PgConnection) -> Result<HashSet<String>> {
+    let keys: Vec<String> =
+        sqlx::query_scalar("SELECT key FROM segments WHERE superseded = 0").fetch_all(connection).await?;
+    Ok(keys.into_iter().collect())
+}
+
+/// Waits until what the server was doing at this moment is done. What waits for a lock leases nothing: claims pass over what is
+/// locked.
+pub(super) async fn settle(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    const BUSY: &str = "SELECT pid || ' ' || query_start FROM pg_stat_activity
+        WHERE datname = current_database() AND state = 'active' AND pid <> pg_backend_pid()
+            AND wait_event_type IS DISTINCT FROM 'Lock'";
+    let mut busy: HashSet<String> = sqlx::query_scalar(BUSY).fetch_all(&mut *connection).await?.into_iter().collect();
+    while !busy.is_empty() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        let still: HashSet<String> = sqlx::query_scalar(BUSY).fetch_all(&mut *connection).await?.into_iter().collect();
+        busy.retain(|one| still.contains(one));
+    }
+    Ok(())
 }
 
 /// The same as the oracle wants it, with blobs and rejects.

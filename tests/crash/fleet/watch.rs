@@ -160,7 +160,7 @@ impl Watch {
         self.attended_at.front().map_or(Duration::ZERO, |(_, before)| self.attended - *before)
     }
 
-    /// The leases that are held now.
+    /// The leases that are held now, with those that the server was giving out at this moment.
     pub(super) fn leases(&mut self, world: &World, database: &Database) -> Result<Vec<Held>> {
         world.runtime.block_on(async {
             loop {
@@ -168,7 +168,11 @@ impl Watch {
                     self.connection = Some(database.connect().await?);
                 }
                 let Some(connection) = &mut self.connection else { continue };
-                match database::leases(connection).await {
+                let leases = async {
+                    database::settle(connection).await?;
+                    database::leases(connection).await
+                };
+                match leases.await {
                     Ok(leases) => return Ok(leases),
                     Err(sqlx::Error::Database(error)) if !error.code().is_some_and(|code| code.starts_with("57")) => {
                         return Err(sqlx::Error::Database(error).into());

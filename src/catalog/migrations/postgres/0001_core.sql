@@ -135,9 +135,11 @@ CREATE TABLE blobs (
     sha256 BYTEA NOT NULL,
     size_bytes BIGINT NOT NULL,
     state TEXT COLLATE "C" NOT NULL CHECK (state IN ('writing', 'durable', 'condemned', 'deleting', 'damaged')),
+    is_damaged BOOLEAN NOT NULL GENERATED ALWAYS AS (state = 'damaged') STORED,
     PRIMARY KEY (archive_id, sha256)
-) WITH (fillfactor = 90, autovacuum_vacuum_scale_factor = 0.05);
-CREATE INDEX blobs_damaged ON blobs (archive_id) WHERE state = 'damaged';
+) WITH (fillfactor = 60, autovacuum_vacuum_scale_factor = 0.05);
+-- Not by state: then each blob that becomes durable would need new entries in both indexes.
+CREATE INDEX blobs_damaged ON blobs (archive_id) WHERE is_damaged;
 
 CREATE TABLE segments (
     archive_id BIGINT NOT NULL,
