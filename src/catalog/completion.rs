@@ -227,11 +227,12 @@ const BLOBS_DURABLE: &str = "-- name: blobs_durable
     UPDATE blobs SET state = 'durable'
     WHERE archive_id = $1 AND sha256 IN (SELECT unhex(value) FROM json_each($2))";
 
-/// Others may do the same for some of them: rows are locked in one order.
+/// Others may do the same for some of them: rows are locked in one order, each looked up by its key.
 const BLOBS_DURABLE_IN_ORDER: &str = "-- name: blobs_durable_in_order
-    WITH known AS (SELECT archive_id, sha256 FROM blobs
-        WHERE archive_id = $1 AND sha256 IN (SELECT unhex(value) FROM json_each($2)) AND state <> 'durable'
-        ORDER BY sha256 FOR UPDATE)
+    WITH known AS (SELECT b.archive_id, b.sha256
+        FROM (SELECT unhex(value) AS sha256 FROM json_each($2) ORDER BY 1) named
+        CROSS JOIN LATERAL (SELECT archive_id, sha256 FROM blobs
+            WHERE archive_id = $1 AND sha256 = named.sha256 AND state <> 'durable' FOR UPDATE) b ON true)
     UPDATE blobs SET state = 'durable' FROM known
     WHERE blobs.archive_id = known.archive_id AND blobs.sha256 = known.sha256";
 

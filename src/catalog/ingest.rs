@@ -292,15 +292,13 @@ impl Catalog {
         if let Some(position) = position {
             super::inbox::keep_position(&mut transaction, team, position).await?;
         }
-        let keys: HashSet<AttachmentKey> =
-            messages.iter().flat_map(|message| &message.references).map(|reference| reference.key).collect();
-        let keys: Vec<AttachmentKey> = keys.into_iter().collect();
-        // Before and after: what is archived before the run meets it is `known`; everything else it decides.
-        see(&mut transaction, team, &keys).await?;
-        let mut ingested = insert(&mut transaction, team, messages, (generation, lane), writer_id, now).await?;
+        let Inserted { mut ingested, new, old } =
+            insert(&mut transaction, team, messages, (generation, lane), writer_id, now).await?;
         ingested.promoted += lanes::promote_rows(&mut transaction, promoted).await?;
-        see(&mut transaction, team, &keys).await?;
+        // Nothing of this changes what is archived: that is `known`; everything else the run decides.
+        see(&mut transaction, team, &old).await?;
         transaction.commit().await.map_err(at("commit_ingest"))?;
+        self.see_soon(&mut connection, new.into_iter().map(|row| (row, false)).collect()).await?;
         Ok(ingested)
     }
 
@@ -359,6 +357,16 @@ async fn see(connection: &mut Connection, team: TeamRow, keys: &[AttachmentKey])
     Ok(())
 }
 
+/// What [`insert`] did.
+#[derive(Debug, Default)]
+pub(super) struct Inserted {
+    ingested: Ingested,
+    /// The rows of attachments that are new.
+    new: Vec<i64>,
+    /// The attachments that may have had a row before.
+    old: Vec<AttachmentKey>,
+}
+
 /// Puts messages, their attachments and the links between them where they are missing, within a transaction.
 pub(super) async fn insert(
     connection: &mut Connection,
@@ -367,12 +375,13 @@ pub(super) async fn insert(
     (generation, lane): (u64, Lane),
     writer_id: &str,
     now: i64,
-) -> Result<Ingested> {
+) -> Result<Inserted> {
     let attachments = distinct(messages);
     let attachments = numbered(connection, "attachments", attachments, |attachment| *attachment.key.as_bytes()).await?;
     let generation = i64::try_from(generation).unwrap_or(i64::MAX);
     let skips = attachments.iter().filter(|(_, attachment)| attachment.skip_rule.is_some()).count();
     let (mut changed, mut promoted) = (0, 0);
+    let (mut new, mut old) = (Vec::new(), Vec::new());
     let mut attachment_rows: HashMap<AttachmentKey, i64> = HashMap::new();
     for chunk in chunks(&attachments) {
         let sql = format!(
@@ -400,14 +409,16 @@ pub(super) async fn insert(
         changed += done.rows_affected();
         match rows_of_new(&done, chunk) {
             Some(rows) => {
+                new.extend(&rows);
                 attachment_rows.extend(chunk.iter().map(|(_, attachment)| attachment.key).zip(rows));
             }
             None => {
                 changed += accept_skipped(connection, (team, lane), chunk, now).await?;
+                let keys: Vec<AttachmentKey> = chunk.iter().map(|(_, attachment)| attachment.key).collect();
                 if lane == Lane::Live {
-                    let keys: Vec<AttachmentKey> = chunk.iter().map(|(_, attachment)| attachment.key).collect();
                     promoted += lanes::promote(connection, team, &keys).await?;
                 }
+                old.extend(keys);
             }
         }
     }
@@ -448,7 +459,8 @@ pub(super) async fn insert(
         }
     }
     links::insert(connection, team, links).await?;
-    Ok(Ingested { enqueued: changed.saturating_sub(u64::try_from(skips).unwrap_or(u64::MAX)), promoted })
+    let enqueued = changed.saturating_sub(u64::try_from(skips).unwrap_or(u64::MAX));
+    Ok(Inserted { ingested: Ingested { enqueued, promoted }, new, old })
 }
 
 /// Makes those pending again that are skipped and accepted now; gives how many.

@@ -226,6 +226,7 @@ fn live(
     world.begin(settings, Faults::none())?;
     world.catalog = Some(database.url(database.address()?)?);
     take_in(world)?;
+    world.runtime.block_on(database.note_scans())?;
 
     let proxy = world.runtime.block_on(Proxy::start(database.address()?))?;
     let archive = world.bucket.as_ref().map(Bucket::location).context("no bucket")?;
@@ -267,7 +268,10 @@ fn live(
         let text = format!("{} requests in a window, {} are allowed", watch.requests_in_window, plan.quota);
         findings.push((Kind::Twice, text));
     }
-    let (held, kills) = (fleet.held, fleet.kills);
+    let (mut held, kills) = (fleet.held, fleet.kills);
+    // Between two looks a worker may claim, be cut off, and another take back what it claimed.
+    let taken_back = async { database::taken_back(&mut database.connect().await?).await };
+    held.extend(world.runtime.block_on(taken_back)?);
     let cuts = fleet.proxy.cuts();
     ensure!(fleet.cuts_due == 0 || cuts.iter().sum::<u64>() > 0, "no connection was cut, of {}", fleet.cuts_due);
     for (total, cuts) in counts.cuts.iter_mut().zip(cuts) {

@@ -116,6 +116,23 @@ impl Database {
         Ok(())
     }
 
+    /// Has it note every lease that a scan takes back, as its holder's session or time is over. The tables must be there.
+    pub(super) async fn note_scans(&self) -> Result<()> {
+        const NOTES: &str = "CREATE TABLE taken_back (attachment_id text NOT NULL, generation bigint NOT NULL);
+            CREATE FUNCTION note_taken_back() RETURNS trigger LANGUAGE plpgsql AS $$
+            BEGIN
+                IF current_query() LIKE '%release_expired_and_orphaned%' THEN
+                    INSERT INTO jellyjar.taken_back VALUES (OLD.attachment_id, OLD.generation);
+                END IF;
+                RETURN NULL;
+            END $$;
+            CREATE TRIGGER note_taken_back AFTER UPDATE ON attachments FOR EACH ROW
+                WHEN (OLD.lease_token IS NOT NULL AND NEW.lease_token IS NULL AND NEW.state = 'pending')
+                EXECUTE FUNCTION note_taken_back()";
+        sqlx::raw_sql(NOTES).execute(&mut self.connect().await?).await?;
+        Ok(())
+    }
+
     /// Ends one of the connections that others have to it, as operators do. Gives whether there was one.
     pub(super) async fn terminate_one(&self) -> Result<bool> {
         let mut connection = self.connect().await?;
@@ -135,6 +152,12 @@ pub(super) async fn leases(connection: &mut PgConnection) -> Result<Vec<Held>, s
     let rows = sqlx::query("SELECT attachment_id, generation FROM attachments WHERE lease_token IS NOT NULL")
         .fetch_all(connection)
         .await?;
+    Ok(rows.iter().map(|row| Held { id: row.get(0), generation: row.get(1) }).collect())
+}
+
+/// The leases that a scan has taken back: see [`Database::note_scans`].
+pub(super) async fn taken_back(connection: &mut PgConnection) -> Result<Vec<Held>> {
+    let rows = sqlx::query("SELECT attachment_id, generation FROM taken_back").fetch_all(connection).await?;
     Ok(rows.iter().map(|row| Held { id: row.get(0), generation: row.get(1) }).collect())
 }
 
