@@ -226,7 +226,7 @@ fn live(
     world.begin(settings, Faults::none())?;
     world.catalog = Some(database.url(database.address()?)?);
     take_in(world)?;
-    world.runtime.block_on(database.note_scans())?;
+    world.runtime.block_on(database.note_taken_back())?;
 
     let proxy = world.runtime.block_on(Proxy::start(database.address()?))?;
     let archive = world.bucket.as_ref().map(Bucket::location).context("no bucket")?;

@@ -116,18 +116,20 @@ impl Database {
         Ok(())
     }
 
-    /// Has it note every lease that a scan takes back, as its holder's session or time is over. The tables must be there.
-    pub(super) async fn note_scans(&self) -> Result<()> {
+    /// Has it note every lease that a scan takes back, as its holder's session or time is over, and every one whose attachment
+    /// turns out to be archived, as the journal is loaded with a line of somebody whose lease was cut short. The tables must be
+    /// there.
+    pub(super) async fn note_taken_back(&self) -> Result<()> {
         const NOTES: &str = "CREATE TABLE taken_back (attachment_id text NOT NULL, generation bigint NOT NULL);
             CREATE FUNCTION note_taken_back() RETURNS trigger LANGUAGE plpgsql AS $$
             BEGIN
-                IF current_query() LIKE '%release_expired_and_orphaned%' THEN
+                IF current_query() ~ '-- name: (release_expired_and_orphaned|merge_outcomes)\\M' THEN
                     INSERT INTO jellyjar.taken_back VALUES (OLD.attachment_id, OLD.generation);
                 END IF;
                 RETURN NULL;
             END $$;
             CREATE TRIGGER note_taken_back AFTER UPDATE ON attachments FOR EACH ROW
-                WHEN (OLD.lease_token IS NOT NULL AND NEW.lease_token IS NULL AND NEW.state = 'pending')
+                WHEN (OLD.lease_token IS NOT NULL AND NEW.lease_token IS NULL)
                 EXECUTE FUNCTION note_taken_back()";
         sqlx::raw_sql(NOTES).execute(&mut self.connect().await?).await?;
         Ok(())
@@ -155,7 +157,7 @@ pub(super) async fn leases(connection: &mut PgConnection) -> Result<Vec<Held>, s
     Ok(rows.iter().map(|row| Held { id: row.get(0), generation: row.get(1) }).collect())
 }
 
-/// The leases that a scan has taken back: see [`Database::note_scans`].
+/// The leases that were taken back: see [`Database::note_taken_back`].
 pub(super) async fn taken_back(connection: &mut PgConnection) -> Result<Vec<Held>> {
     let rows = sqlx::query("SELECT attachment_id, generation FROM taken_back").fetch_all(connection).await?;
     Ok(rows.iter().map(|row| Held { id: row.get(0), generation: row.get(1) }).collect())
@@ -213,7 +215,8 @@ pub(super) async fn places(connection: &mut PgConnection) -> Result<Vec<Place>> 
     let rows = sqlx::query("SELECT attachment_id, state, generation, coalesce(writer_id, '') FROM attachments")
         .fetch_all(connection)
         .await?;
-    let place = |row: &PgRow| Place { id: row.get(0), state: row.get(1), generation: row.get(2), writer_id: row.get(3) };
+    let place =
+        |row: &PgRow| Place { id: row.get(0), state: row.get(1), generation: row.get(2), writer_id: row.get(3) };
     Ok(rows.iter().map(place).collect())
 }
 

@@ -32,14 +32,6 @@ pub(super) fn judge(
         anyhow::Ok((places, snapshot, loaded))
     })?;
     let archive = Archive::read(&world.archive(), &mut HashSet::new())?;
-    let cut_short = cut_short(held, &places);
-    let exchanges = world.sim.exchange_counts();
-    findings.extend(archive.check_any_moment(&world.truth, Some(&snapshot)));
-    if !held_by_quota {
-        // Each worker's own folder is looked at by itself.
-        let nowhere = Path::new("/nonexistent");
-        findings.extend(archive.check_end(nowhere, &world.truth, &exchanges, &cut_short)?);
-    }
     let journal = Journal::of(&archive);
     let stale = journal.stale(&places, &loaded);
     counts.stale += stale.len() as u64;
@@ -49,6 +41,14 @@ pub(super) fn judge(
     ensure!(loads.status.success(), "loading the journal ended with {}: {}", loads.status, loads.stdout);
     let places = world.runtime.block_on(async { database::places(&mut database.connect().await?).await })?;
     findings.extend(journal.differences(&places));
+    let cut_short = cut_short(held, &places);
+    let exchanges = world.sim.exchange_counts();
+    findings.extend(archive.check_any_moment(&world.truth, Some(&snapshot)));
+    if !held_by_quota {
+        // Each worker's own folder is looked at by itself.
+        let nowhere = Path::new("/nonexistent");
+        findings.extend(archive.check_end(nowhere, &world.truth, &exchanges, &cut_short)?);
+    }
     for (kind, _) in &findings {
         match kind {
             Kind::Lost => totals.lost += 1,
