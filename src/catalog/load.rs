@@ -4,7 +4,8 @@
 use tokio::sync::MutexGuard;
 
 use super::bulk::{self, BulkLock};
-use super::rows::{chunks, values};
+use super::ingest::count_column;
+use super::rows::{PACKED_KEYS, chunks, values};
 use super::{ArchiveRow, Catalog, IngestMessage, Result, TeamRow, at};
 use crate::catalog::engine::{Connection, Query, query};
 use crate::digest::Digest;
@@ -177,6 +178,13 @@ fn rounds<'a>(key: &TeamKey, lines: &'a [OutcomeLine]) -> Vec<Vec<Keyed<'a>>> {
 /// Merges lines of distinct attachments: those that have a row first, as in a fresh load nearly all do. Not in one
 /// statement with `DO UPDATE`: see [`super::rows`].
 async fn merge(connection: &mut Connection, team: TeamRow, lines: &[Keyed<'_>]) -> Result<()> {
+    if connection.is_postgres() {
+        for lines in lines.chunks(PACKED_KEYS) {
+            let keys: Vec<u8> = lines.iter().flat_map(|(key, _)| *key.as_bytes()).collect();
+            let lock = query(LOCK_MERGED).bind(team.0).bind(keys).bind(count_column(lines.len()));
+            lock.execute(&mut *connection).await.map_err(at("lock_merged"))?;
+        }
+    }
     let values = values(lines.len(), LINE_COLUMNS);
     let merged =
         bind_all(merge_sql(&values), team, lines).execute(&mut *connection).await.map_err(at("merge_outcomes"))?;
@@ -193,6 +201,14 @@ async fn merge(connection: &mut Connection, team: TeamRow, lines: &[Keyed<'_>]) 
     bind_all(insert, team, lines).execute(connection).await.map_err(at("load_outcomes"))?;
     Ok(())
 }
+
+/// Others end leases and claim meanwhile. A statement compares lines with what was there when it began, and would then write
+/// over what has come since: so the rows are locked before, in the order in which leases end.
+const LOCK_MERGED: &str = "-- name: lock_merged
+    SELECT count(*) FROM (SELECT a.id FROM temp.ordinals n
+        CROSS JOIN attachments a ON a.team_id = ? AND a.key = substr(?, n.i * 16 + 1, 16)
+        WHERE n.i < ? ORDER BY a.id) known
+    CROSS JOIN LATERAL (SELECT id FROM attachments WHERE id = known.id FOR UPDATE) locked ON true";
 
 /// Columns of a line that [`bind_all`] binds.
 const LINE_COLUMNS: usize = 10;

@@ -4,6 +4,7 @@ use std::time::Duration;
 use serde_json::Map;
 
 use super::*;
+use crate::catalog::engine::query_scalar;
 use crate::catalog::{Completion, Job, Journaled, Lease, NewState};
 use crate::catalog::{IngestReference, StateTotals, TeamTotals};
 use crate::clock::Clock;
@@ -382,4 +383,38 @@ async fn an_outcome_that_came_too_late_for_its_lease_counts_once_its_line_is_loa
     assert_eq!(complete(&second, "second").await, 1);
     load(&second, "second").await;
     assert_eq!(place().await, [format!("archived {}", second.generation())]);
+}
+
+#[tokio::test]
+async fn what_others_commit_while_a_line_is_loaded_is_not_written_over_by_an_older_one() {
+    if !crate::catalog::open::test::is_postgres() {
+        return; // SQLite has one writer.
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (catalog, archive) = open(folder.path()).await;
+    let row = catalog.bind_team(archive, &team()).await.unwrap();
+    catalog.ingest(row, &[message(0, None)], &Journaled::of(archive, 1, "w")).await.unwrap();
+    let claim = async || catalog.claim(row, Lane::Bulk, 9, Duration::from_mins(1)).await.unwrap().remove(0);
+    let first = claim().await;
+    catalog.release(&[first.ticket()]).await.unwrap();
+    let lease = claim().await;
+    assert!(first.generation() < lease.generation());
+    let old = OutcomeLine { generation: first.generation(), ..outcomes(1).remove(0) };
+    let place = async || column(&catalog, "SELECT state || ' ' || generation FROM attachments").await;
+
+    // Another connection ends the lease, and commits only once the load waits for it.
+    let (loader, _) = open(folder.path()).await;
+    let mut other = catalog.connection().await;
+    let mut transaction = other.begin().await.unwrap();
+    let end = "UPDATE attachments SET state = 'archived', lease_token = NULL, lease_expires_at = NULL";
+    assert_eq!(query(end).execute(&mut transaction).await.unwrap().rows_affected(), 1);
+    let load = tokio::spawn(async move { loader.load_outcomes(archive, &team(), &[old]).await });
+    let waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    while query_scalar::<i64>(waits).fetch_one(&mut transaction).await.unwrap() == 0 {
+        tokio::task::yield_now().await;
+    }
+    transaction.commit().await.unwrap();
+    drop(other);
+    load.await.unwrap().unwrap();
+    assert_eq!(place().await, [format!("archived {}", lease.generation())]);
 }
