@@ -56,6 +56,10 @@ impl Load<'_> {
         if self.open.is_none() {
             let mut connection = self.catalog.connection().await;
             connection.enter().await.map_err(at("begin_load"))?;
+            if connection.is_postgres() {
+                // What a crash of the server takes with it is loaded again: no later note that a segment is loaded survives it.
+                connection.run("SET LOCAL synchronous_commit = off").await.map_err(at("unwaited_load"))?;
+            }
             self.open = Some(connection);
         }
         Ok(self.open.as_mut().expect("it was opened just now"))
@@ -77,16 +81,20 @@ impl Load<'_> {
         Ok(())
     }
 
-    /// Makes what was loaded so far durable.
+    /// Commits what was loaded so far.
     pub async fn commit(&mut self) -> Result<()> {
         self.lines = 0;
+        self.commit_open().await
+    }
+
+    async fn commit_open(&mut self) -> Result<()> {
         if let Some(mut connection) = self.open.take() {
             connection.commit().await.map_err(at("commit_load"))?;
         }
         Ok(())
     }
 
-    /// Ends the load: everything is durable, and every index is there.
+    /// Ends the load: everything is committed, and every index is there.
     pub async fn finish(mut self) -> Result<()> {
         self.commit().await?;
         if let Some(lock) = self.bulk.take() {
@@ -125,10 +133,13 @@ impl Load<'_> {
     /// before they are cited again.
     pub async fn outcomes(&mut self, archive: ArchiveRow, key: &TeamKey, lines: &[OutcomeLine]) -> Result<()> {
         let team = self.bind_team(archive, key).await?;
-        let connection = self.transaction().await?;
         for round in rounds(key, lines) {
             for chunk in chunks(&round) {
-                merge(connection, team, chunk).await?;
+                merge(self.transaction().await?, team, chunk).await?;
+                if self.catalog.is_shared() {
+                    // Its rows are locked in the order of their ids. With those of the next one they would not be.
+                    self.commit_open().await?;
+                }
             }
         }
         if self.bulk.is_none() {

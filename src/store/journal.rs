@@ -188,12 +188,13 @@ impl JournalWriter {
     /// Tells the archive that this writer lives, and how far its chains reach. Nothing is written before the first
     /// segment is.
     pub async fn heartbeat(&self, ended: bool) -> Result<()> {
-        let messages = self.messages.lock().await.end;
-        let outcomes = self.outcomes.lock().await.end;
+        let (messages, outcomes) = (*self.messages.lock().await, *self.outcomes.lock().await);
+        let may_have_written = messages.broken || outcomes.broken;
+        let (messages, outcomes) = (messages.end, outcomes.end);
         if messages.is_none() && outcomes.is_none() {
             return match self.archive.bucket() {
                 // It has written nothing, so nobody needs to know of it.
-                Some(bucket) if ended && self.announced.swap(false, Ordering::Relaxed) => {
+                Some(bucket) if ended && !may_have_written && self.announced.swap(false, Ordering::Relaxed) => {
                     bucket.delete(&[writer_key(&self.writer_id)]).await.or_else(|error| {
                         tracing::debug!(error = %error, "the record of a writer that wrote nothing stays");
                         Ok(())

@@ -286,6 +286,22 @@ async fn a_server_that_knows_no_condition_is_found_out_and_one_that_stumbles_is_
     }
 }
 
+#[tokio::test]
+async fn the_record_of_a_writer_stays_where_it_may_have_written_or_goes_on() {
+    let scripted = Scripted::default();
+    let place = Place::Bucket(Arc::new(scripted.bucket(Provider::S3, "mail")));
+    let archive = Arc::new(Archive::open_or_create(&place, &Clock::system()).await.unwrap());
+    let earlier = JournalWriter::new(Arc::clone(&archive), Clock::system()).unwrap();
+    earlier.announce().await.unwrap();
+    let record = Path::from(format!("mail/writers/{}.json", earlier.writer_id()));
+    let is_there = async || scripted.memory.get(&record).await.is_ok();
+    let later = JournalWriter::after(&earlier, archive, Clock::system()).await.unwrap();
+    earlier.heartbeat(true).await.unwrap();
+    assert!(is_there().await);
+    later.heartbeat(true).await.unwrap();
+    assert!(!is_there().await);
+}
+
 #[test]
 fn what_lies_beside_a_prefix_is_not_below_it() {
     let key =
