@@ -47,7 +47,7 @@ pub struct ChainEnd {
     pub sha256: Digest,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 struct Chain {
     end: Option<ChainEnd>,
     broken: bool,
