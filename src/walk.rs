@@ -67,7 +67,7 @@ pub enum WalkError {
 impl WalkError {
     /// Whether the token is refused.
     pub fn is_refused(&self) -> bool {
-        matches!(self, Self::Held(pause) if pause.until_ms == i64::MAX)
+        matches!(self, Self::Held(pause) if pause.is_of_refused_token())
     }
 }
 

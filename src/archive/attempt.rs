@@ -313,7 +313,8 @@ impl Fetcher {
         if probed_at_ms.is_some_and(|at| (0..PROBE_HOLDS_MS).contains(&(now - at))) {
             return Ok(true);
         }
-        if team.held(&self.holds, Lane::Live, now).is_some_and(|pause| pause.until_ms == i64::MAX) {
+        // Of its own scope: a person's pause says nothing of the token.
+        if self.holds.held(&[&team.scopes[0]], now).is_some_and(|pause| pause.is_of_refused_token()) {
             return Ok(false);
         }
         let works = team.client.probe_members().await?;

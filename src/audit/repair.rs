@@ -181,8 +181,12 @@ async fn await_permission(access: &RepairAccess<'_>, team: &TeamAccess) -> Resul
     loop {
         let now = fetcher.clock.now();
         let wait = if let Some(pause) = team.held(&fetcher.holds, Lane::Bulk, now.as_millisecond()) {
-            if pause.until_ms == i64::MAX {
+            if pause.is_of_refused_token() {
                 return Err(Missed::TokenRefused(pause.reason));
+            }
+            if pause.is_by_person() {
+                let reason = format!("the team is paused: {}; `jellyjar resume` lets it go on", pause.reason);
+                return Err(Missed::Reason(reason));
             }
             Duration::from_millis(pause.until_ms.saturating_sub(now.as_millisecond()).max(1).unsigned_abs())
         } else {

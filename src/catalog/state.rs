@@ -105,10 +105,22 @@ impl FromStr for BlobState {
 /// A time during which a team or egress group sends no request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Pause {
-    /// `team:<row>` or `egress:<group>`.
+    /// `team:<row>`, `person:<row>` or `egress:<group>`; in memory alone also `bulk:…` and `local`.
     pub scope: String,
     /// Its end in milliseconds since the Unix epoch; `i64::MAX` until somebody resumes.
     pub until_ms: i64,
     /// Why.
     pub reason: String,
+}
+
+impl Pause {
+    /// Whether a person holds the team, which says nothing of its token.
+    pub fn is_by_person(&self) -> bool {
+        self.scope.starts_with("person:")
+    }
+
+    /// Whether the team's token was refused.
+    pub fn is_of_refused_token(&self) -> bool {
+        self.until_ms == i64::MAX && self.scope.starts_with("team:")
+    }
 }

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::fleet;
+use super::pause::held_note;
 use super::receipt::{Input, Receipt, number};
 use super::run::Run;
 use super::session::{Access, Session, settings};
@@ -161,11 +162,8 @@ async fn finish(
     match (walked, held) {
         (Err(_), Some(pause)) => {
             receipt.token_refused |= refused;
-            receipt.notes.push(if refused {
-                format!("paused: {}", pause.reason)
-            } else {
-                format!("paused until {}: {}; run the same command then", output::time(pause.until_ms), pause.reason)
-            });
+            let after = if refused { "" } else { "; run the same command then" };
+            receipt.notes.push(held_note(&pause) + after);
         }
         (Err(error), None) => receipt.notes.push(format!("the backfill broke off: {error:#}")),
         (Ok(false), _) => receipt.interrupted |= stopped,

@@ -45,6 +45,18 @@ pub(super) const WITH_A_VALID_TOKEN: &str = "give a valid token; a running `jell
 pub(super) const AFTER_A_PAUSE: &str =
     "a running `jellyjar serve` goes on by itself then; without one, run `jellyjar retry` after that";
 
+/// What is said of a pause that holds a run up, and for one that people end, how they do.
+pub(super) fn held_note(pause: &Pause) -> String {
+    let mut note = match pause.until_ms {
+        i64::MAX => format!("paused: {}", pause.reason),
+        until_ms => format!("paused until {}: {}", output::time(until_ms), pause.reason),
+    };
+    if pause.is_by_person() {
+        note.push_str("; `jellyjar resume` lets it go on");
+    }
+    note
+}
+
 /// Reads how long a pause lasts.
 fn parse_length(text: &str) -> Result<Duration, String> {
     match parse_duration(text)? {

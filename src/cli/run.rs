@@ -10,6 +10,7 @@ use anyhow::Context as _;
 use futures::FutureExt as _;
 
 use super::output;
+use super::pause::held_note;
 use super::progress::{Expected, Progress};
 use super::receipt::{Input, Receipt};
 use super::session::{Access, Session};
@@ -280,17 +281,11 @@ impl Run {
                     .values()
                     .filter_map(|team| team.held(&self.access.holds, Lane::Bulk, now))
                     .collect();
-                receipt.token_refused = paused.iter().any(|pause| pause.until_ms == i64::MAX);
+                receipt.token_refused = paused.iter().any(Pause::is_of_refused_token);
                 if paused.is_empty() && due_ms == i64::MAX {
                     receipt.notes.push("what is pending belongs to teams that have no API token here".into());
                 }
-                for pause in paused {
-                    receipt.notes.push(if pause.until_ms == i64::MAX {
-                        format!("paused: {}", pause.reason)
-                    } else {
-                        format!("paused until {}: {}", output::time(pause.until_ms), pause.reason)
-                    });
-                }
+                receipt.notes.extend(paused.iter().map(held_note));
                 if receipt.notes.is_empty() {
                     receipt.notes.push(format!("the next attempt is due at {}", output::time(due_ms)));
                 }

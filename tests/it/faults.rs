@@ -223,6 +223,29 @@ fn a_token_that_is_revoked_in_the_middle_stops_the_run_soon() {
 }
 
 #[test]
+fn a_persons_pause_is_no_refused_token() {
+    let world = weather("");
+    std::fs::write(world.path("nothing.jsonl"), "").unwrap();
+    world.run(&["replay", "nothing.jsonl", "--archive", "archive"]);
+    for length in [&[][..], &["--for", "1h"]] {
+        world.run(&[&["pause", "--archive", "archive"], length].concat());
+        for command in ["replay dump", "retry", "backfill"] {
+            let mut arguments: Vec<&str> = command.split(' ').collect();
+            arguments.extend(["--archive", "archive", "--json"]);
+            let ended = world.run(&arguments);
+            let receipt = ended.receipt();
+            assert_eq!((ended.code(), receipt.token_refused), (Some(1), false), "{command}: {receipt:?}");
+            let [note] = &receipt.notes[..] else { panic!("{command}: {receipt:?}") };
+            assert!(note.starts_with("paused") && note.contains("`jellyjar resume` lets it go on"), "{command}: {note}");
+        }
+    }
+    assert_eq!(world.jelly.stats().api_requests, 0);
+    world.run(&["resume", "--archive", "archive"]);
+    let receipt = world.replay();
+    is_whole(&world, &receipt);
+}
+
+#[test]
 fn a_forbidden_attachment_fails_alone_while_the_members_may_still_be_read() {
     let world = weather("api-403=1.0");
     let receipt = world.replay();
