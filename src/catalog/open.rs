@@ -72,12 +72,13 @@ static POSTGRES: sqlx::migrate::Migrator = {
 
 /// Joins are made in the order in which a statement names its tables, by look-ups, as SQLite makes them: the statements are
 /// written for that, and a plan that was made while a table was empty must not outlive that. A worker that is stopped in the middle
-/// of a transaction holds others up for so long and no longer.
+/// of a transaction holds others up for so long and no longer. How long a statement may take is for `postgres.answer_timeout`
+/// to say, which spares those that walk over whole tables: what a role or database has set would end those, time and again.
 ///
 /// The schema is named here and not as a startup parameter, which poolers refuse.
 const SESSION: &str = "SET search_path = jellyjar; SET join_collapse_limit = 1; SET from_collapse_limit = 1; SET enable_hashjoin = off;
     SET enable_mergejoin = off; SET enable_seqscan = off; SET plan_cache_mode = force_custom_plan; SET random_page_cost = 1.1;
-    SET jit = off; SET idle_in_transaction_session_timeout = '5s'; SET lock_timeout = '30s';
+    SET jit = off; SET idle_in_transaction_session_timeout = '5s'; SET lock_timeout = '30s'; SET statement_timeout = 0;
     SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3; SET client_min_messages = warning;";
 
 impl Catalog {
@@ -344,6 +345,21 @@ pub(super) mod test {
             count(*) FILTER (WHERE schemaname = 'jellyjar' AND tablename IN ('_sqlx_migrations', 'attachments')) FROM pg_tables";
         let found: (String, i64, i64) = sqlx::query_as(tables).fetch_one(&mut connection).await.unwrap();
         assert_eq!(found, ("jellyjar".to_owned(), 0, 2));
+    }
+
+    #[tokio::test]
+    async fn a_time_limit_of_the_database_for_statements_is_not_ours() {
+        if !is_postgres() {
+            return; // SQLite has none.
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let CatalogPlace::Postgres { url, .. } = chosen(folder.path().into()).await else { unreachable!() };
+        let mut owner: PgConnection = <PgConnection as sqlx::Connection>::connect(url.expose()).await.unwrap();
+        let statement = format!("ALTER DATABASE {} SET statement_timeout = '7s'", url.database());
+        sqlx::raw_sql(sqlx::AssertSqlSafe(statement)).execute(&mut owner).await.unwrap();
+        let mut connection = postgres_connection(&url).await.unwrap();
+        let found: String = sqlx::query_scalar("SHOW statement_timeout").fetch_one(&mut connection).await.unwrap();
+        assert_eq!(found, "0");
     }
 
     #[tokio::test]
