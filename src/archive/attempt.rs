@@ -280,7 +280,12 @@ impl Fetcher {
                 Step::Ended(released(Some(reason)), None)
             }
             Decision::HoldOff(wait) => {
-                warn!(error = %reason, wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX), "holding off");
+                let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+                if self.holds.is_to_be_told(self.clock.now_ms()) {
+                    warn!(error = %reason, wait_ms, "holding off; more of this within a minute is not told");
+                } else {
+                    debug!(attachment.id_hash = %id, error = %reason, wait_ms, "holding off");
+                }
                 let state =
                     NewState::Retry { delay: wait, attempt_spent: false, not_found: false, reason: Some(reason) };
                 Step::Ended(state, None)

@@ -11,7 +11,14 @@ use crate::catalog::Pause;
 /// The pauses in force in this process. What the service asked for is kept in the catalog as well; a used-up quota is
 /// not, since the quota's own windows are.
 #[derive(Debug, Default)]
-pub struct Holds(Mutex<HashMap<String, Hold>>);
+pub struct Holds {
+    holds: Mutex<HashMap<String, Hold>>,
+    /// When it was last told that attachments wait for this machine, in milliseconds since the Unix epoch.
+    told_at_ms: Mutex<Option<i64>>,
+}
+
+/// What each attachment meets while this machine is in short trouble is told this often.
+const TELL_EVERY_MS: i64 = 60_000;
 
 #[derive(Debug)]
 struct Hold {
@@ -90,7 +97,17 @@ impl Holds {
     }
 
     fn holds(&self) -> MutexGuard<'_, HashMap<String, Hold>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.holds.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether it is to be told now that an attachment waits for this machine: many meet the same at once.
+    pub fn is_to_be_told(&self, now_ms: i64) -> bool {
+        let mut told_at_ms = self.told_at_ms.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = told_at_ms.is_none_or(|at| !(0..TELL_EVERY_MS).contains(&(now_ms - at)));
+        if is_due {
+            *told_at_ms = Some(now_ms);
+        }
+        is_due
     }
 
     /// The pause that keeps any of `scopes` from sending at `now_ms`, the longest.
@@ -144,6 +161,14 @@ mod tests {
         };
         assert_eq!([begins(100, 0), begins(120, 1), begins(90, 2), begins(200, 120)], [true, false, false, true]);
         assert_eq!(holds.held(&["egress:default"], 150).map(|pause| pause.until_ms), Some(200));
+    }
+
+    #[test]
+    fn what_many_attachments_meet_at_once_is_told_once_a_minute() {
+        let holds = Holds::default();
+        let told = [0, 1, 30_000, 59_999, 60_000, 60_001, 0].map(|now_ms| holds.is_to_be_told(now_ms));
+        // The last is after the clock was set back.
+        assert_eq!(told, [true, false, false, false, true, false, true]);
     }
 
     #[test]
