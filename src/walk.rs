@@ -128,12 +128,8 @@ impl Walker {
             going.state.listing.look_again();
             self.change(&mut going, WalkPhase::Listing).await?;
         }
-        if going.walk.phase == WalkPhase::Listing {
-            if !self.list(&mut going).await? {
-                return Ok(());
-            }
-            self.count(&mut going).await?;
-            self.change(&mut going, WalkPhase::Listed).await?;
+        if going.walk.phase == WalkPhase::Listing && !self.list_all(&mut going).await? {
+            return Ok(());
         }
         if going.walk.phase == WalkPhase::Done {
             return Ok(());
@@ -169,6 +165,26 @@ impl Walker {
             self.note_for_sweeps(&going).await?;
         }
         self.change(&mut going, WalkPhase::Done).await
+    }
+
+    /// Goes on with the listing of a backfill and stops after it, though others ask for more. Only under the worker lock.
+    /// Safe to drop at any time.
+    pub async fn estimate(&self, row: WalkRow) -> Result<(), WalkError> {
+        let mut going = Going::new(self.catalog.walk(row).await?)?;
+        if going.walk.phase == WalkPhase::Listing {
+            self.list_all(&mut going).await?;
+        }
+        Ok(())
+    }
+
+    /// Lists to the end and counts what is to be read. Gives `false` where the walk is no longer asked for.
+    async fn list_all(&self, going: &mut Going) -> Result<bool, WalkError> {
+        if !self.list(going).await? {
+            return Ok(false);
+        }
+        self.count(going).await?;
+        self.change(going, WalkPhase::Listed).await?;
+        Ok(true)
     }
 
     /// The service's clock, to the second; ours where it does not tell.

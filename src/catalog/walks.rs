@@ -219,7 +219,8 @@ impl Catalog {
         rows.iter().map(walk).collect()
     }
 
-    /// Begins a walk, anew where it was there: what it had met is forgotten. What was read stays read.
+    /// Begins a walk, anew where it was there: what it had met is forgotten. What was read stays read. While all of it is
+    /// asked for, a wish for the listing alone lowers nothing.
     pub async fn begin_walk(
         &self,
         team: TeamRow,
@@ -235,7 +236,9 @@ impl Catalog {
             "-- name: begin_walk
             INSERT INTO walks (team_id, kind, filters, phase, wish, state, counts, updated_at)
             VALUES (?, ?, ?, 'listing', ?, ?, ?, ?)
-            ON CONFLICT (team_id, kind, filters) DO UPDATE SET phase = excluded.phase, wish = excluded.wish,
+            ON CONFLICT (team_id, kind, filters) DO UPDATE SET phase = excluded.phase,
+                wish = CASE WHEN walks.wish = 'all' AND walks.phase <> 'done' AND excluded.wish = 'listing' THEN 'all'
+                    ELSE excluded.wish END,
                 state = excluded.state, counts = excluded.counts, updated_at = excluded.updated_at
             RETURNING id",
         )
@@ -259,15 +262,26 @@ impl Catalog {
         Ok(WalkRow(id))
     }
 
-    /// Says what of a walk is asked for.
+    /// Says what of a walk is asked for. A wish for the listing alone lowers none for all of it: who has that one may wait
+    /// for the end.
     pub async fn want_walk(&self, row: WalkRow, wish: WalkWish) -> Result<()> {
         let mut connection = self.connection().await;
-        query("-- name: want_walk\nUPDATE walks SET wish = ? WHERE id = ?")
-            .bind(wish.as_str())
+        let query = query(match wish {
+            WalkWish::Listing => "-- name: want_listing\nUPDATE walks SET wish = ? WHERE id = ? AND wish <> 'all'",
+            WalkWish::Nothing | WalkWish::All => "-- name: want_walk\nUPDATE walks SET wish = ? WHERE id = ?",
+        });
+        query.bind(wish.as_str()).bind(row.0).execute(&mut connection).await.map_err(at("want_walk"))?;
+        Ok(())
+    }
+
+    /// Takes back the wish for the listing alone; one for all of a walk stays.
+    pub async fn unwant_listing(&self, row: WalkRow) -> Result<()> {
+        let mut connection = self.connection().await;
+        query("-- name: unwant_listing\nUPDATE walks SET wish = 'nothing' WHERE id = ? AND wish = 'listing'")
             .bind(row.0)
             .execute(&mut connection)
             .await
-            .map_err(at("want_walk"))?;
+            .map_err(at("unwant_listing"))?;
         Ok(())
     }
 

@@ -26,6 +26,9 @@ use crate::worker::Signal;
 /// How often is looked how far another process is.
 const FOLLOW_EVERY: Duration = Duration::from_millis(300);
 
+/// What is said where nobody asks for the walk any more.
+const STOPPED_ELSEWHERE: &str = "it was stopped by another command, or given up by the service, whose log tells why";
+
 /// The arguments of `jellyjar backfill`.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Examples:
@@ -203,7 +206,7 @@ async fn walk(run: &Run, walker: &Walker, row: WalkRow) -> anyhow::Result<bool> 
                 return Ok(true);
             }
             if walk.wish == WalkWish::Nothing {
-                anyhow::bail!("it was stopped by another command, or given up by the service, whose log tells why");
+                anyhow::bail!(STOPPED_ELSEWHERE);
             }
             tokio::time::sleep(FOLLOW_EVERY).await;
         }
@@ -315,10 +318,13 @@ async fn estimate(
         if has_ended(&walk) {
             break walk;
         }
+        if walk.wish == WalkWish::Nothing {
+            anyhow::bail!(STOPPED_ELSEWHERE);
+        }
         let lock = session.catalog.try_worker_lock().await.context("cannot lock the catalog")?;
         if lock.is_some() && session.catalog.try_walk_lock(session.archive_row).await? {
             let done = tokio::select! {
-                done = walker.backfill(row) => Some(done),
+                done = walker.estimate(row) => Some(done),
                 () = run.signals.stop.wait() => None,
             };
             access.give_back(true).await?;
@@ -351,7 +357,7 @@ async fn estimate(
 }
 
 async fn stopped(walker: &Walker, row: WalkRow) -> anyhow::Result<ExitCode> {
-    walker.catalog.want_walk(row, WalkWish::Nothing).await?;
+    walker.catalog.unwant_listing(row).await?;
     output::note("Interrupted. Nothing is lost: run the same command again to go on.");
     Ok(ExitCode::from(super::INTERRUPTED))
 }

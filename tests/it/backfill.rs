@@ -227,6 +227,22 @@ fn an_estimate_fetches_nothing_and_the_backfill_goes_on_from_it() {
 }
 
 #[test]
+fn an_estimate_lowers_no_wish_for_all_and_reads_nothing_where_there_is_one() {
+    let config = SimConfig { mail: mail(300, 50), latency: Duration::from_millis(2), ..SimConfig::default() };
+    let world = World::with(config);
+    let process = world.start(world.command(&BACKFILL));
+    until("it lists", || world.jelly.stats().conversation_pages >= 2);
+    process.kill();
+    assert_eq!(world.jelly.stats().message_pages, 0);
+    let ended = backfill(&world, &["--estimate"]);
+    assert_eq!((ended.code(), &ended.json()["pages"]), (Some(0), &150.into()), "{ended:?}");
+    assert_eq!(world.jelly.stats().message_pages, 0, "an estimate reads no messages");
+    assert_eq!(world.catalog("SELECT wish FROM walks"), ["all"]);
+    assert!(backfill(&world, &[]).receipt().ok);
+    is_complete(&world);
+}
+
+#[test]
 fn beside_a_service_the_service_walks_and_the_command_tells_how_far_it_is() {
     let world = world(200, 50);
     world.settings(SERVE);

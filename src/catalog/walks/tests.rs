@@ -159,6 +159,29 @@ async fn only_what_is_asked_for_is_gone_on_with() {
 }
 
 #[tokio::test]
+async fn a_wish_for_the_listing_lowers_none_for_all_of_a_walk() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = Fixture::new(folder.path()).await;
+    let (catalog, row) = (&world.catalog, world.walk.row);
+    let wish = || async { catalog.walk(row).await.unwrap().wish };
+    let begin = |wish| async move {
+        catalog.begin_walk(world.team, WalkKind::Backfill, "", wish, &notes("0")).await.unwrap();
+    };
+    catalog.want_walk(row, WalkWish::Listing).await.unwrap();
+    assert_eq!(wish().await, WalkWish::All);
+    begin(WalkWish::Listing).await;
+    assert_eq!(wish().await, WalkWish::All);
+    catalog.unwant_listing(row).await.unwrap();
+    assert_eq!(wish().await, WalkWish::All);
+    // One that is done asks for nothing more.
+    catalog.change_walk(row, WalkPhase::Done, &notes("1")).await.unwrap();
+    begin(WalkWish::Listing).await;
+    assert_eq!(wish().await, WalkWish::Listing);
+    catalog.unwant_listing(row).await.unwrap();
+    assert_eq!(wish().await, WalkWish::Nothing);
+}
+
+#[tokio::test]
 async fn the_next_to_read_is_found_by_its_index() {
     if crate::catalog::open::test::is_postgres() {
         return; // SQLite's own.
