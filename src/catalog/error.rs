@@ -209,6 +209,10 @@ impl fmt::Display for DatabaseError {
                 Some(error) => f.write_str(error.message()),
                 None => error.fmt(f),
             },
+            // Of an end that the other side did not announce, TLS says more than helps.
+            sqlx::Error::Io(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
+                f.write_str("the connection was lost")
+            }
             sqlx::Error::Io(error) => error.fmt(f),
             sqlx::Error::PoolTimedOut => f.write_str("there was no answer in time"),
             other => other.fmt(f),
@@ -231,5 +235,8 @@ mod tests {
         assert_eq!(text.matches("Connection refused").count(), 1, "{text}");
         let error = anyhow::Error::new(at("some_query")(sqlx::Error::Io(refused())));
         assert_eq!(format!("{error:#}"), "the catalog failed at 'some_query': Connection refused (os error 111)");
+        let lost = std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "no close_notify: see https://docs.example/");
+        let error = anyhow::Error::new(at("some_query")(sqlx::Error::Io(lost)));
+        assert_eq!(format!("{error:#}"), "the catalog failed at 'some_query': the connection was lost");
     }
 }

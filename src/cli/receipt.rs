@@ -52,6 +52,8 @@ pub(super) struct Receipt {
     pub(super) elapsed_seconds: f64,
     /// Whether the places sum up to the attachments.
     pub(super) adds_up: bool,
+    /// Whether the catalog could not be asked for the places at the end: those above say nothing then.
+    pub(super) totals_unknown: bool,
     pub(super) interrupted: bool,
     /// Whether a token was refused.
     pub(super) token_refused: bool,
@@ -67,6 +69,7 @@ pub(super) struct Receipt {
 impl Receipt {
     /// Fills in the places from what the catalog knows now.
     pub(super) fn places(&mut self, seen: &SeenTotals) {
+        self.totals_unknown = false;
         self.attachments = seen.attachments;
         self.known = seen.known;
         self.archived = seen.states.archived;
@@ -82,8 +85,8 @@ impl Receipt {
         self.elapsed_seconds = (elapsed.as_secs_f64() * 1000.0).round() / 1000.0;
         let placed =
             self.archived + self.known + self.skipped + self.failed + self.quarantined + self.erased + self.pending;
-        self.adds_up = placed == self.attachments;
-        if !self.adds_up {
+        self.adds_up = placed == self.attachments && !self.totals_unknown;
+        if !self.adds_up && !self.totals_unknown {
             self.notes.push(format!(
                 "this receipt does not add up: {placed} attachments have a place, {} were seen; run `jellyjar verify`",
                 self.attachments
@@ -159,6 +162,9 @@ impl Receipt {
             ];
             rows.splice(0..0, more);
         }
+        if self.totals_unknown {
+            rows.retain(|(label, ..)| !label.starts_with("  ") && !matches!(*label, "attachments" | "earlier"));
+        }
         if self.followed {
             rows.retain(|(label, ..)| !matches!(*label, "duplicates" | "bytes fetched" | "bytes stored"));
         }
@@ -198,6 +204,9 @@ impl Receipt {
         }
         if self.token_refused {
             return "The API token is refused. Check it, then run the same command again.".into();
+        }
+        if self.totals_unknown {
+            return "The totals are unknown. Nothing is lost: run the same command again, which knows what is archived.".into();
         }
         if !self.ok {
             return "Not everything is archived; see above.".into();
@@ -242,6 +251,16 @@ mod tests {
         assert!(!receipt.adds_up && !receipt.ok);
         assert_eq!(receipt.exit_code(), 1);
         assert!(receipt.text().contains("does not add up"));
+    }
+
+    #[test]
+    fn totals_that_are_unknown_are_told_as_such_and_not_as_nothing() {
+        let mut receipt = Receipt { totals_unknown: true, api_requests: 806, ..Receipt::default() };
+        receipt.close(Duration::from_secs(1));
+        assert_eq!((receipt.adds_up, receipt.ok, receipt.exit_code()), (false, false, 1));
+        let text = receipt.text();
+        assert!(text.contains("806") && text.contains("The totals are unknown") && text.contains("again"), "{text}");
+        assert!(!text.contains("archived ") && !text.contains("attachments ") && !text.contains("add up"), "{text}");
     }
 
     #[test]

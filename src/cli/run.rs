@@ -292,6 +292,7 @@ impl Run {
             }
             Err(error) => receipt.notes.push(format!("the run broke off: {error:#}")),
         }
+        receipt.totals_unknown = true;
         let closing = async {
             self.access.give_back(true).await?;
             self.session.journal.heartbeat(true).await?;

@@ -1,8 +1,9 @@
 //! What people are told of a catalog in PostgreSQL: where it is, how it is, and what is wrong with it.
 
+use jellyjar::sim::SimConfig;
 use serde_json::Value;
 
-use crate::support::{Database, Ended, World, events};
+use crate::support::{Database, Ended, World, events, ids, until};
 
 /// Runs a command on a catalog of this address, whose password nobody may see.
 fn run(world: &World, catalog: &str, arguments: &[&str]) -> Ended {
@@ -107,4 +108,36 @@ fn status_names_the_database_and_a_catalog_of_another_archive_is_told_with_both(
         assert!(error.contains(uuid.as_str().unwrap()), "{error}");
     }
     assert!(error.contains(&shown(&database)) && error.contains("another database"), "{error}");
+}
+
+#[test]
+fn a_replay_whose_connection_is_ended_says_that_its_totals_are_unknown_and_the_next_one_knows() {
+    let Some(database) = Database::create() else { return };
+    let world = World::with(SimConfig { latency: std::time::Duration::from_millis(5), ..SimConfig::default() });
+    world.settings("[worker]\nconcurrency = 4\n");
+    let mail = events(300, 1, (10, 100));
+    world.dump(&mail);
+    for arguments in [&World::REPLAY[..], &["replay", "dump", "--archive", "archive"]] {
+        let asked = world.jelly.stats().exchanges;
+        let mut command = world.command(arguments);
+        command.env("JELLYJAR_CATALOG", database.url());
+        let process = world.start(command);
+        until("some are asked for", || world.jelly.stats().exchanges >= asked + 40);
+        database.query(
+            "SELECT pg_terminate_backend(pid)::TEXT FROM pg_stat_activity
+            WHERE datname = current_database() AND pid <> pg_backend_pid()",
+        );
+        let ended = process.wait();
+        assert_eq!(ended.code(), Some(1), "{ended:?}");
+        if arguments.contains(&"--json") {
+            let answer = ended.json();
+            assert_eq!((&answer["totals_unknown"], &answer["adds_up"]), (&true.into(), &false.into()), "{answer}");
+        } else {
+            let text = &ended.stdout;
+            assert!(text.contains("Nothing is lost: run the same command again"), "{text}");
+            assert!(!text.contains("\nattachments") && !text.contains("  archived"), "{text}");
+        }
+    }
+    assert!(run(&world, &database.url(), &World::REPLAY).receipt().ok);
+    assert_eq!(world.ledger().ids("archived"), ids(&mail));
 }
