@@ -3,9 +3,11 @@
 mod attempt;
 mod commit;
 mod hold;
+mod token;
 mod writing;
 
 pub use attempt::{Fetcher, Finished, LOCAL_SCOPE, TeamAccess};
 pub use commit::{CommitError, Committer, Tally};
 pub use hold::Holds;
+pub use token::OwnToken;
 pub use writing::Writing;

@@ -7,7 +7,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use super::Holds;
+use super::{Holds, OwnToken};
 use crate::catalog::{Job, Lease, NewState, Pause};
 use crate::clock::Clock;
 use crate::config::{HttpConfig, RetryConfig};
@@ -30,6 +30,12 @@ pub struct TeamAccess {
     pub scopes: [String; 3],
     /// The scope of pauses that hold its bulk work alone.
     pub bulk_scope: String,
+    /// The scope of this process's own pause, for its own token that was refused: other processes have others.
+    pub token_scope: String,
+    /// Whether its own token was refused.
+    pub own_token: OwnToken,
+    /// Which process this is, where others work for the team, too.
+    pub among: Option<String>,
     /// When the members were last asked for, with success, in milliseconds since the Unix epoch.
     pub probed_at_ms: Arc<Mutex<Option<i64>>>,
 }
@@ -38,11 +44,29 @@ impl TeamAccess {
     /// The pause that keeps the team from sending work of a lane now. What holds live work holds bulk work, too.
     pub fn held(&self, holds: &Holds, lane: Lane, now_ms: i64) -> Option<Pause> {
         let [own, group, person] = &self.scopes;
-        let live = [own, group, person, LOCAL_SCOPE];
+        let live = [own, group, &self.token_scope, person, LOCAL_SCOPE];
         match lane {
             Lane::Live => holds.held(&live, now_ms),
             Lane::Bulk => holds.held(&[&live[..], &[&self.bulk_scope]].concat(), now_ms),
         }
+    }
+
+    /// The pause that a refused token leads to, to be kept in the catalog. Where others work for the team, it says whose token
+    /// it was, and holds this process until its own is accepted; `None` where they have been told before: one of them may
+    /// have ended that pause, as its token is good.
+    pub fn refused(&self, holds: &Holds, reason: &str) -> Option<Pause> {
+        let until_ms = i64::MAX;
+        let Some(process) = &self.among else {
+            return Some(Pause { scope: self.scopes[0].clone(), until_ms, reason: reason.to_owned() });
+        };
+        let reason = format!("{reason}; that is the token of {process}");
+        holds.hold(Pause { scope: self.token_scope.clone(), until_ms, reason: reason.clone() });
+        self.own_token.refuse().then(|| Pause { scope: self.scopes[0].clone(), until_ms, reason })
+    }
+
+    /// The scope in which this process's token is known to be refused.
+    fn refusal_scope(&self) -> &str {
+        if self.among.is_some() { &self.token_scope } else { &self.scopes[0] }
     }
 }
 
@@ -255,11 +279,11 @@ impl Fetcher {
                 Step::Failed(Outcome::Refused, reason)
             }
             Decision::PauseTeam => {
-                let pause = Pause { scope: team.scopes[0].clone(), until_ms: i64::MAX, reason: reason.clone() };
                 if team.held(&self.holds, job.lane(), self.clock.now_ms()).is_none() {
                     warn!(team = %team.key, error = %reason, "the token is refused: the team is paused");
                 }
-                Step::Ended(released(Some(reason)), Some(pause))
+                let pause = team.refused(&self.holds, &reason);
+                Step::Ended(released(Some(reason)), pause)
             }
             Decision::PauseTeamFor(wait) => {
                 let pause = self.pause(&team.scopes[0], wait, &reason);
@@ -297,9 +321,11 @@ impl Fetcher {
                 }
                 Ok(false) => {
                     let reason = format!("{reason}; the team's members are refused as well");
-                    let pause = Pause { scope: team.scopes[0].clone(), until_ms: i64::MAX, reason: reason.clone() };
-                    warn!(team = %team.key, error = %reason, "the token is refused: the team is paused");
-                    Step::Ended(released(Some(reason)), Some(pause))
+                    let pause = team.refused(&self.holds, &reason);
+                    if pause.is_some() {
+                        warn!(team = %team.key, error = %reason, "the token is refused: the team is paused");
+                    }
+                    Step::Ended(released(Some(reason)), pause)
                 }
                 Err(error) => {
                     let reason = format!("{reason}; whether the token still works cannot be told: {error}");
@@ -319,7 +345,7 @@ impl Fetcher {
             return Ok(true);
         }
         // Of its own scope: a person's pause says nothing of the token.
-        if self.holds.held(&[&team.scopes[0]], now).is_some_and(|pause| pause.is_of_refused_token()) {
+        if self.holds.held(&[team.refusal_scope()], now).is_some_and(|pause| pause.is_of_refused_token()) {
             return Ok(false);
         }
         let works = team.client.probe_members().await?;
@@ -327,7 +353,7 @@ impl Fetcher {
         if !works {
             // At once, so that whoever waits to ask the same need not.
             self.holds.hold(Pause {
-                scope: team.scopes[0].clone(),
+                scope: team.refusal_scope().to_owned(),
                 until_ms: i64::MAX,
                 reason: "the team's members are refused".into(),
             });

@@ -105,7 +105,7 @@ impl FromStr for BlobState {
 /// A time during which a team or egress group sends no request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Pause {
-    /// `team:<row>`, `person:<row>` or `egress:<group>`; in memory alone also `bulk:…` and `local`.
+    /// `team:<row>`, `person:<row>` or `egress:<group>`; in memory alone also `bulk:…`, `token:…` and `local`.
     pub scope: String,
     /// Its end in milliseconds since the Unix epoch; `i64::MAX` until somebody resumes.
     pub until_ms: i64,
@@ -121,6 +121,6 @@ impl Pause {
 
     /// Whether the team's token was refused.
     pub fn is_of_refused_token(&self) -> bool {
-        self.until_ms == i64::MAX && self.scope.starts_with("team:")
+        self.until_ms == i64::MAX && (self.scope.starts_with("team:") || self.scope.starts_with("token:"))
     }
 }

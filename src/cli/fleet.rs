@@ -98,12 +98,21 @@ pub(super) async fn at_work(session: &Session) -> anyhow::Result<Vec<AtWork>> {
     Ok(shown.collect())
 }
 
+/// How others are told of this process.
+pub(super) fn this_process() -> String {
+    format!("process {} on {}", std::process::id(), host())
+}
+
+fn host() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
 fn member(session: &Session, role: &str) -> Member {
     let teams: Vec<&str> = session.teams.keys().map(String::as_str).collect();
     Member {
         writer_id: session.journal.writer_id().0.clone(),
         role: role.to_owned(),
-        host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        host: host(),
         process: std::process::id(),
         program: env!("CARGO_PKG_VERSION").to_owned(),
         // The catalog's clock says when it joins.

@@ -214,8 +214,7 @@ impl Run {
 
     /// Takes over what others have paused or resumed; what fails here, the catalog's next user tells.
     async fn take_over_pauses(&self) {
-        if let Ok(pauses) = self.session.catalog.pauses().await {
-            self.access.holds.sync(pauses);
+        if self.access.heed_pauses(&self.session.catalog).await.is_ok() {
             self.signals.work.notify_one();
         }
     }
@@ -240,7 +239,7 @@ impl Run {
         loop {
             tokio::time::sleep(HEED_EVERY).await;
             let step = async {
-                self.access.holds.sync(self.session.catalog.pauses().await?);
+                self.access.heed_pauses(&self.session.catalog).await?;
                 self.access.give_back(false).await?;
                 self.access.look_at_quotas().await
             };

@@ -154,7 +154,10 @@ impl Asker {
 
     async fn refuse_token(&self, reason: String) -> Result<(), WalkError> {
         warn!(team = %self.access.key, error = %reason, "the token is refused: the team is paused");
-        self.keep(Pause { scope: self.access.scopes[0].clone(), until_ms: i64::MAX, reason }).await
+        match self.access.refused(&self.holds, &reason) {
+            Some(pause) => self.keep(pause).await,
+            None => Ok(()),
+        }
     }
 
     /// Begins one that Jelly asked for.

@@ -236,7 +236,10 @@ fn a_persons_pause_is_no_refused_token() {
             let receipt = ended.receipt();
             assert_eq!((ended.code(), receipt.token_refused), (Some(1), false), "{command}: {receipt:?}");
             let [note] = &receipt.notes[..] else { panic!("{command}: {receipt:?}") };
-            assert!(note.starts_with("paused") && note.contains("`jellyjar resume` lets it go on"), "{command}: {note}");
+            assert!(
+                note.starts_with("paused") && note.contains("`jellyjar resume` lets it go on"),
+                "{command}: {note}"
+            );
         }
     }
     assert_eq!(world.jelly.stats().api_requests, 0);

@@ -197,7 +197,7 @@ impl Samples {
             let held = team.held(&access.holds, Lane::Live, now_ms);
             shared.metrics.team(name).paused.set(u64::from(held.is_some()));
             // Not for this machine's own trouble: of that people are told by what it is.
-            let own = access.holds.held(&[&team.scopes[0], &team.scopes[1]], now_ms);
+            let own = access.holds.held(&[&team.scopes[0], &team.scopes[1], &team.token_scope], now_ms);
             let told = self.readings().teams.entry(name.clone()).or_default().long_pause(own, now_ms);
             shared.notifier.set(Condition::new(Kind::TeamPaused, name), told);
         }

@@ -8,8 +8,8 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 use super::{Session, no_token};
-use crate::archive::{Fetcher, Holds, TeamAccess};
-use crate::catalog::{CatalogError, TeamRow, egress_scope, person_scope, team_scope};
+use crate::archive::{Fetcher, Holds, OwnToken, TeamAccess};
+use crate::catalog::{Catalog, CatalogError, Pause, TeamRow, egress_scope, person_scope, team_scope};
 use crate::cli::{UsageError, fleet};
 use crate::config::Config;
 use crate::digest::Digest;
@@ -35,10 +35,13 @@ impl EgressWindows {
 /// The tokens with which a process has begun to ask, by archive and team: one that was refused is not tried again because
 /// something else was set anew.
 #[derive(Debug, Clone, Default)]
-pub(in crate::cli) struct TriedTokens(Arc<Mutex<BTreeMap<(String, TeamKey), Digest>>>);
+pub(in crate::cli) struct TriedTokens(Arc<Mutex<Tried>>);
+
+/// By archive and team: which token, and whether it was refused.
+type Tried = BTreeMap<(String, TeamKey), (Digest, OwnToken)>;
 
 impl TriedTokens {
-    fn tokens(&self) -> MutexGuard<'_, BTreeMap<(String, TeamKey), Digest>> {
+    fn tokens(&self) -> MutexGuard<'_, Tried> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -114,13 +117,33 @@ impl Access {
             let scopes = [team_scope(team.row), egress_scope(&group), person_scope(team.row)];
             // A refused token is tried again by every run that a person starts, and a new one by a service. A pause that
             // the service asked for stays in force.
-            let tries = ((session.archive.uuid().to_owned(), team.key.clone()), Digest::of(token.expose().as_bytes()));
-            if tried.tokens().get(&tries.0) != Some(&tries.1) {
-                session.catalog.resume_refused(&scopes[0]).await?;
-                tried.tokens().insert(tries.0, tries.1);
+            let whose = (session.archive.uuid().to_owned(), team.key.clone());
+            let digest = Digest::of(token.expose().as_bytes());
+            let known = tried.tokens().get(&whose).filter(|(known, _)| *known == digest).map(|(_, own)| own.clone());
+            let own_token = match known {
+                Some(own_token) => own_token,
+                None => {
+                    session.catalog.resume_refused(&scopes[0]).await?;
+                    let own_token = OwnToken::default();
+                    tried.tokens().insert(whose, (digest, own_token.clone()));
+                    own_token
+                }
+            };
+            let token_scope = format!("token:{}", scopes[0]);
+            if own_token.is_refused() {
+                let reason = "the token was refused before, and is the same".into();
+                holds.hold(Pause { scope: token_scope.clone(), until_ms: i64::MAX, reason });
             }
-            let bulk_scope = format!("bulk:{}", scopes[0]);
-            let access = TeamAccess { key: team.key.clone(), client, scopes, bulk_scope, probed_at_ms: Arc::default() };
+            let access = TeamAccess {
+                key: team.key.clone(),
+                client,
+                bulk_scope: format!("bulk:{}", scopes[0]),
+                token_scope,
+                own_token,
+                among: session.catalog.is_shared().then(fleet::this_process),
+                scopes,
+                probed_at_ms: Arc::default(),
+            };
             teams.insert(team.row, access);
         }
         for pause in session.catalog.pauses().await? {
@@ -165,6 +188,48 @@ impl Access {
         for quota in self.quotas() {
             quota.give_back(&self.fetcher.clock, all).await?;
         }
+        Ok(())
+    }
+
+    /// Takes over the pauses that are kept in the catalog. One for another process's token is ended where this one's is
+    /// accepted: that costs one request.
+    pub(in crate::cli) async fn heed_pauses(&self, catalog: &Catalog) -> Result<(), CatalogError> {
+        let mut pauses = catalog.pauses().await?;
+        for team in self.teams.values().filter(|team| team.among.is_some()) {
+            let [own, group, person] = &team.scopes;
+            let is_refused = |pause: &Pause| pause.scope == *own && pause.is_of_refused_token();
+            let now_ms = self.fetcher.clock.now_ms();
+            // What this process has just begun is on its way to the catalog.
+            let team_is_paused =
+                pauses.iter().any(is_refused) || self.holds.held(&[own], now_ms).as_ref().is_some_and(is_refused);
+            let may_ask = !pauses.iter().any(|pause| pause.scope == *group || pause.scope == *person);
+            if !may_ask || !team.own_token.is_to_be_tried(team_is_paused, now_ms) {
+                continue;
+            }
+            match team.client.probe_members().await {
+                Ok(true) => {
+                    catalog.resume_refused(own).await?;
+                    pauses.retain(|pause| !is_refused(pause));
+                    for scope in [own, &team.token_scope] {
+                        self.holds.end(scope);
+                    }
+                    team.own_token.accept();
+                    tracing::info!(team = %team.key, "this process's own token is accepted: the team goes on");
+                }
+                Ok(false) => {
+                    team.own_token.refuse_tried(!team_is_paused);
+                    let reason = "the token of this process is refused".to_owned();
+                    self.holds.hold(Pause { scope: team.token_scope.clone(), until_ms: i64::MAX, reason });
+                    tracing::warn!(
+                        team = %team.key,
+                        "this process's own token is refused, whatever others have: it asks for nothing until it gets \
+                         another"
+                    );
+                }
+                Err(error) => tracing::debug!(team = %team.key, "whether the own token works cannot be told: {error}"),
+            }
+        }
+        self.holds.sync(pauses);
         Ok(())
     }
 
