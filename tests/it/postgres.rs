@@ -135,7 +135,7 @@ fn a_replay_whose_connection_is_ended_says_that_its_totals_are_unknown_and_the_n
         } else {
             let text = &ended.stdout;
             assert!(text.contains("Nothing is lost: run the same command again"), "{text}");
-            assert!(!text.contains("\nattachments") && !text.contains("  archived"), "{text}");
+            assert!(!text.contains("\nattachments") && !text.contains("\n  archived"), "{text}");
         }
     }
     assert!(run(&world, &database.url(), &World::REPLAY).receipt().ok);
