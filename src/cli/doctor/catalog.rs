@@ -4,11 +4,13 @@ use std::path::Path;
 
 use crate::audit::mergeable;
 use crate::catalog::{Catalog, CatalogPlace, Server, network_file_system, person_scope, team_scope};
+use crate::clock::Clock;
 use crate::config::Loaded;
 use crate::model::{Location, Stream};
 use crate::spool::Spool;
-use crate::store::{Place, nearest};
+use crate::store::{Archive, Place, StoreError, WriterCatalog, nearest};
 
+use super::super::fleet;
 use super::super::pause::{AFTER_A_PAUSE, WITH_A_VALID_TOKEN};
 use super::super::receipt::{number, size};
 use super::super::session::{Session, catalog_place};
@@ -68,6 +70,9 @@ pub(super) async fn examine(
             None => findings
                 .ok("catalog", format!("there is none yet in {}; it is made when it is needed", folder.display())),
         }
+        if let (Found::Archive(_), Ok(archive)) = (&found, open(loaded, location).await) {
+            others_elsewhere(findings, &archive, None).await;
+        }
         return None;
     }
     let session = match Session::open(global, loaded.clone(), false).await {
@@ -81,11 +86,29 @@ pub(super) async fn examine(
         CatalogPlace::Folder(_) => sound(findings, &session, &path).await,
         CatalogPlace::Postgres { .. } => at_work(findings, &session, &place).await,
     }
+    others_elsewhere(findings, &session.archive, session.journal.catalog()).await;
     journal(findings, &session).await;
     if let Err(error) = state(findings, &session).await {
         findings.failed("catalog", &error);
     }
     Some(session)
+}
+
+async fn open(loaded: &Loaded, location: &Location) -> Result<Archive, StoreError> {
+    let config = &loaded.config;
+    Archive::open(&Place::of(location, &config.buckets, &config.http, &Clock::system())?).await
+}
+
+/// Tells of those who work on the archive with another catalog than `ours`, which may not be made yet.
+async fn others_elsewhere(findings: &mut Findings, archive: &Archive, ours: Option<&WriterCatalog>) {
+    match fleet::other_catalogs(archive, ours, Clock::system().now()).await {
+        Ok(others) => {
+            for other in others {
+                findings.warning("catalog", other, fleet::ANOTHER_CATALOG);
+            }
+        }
+        Err(error) => findings.failed("catalog", &error.into()),
+    }
 }
 
 /// Whether the catalog's folder may be written, or made.
