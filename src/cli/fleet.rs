@@ -50,6 +50,13 @@ pub(super) async fn lead_walks(session: &Session) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Those who work on a session's archive beside this process, in a few words; empty where nobody knows of any.
+pub(super) async fn names(session: &Session) -> Result<String, CatalogError> {
+    let others = session.catalog.others_at_work(session.archive_row).await?;
+    let names = others.iter().map(|other| format!("process {} on {} ({})", other.process, other.host, other.role));
+    Ok(names.collect::<Vec<_>>().join(", "))
+}
+
 /// What others have set otherwise than this process, one sentence for each of them.
 pub(super) async fn differences(session: &Session, role: &str) -> anyhow::Result<Vec<String>> {
     let ours = member(session, role);
