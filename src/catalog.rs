@@ -168,11 +168,14 @@ impl Catalog {
     /// The archive of this UUID, remembered at first sight.
     pub async fn bind_archive(&self, uuid: &str, location: &str) -> Result<ArchiveRow> {
         let mut connection = self.connection().await;
-        let row = query_scalar(
+        let random = connection.pick("randomblob(16)", "random_token()");
+        let row = query_scalar(format!(
             "-- name: bind_archive
-            INSERT INTO archives (uuid, location, first_seen_at) VALUES ($1, $2, $3)
-            ON CONFLICT (uuid) DO UPDATE SET location = excluded.location RETURNING id",
-        )
+            INSERT INTO archives (uuid, location, first_seen_at, catalog_id) VALUES ($1, $2, $3, {random})
+            ON CONFLICT (uuid) DO UPDATE
+                SET location = excluded.location, catalog_id = coalesce(archives.catalog_id, excluded.catalog_id)
+            RETURNING id",
+        ))
         .bind(uuid)
         .bind(location)
         .bind(self.clock.now_ms())
@@ -180,6 +183,17 @@ impl Catalog {
         .await
         .map_err(at("bind_archive"))?;
         Ok(ArchiveRow(row))
+    }
+
+    /// What tells this catalog of an archive from any other of it: the same for all processes that work with it.
+    pub async fn id_for(&self, archive: ArchiveRow) -> Result<String> {
+        let mut connection = self.connection().await;
+        let id: Vec<u8> = query_scalar("-- name: id_for\nSELECT catalog_id FROM archives WHERE id = ?")
+            .bind(archive.0)
+            .fetch_one(&mut connection)
+            .await
+            .map_err(at("id_for"))?;
+        Ok(data_encoding::HEXLOWER.encode(&id))
     }
 
     /// Refuses a catalog in which one of these teams belongs to another archive: its rows would never meet that team's

@@ -36,7 +36,7 @@ pub use bucket::{Bucket, BucketError, Fault, UploadRecord};
 pub use error::StoreError;
 pub use folder::Folder;
 pub use inventory::{BlobFile, BlobFolder, SegmentFile};
-pub use journal::{ChainEnd, JournalWriter, SegmentReader, WriterRecord};
+pub use journal::{ChainEnd, JournalWriter, SegmentReader, WriterCatalog, WriterHome, WriterRecord};
 pub use keys::{blob_key, payloads_key, payloads_team, quarantine_key, segment_day};
 pub use lock::ArchiveLock;
 pub use marker::Marker;

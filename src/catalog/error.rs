@@ -123,6 +123,17 @@ pub enum CatalogError {
         /// Why.
         source: DatabaseError,
     },
+    /// The server takes no writes.
+    #[error(
+        "the server of the catalog {shown} cannot be written: it is a standby, or transactions there are read-only \
+         (`default_transaction_read_only`); give the address of the primary, and a role that may write"
+    )]
+    ReadOnlyServer {
+        /// The address, without its password.
+        shown: String,
+        /// Why.
+        source: DatabaseError,
+    },
     /// Statements of other sessions come between.
     #[error(
         "the connection to PostgreSQL is no session of its own: statements of others come between (a pooler in transaction \
@@ -156,6 +167,8 @@ pub type Result<T> = std::result::Result<T, CatalogError>;
 const PREPARED_ELSEWHERE: [&str; 2] = ["42P05", "26000"];
 /// PostgreSQL's code of what a role may not do.
 const INSUFFICIENT_PRIVILEGE: &str = "42501";
+/// PostgreSQL's code of what cannot be done where nothing can be written.
+const READ_ONLY: &str = "25006";
 
 /// Names the statement that failed.
 pub(super) fn at(query: &'static str) -> impl FnOnce(sqlx::Error) -> CatalogError {
@@ -174,11 +187,14 @@ impl CatalogError {
         error.is::<Self>() || error.is::<DatabaseError>()
     }
 
-    /// The same with the way out, where PostgreSQL refuses the role something.
+    /// The same with the way out, where PostgreSQL refuses the role something, or all writes.
     pub(super) fn with_rights(self, url: &PostgresUrl) -> Self {
         match self {
             Self::Query { query, source } if source.has_code(INSUFFICIENT_PRIVILEGE) => {
                 Self::Forbidden { url: Box::new(url.clone()), query, source }
+            }
+            Self::Query { source, .. } if source.has_code(READ_ONLY) => {
+                Self::ReadOnlyServer { shown: url.to_string(), source }
             }
             other => other,
         }

@@ -18,7 +18,8 @@ use crate::config::values::parse_duration;
   jellyjar pause --archive /srv/archive --for 2h --reason 'the office is on a slow line'
   jellyjar pause --team berlin                    until `jellyjar resume --team berlin`
 
-A running `jellyjar serve` heeds it within 2 seconds. Webhooks are still taken in; what comes with them waits.")]
+A running `jellyjar serve` or `work` heeds it within 2 seconds, on a shared catalog all of them do. `serve` and `receive` still \
+take webhooks in; what comes with them waits.")]
 pub(super) struct PauseArgs {
     /// How long, such as 30m or 2h; without it, until `resume`
     #[arg(long = "for", value_name = "DURATION", value_parser = parse_length)]
@@ -34,16 +35,16 @@ pub(super) struct PauseArgs {
   jellyjar resume --archive /srv/archive
   jellyjar resume --team berlin
 
-It ends what `jellyjar pause` began, and pauses of a team whose token was refused or whose requests Jelly asked to hold back. \
+A running `jellyjar serve` or `work` goes on within 2 seconds. It ends what `jellyjar pause` began, and pauses of a team whose token was refused or whose requests Jelly asked to hold back. \
 That of an egress group, for Jelly's limit of an address, ends by itself.")]
 pub(super) struct ResumeArgs {}
 
 /// The way out of a refused token, beside a service and without one.
-pub(super) const WITH_A_VALID_TOKEN: &str = "give a valid token; a running `jellyjar serve` takes one from its file by itself, \
+pub(super) const WITH_A_VALID_TOKEN: &str = "give a valid token; a running `jellyjar serve` or `work` takes one from its file by itself, \
     and one from the environment with a restart; without a service, run `jellyjar retry` to go on";
 /// How it goes on after a pause that ends by itself.
 pub(super) const AFTER_A_PAUSE: &str =
-    "a running `jellyjar serve` goes on by itself then; without one, run `jellyjar retry` after that";
+    "a running `jellyjar serve` or `work` goes on by itself then; without one, run `jellyjar retry` after that";
 
 /// What is said of a pause that holds a run up, and for one that people end, how they do.
 pub(super) fn held_note(pause: &Pause) -> String {

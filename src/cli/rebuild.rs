@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use clap::Args;
 use serde::Serialize;
 
+use super::fleet;
 use super::receipt::number;
 use super::session::{Session, open_place, settings};
 use super::{DONE, Global, UsageError, output};
@@ -56,7 +57,10 @@ pub(super) async fn run(_args: RebuildArgs, global: &Global) -> anyhow::Result<E
     let session = Session::open(global, loaded, false).await?;
     let lock = match lock {
         Some(lock) => lock,
-        None => session.catalog.try_lock_alone().await?.ok_or_else(|| UsageError(in_use.into()))?,
+        None => match session.catalog.try_lock_alone().await? {
+            Some(lock) => lock,
+            None => return Err(refusal(in_use, &fleet::names(&session).await?)),
+        },
     };
     let rules = session.rules()?;
     let loaded = audit::rebuild(&session.subject(), &session.intake, &lock, &rules).await.context("cannot rebuild")?;
@@ -79,6 +83,12 @@ pub(super) async fn run(_args: RebuildArgs, global: &Global) -> anyhow::Result<E
         output::line(text(&answer));
     }
     Ok(ExitCode::from(DONE))
+}
+
+/// Why it does not begin, with the names of those who are in its way where they are known.
+fn refusal(in_use: &str, names: &str) -> anyhow::Error {
+    let at_work = if names.is_empty() { String::new() } else { format!("; at work: {names}") };
+    UsageError(format!("{in_use}{at_work}")).into()
 }
 
 fn text(answer: &Answer) -> String {

@@ -109,10 +109,11 @@ impl Session {
         let archive_row = catalog.bind_archive(archive.uuid(), &name).await?;
         // Bulk work leaves webhooks their share, also where this process knows no secret of theirs.
         config.webhooks_elsewhere |= fleet::takes_webhooks(&catalog, archive_row).await?;
-        let journal = Arc::new(match earlier {
+        let journal = match earlier {
             Some(earlier) => JournalWriter::after(earlier, Arc::clone(&archive), clock.clone()).await?,
             None => JournalWriter::new(Arc::clone(&archive), clock.clone())?,
-        });
+        };
+        let journal = Arc::new(journal.at_home(fleet::home(&catalog, archive_row).await?));
         let intake = Arc::new(Intake::new(
             Arc::clone(&catalog),
             Arc::clone(&archive),

@@ -232,7 +232,7 @@ async fn gather(look: Look) -> anyhow::Result<Status> {
         if status.total.states.sum() == 0 {
             "Nothing has been read yet: `jellyjar replay` takes saved payloads in.".into()
         } else if status.worker_running {
-            "A worker is busy, and nothing needs your attention.".into()
+            "A worker is at work, and nothing needs your attention.".into()
         } else {
             "Nothing needs your attention; `jellyjar verify` proves that what is archived is intact.".into()
         }

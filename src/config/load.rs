@@ -87,8 +87,10 @@ fn load_in(directory: &Path, overrides: &Overrides, environment: &Environment) -
     for name in environment.unknown() {
         loaded.warnings.push(format!("the environment variable {name} is none that jellyjar knows; is it misspelt?"));
     }
-    if environment.is_blank("JELLY_API_TOKEN") {
-        loaded.warnings.push("JELLY_API_TOKEN is empty, which counts as not set".into());
+    for name in ["JELLY_API_TOKEN", "JELLYJAR_CATALOG", "JELLYJAR_CATALOG_FILE"] {
+        if environment.is_blank(name) {
+            loaded.warnings.push(format!("{name} is empty, which counts as not set"));
+        }
     }
     check::check(&mut loaded, overrides)?;
     Ok(loaded)

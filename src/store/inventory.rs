@@ -4,6 +4,7 @@ use std::io;
 use std::time::UNIX_EPOCH;
 
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
+use jiff::Timestamp;
 
 use super::folder::Folder;
 use super::keys::is_segment;
@@ -107,7 +108,30 @@ impl Archive {
     /// The writers' records, by key: what they say, or why that cannot be read.
     pub async fn writer_records(&self) -> Result<Vec<(String, std::result::Result<WriterRecord, String>)>> {
         let names = self.entries("writers").await?;
-        let keys = names.into_iter().filter(|(name, is_folder)| !is_folder && name.strip_suffix(".json").is_some());
+        let names = names.into_iter().filter(|(_, is_folder)| !is_folder);
+        self.records_of(names.map(|(name, _)| format!("writers/{name}")).collect()).await
+    }
+
+    /// The records that were written since then, but for those that cannot be read.
+    pub async fn writer_records_since(&self, since: Timestamp) -> Result<Vec<WriterRecord>> {
+        let since_ms = since.as_millisecond();
+        let keys = match &self.files {
+            Files::Folder(files) => in_folder(files, move |files| written_since(files, "writers", since_ms)).await?,
+            Files::Bucket(bucket) => {
+                let mut listed = bucket.list("writers").await?;
+                listed.retain(|(_, meta)| meta.last_modified.timestamp_millis() >= since_ms);
+                listed.into_iter().map(|(key, _)| key).collect()
+            }
+        };
+        let records = self.records_of(keys).await?;
+        Ok(records.into_iter().filter_map(|(_, record)| record.ok()).collect())
+    }
+
+    async fn records_of(
+        &self,
+        mut keys: Vec<String>,
+    ) -> Result<Vec<(String, std::result::Result<WriterRecord, String>)>> {
+        keys.retain(|key| key.strip_suffix(".json").is_some());
         let read = |key: String| {
             async move {
                 let text = self.read_key(&key).await?;
@@ -116,10 +140,8 @@ impl Archive {
             }
             .boxed()
         };
-        let records: Vec<_> = futures::stream::iter(keys.map(|(name, _)| read(format!("writers/{name}"))))
-            .buffered(self.reads_at_once())
-            .try_collect()
-            .await?;
+        let records: Vec<_> =
+            futures::stream::iter(keys.into_iter().map(read)).buffered(self.reads_at_once()).try_collect().await?;
         Ok(records.into_iter().filter_map(|(key, record)| Some((key, record?))).collect())
     }
 
@@ -165,6 +187,27 @@ fn blob_name(name: &str, prefix: Option<u8>) -> Option<Digest> {
     prefix.is_none_or(|prefix| digest.as_bytes()[0] == prefix).then_some(digest)
 }
 
+/// The keys in a folder that were written since then.
+fn written_since(files: &Folder, folder: &str, since_ms: i64) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for (name, is_folder) in files.entries(folder)? {
+        let key = format!("{folder}/{name}");
+        let path = files.path(&key);
+        match std::fs::metadata(&path) {
+            Ok(metadata) if !is_folder && modified_ms(&metadata) >= since_ms => found.push(key),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(StoreError::io("look at", &path)(error)),
+        }
+    }
+    Ok(found)
+}
+
+fn modified_ms(metadata: &std::fs::Metadata) -> i64 {
+    let modified = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+    modified.map_or(0, |age| i64::try_from(age.as_millis()).unwrap_or(i64::MAX))
+}
+
 fn digest_folder(files: &Folder, folder: &str, prefix: Option<u8>) -> Result<BlobFolder> {
     let mut found = BlobFolder::default();
     for (name, is_folder) in files.entries(folder)? {
@@ -176,8 +219,7 @@ fn digest_folder(files: &Folder, folder: &str, prefix: Option<u8>) -> Result<Blo
         let path = files.path(&key);
         match std::fs::metadata(&path) {
             Ok(metadata) if metadata.is_file() => {
-                let modified = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-                let modified_ms = modified.map_or(0, |age| i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
+                let modified_ms = modified_ms(&metadata);
                 found.blobs.push(BlobFile { digest, size_bytes: metadata.len(), modified_ms });
             }
             Ok(_) => found.strangers.push(key),

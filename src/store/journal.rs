@@ -36,6 +36,35 @@ pub struct WriterRecord {
     pub messages: Option<ChainEnd>,
     /// The last segment of `outcomes/`.
     pub outcomes: Option<ChainEnd>,
+    /// The machine's name, which early versions did not tell; nor did they what follows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// Its process id there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub process: Option<u32>,
+    /// The catalog that it works with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub catalog: Option<WriterCatalog>,
+}
+
+/// Which catalog a writer works with. Writers on different ones share no leases, pauses and quotas.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WriterCatalog {
+    /// `sqlite` or `postgres`.
+    pub engine: String,
+    /// Random: the same for all who work with it, and for nobody else.
+    pub id: String,
+}
+
+/// Where a writer works.
+#[derive(Debug, Clone)]
+pub struct WriterHome {
+    /// The machine's name.
+    pub host: String,
+    /// Its process id there.
+    pub process: u32,
+    /// The catalog that it works with.
+    pub catalog: WriterCatalog,
 }
 
 /// The end of a writer's chain of segments.
@@ -60,6 +89,7 @@ pub struct JournalWriter {
     clock: Clock,
     writer_id: WriterId,
     started_at: Timestamp,
+    home: Option<WriterHome>,
     /// How often it began again.
     life: u64,
     messages: Mutex<Chain>,
@@ -78,6 +108,7 @@ impl JournalWriter {
             clock,
             writer_id,
             started_at,
+            home: None,
             life: 0,
             messages: Mutex::default(),
             outcomes: Mutex::default(),
@@ -105,6 +136,17 @@ impl JournalWriter {
             announced: AtomicBool::new(earlier.announced.load(Ordering::Relaxed)),
             ..new
         })
+    }
+
+    /// Tells in its record from now on where it works.
+    #[must_use]
+    pub fn at_home(self, home: WriterHome) -> Self {
+        Self { home: Some(home), ..self }
+    }
+
+    /// The catalog that it works with, if that is known.
+    pub fn catalog(&self) -> Option<&WriterCatalog> {
+        Some(&self.home.as_ref()?.catalog)
     }
 
     /// A name for what is this writer's alone, and this life's.
@@ -231,6 +273,9 @@ impl JournalWriter {
             ended_at,
             messages,
             outcomes,
+            host: self.home.as_ref().map(|home| home.host.clone()),
+            process: self.home.as_ref().map(|home| home.process),
+            catalog: self.catalog().cloned(),
         };
         let mut text = serde_json::to_vec(&record).expect("a struct of text and numbers always serialises");
         text.push(b'\n');

@@ -26,6 +26,7 @@ mod man;
 mod memory;
 mod metrics;
 mod module_order;
+mod other_catalogs;
 mod postgres;
 mod recheck;
 mod refilter;

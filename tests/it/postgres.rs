@@ -86,6 +86,67 @@ fn doctor_tells_what_is_wrong_with_an_address_once_and_what_to_do() {
 }
 
 #[test]
+fn a_server_that_cannot_be_written_or_proven_is_told_as_such() {
+    let Some(database) = Database::create() else { return };
+    let (world, url) = (World::new(), database.url());
+    // Any address of this machine; it is no loopback's.
+    let elsewhere = url.replace("127.0.0.1", "0.0.0.0").replace("localhost", "0.0.0.0");
+    let (code, checks) = examine(&world, &elsewhere);
+    let [(status, found), (next, _)] = &checks[..] else { panic!("{checks:?}") };
+    assert_eq!((code, status.as_str(), next.as_str()), (0, "warning", "ok"), "{checks:?}");
+    assert!(found.contains("(sslmode=prefer)") && found.contains("sslmode=verify-full"), "{found}");
+
+    world.dump(&events(3, 1, (10, 100)));
+    assert!(run(&world, &url, &World::REPLAY).receipt().ok);
+    let name = url.rsplit('/').next().unwrap();
+    database.query(&format!("ALTER DATABASE {name} SET default_transaction_read_only = on"));
+    let (code, checks) = examine(&world, &url);
+    let [(status, found)] = &checks[..] else { panic!("{checks:?}") };
+    assert_eq!((code, status.as_str()), (1, "problem"), "{found}");
+    assert!(found.contains("read-only → let the server's owner set"), "{found}");
+    let ended = run(&world, &url, &["status", "--archive", "archive", "--json"]);
+    let error = ended.json()["error"].as_str().unwrap().to_owned();
+    assert!(error.contains("cannot be written") && error.contains("the address of the primary"), "{error}");
+}
+
+#[test]
+fn doctor_and_rebuild_tell_of_those_at_work_and_doctor_where_nobody_is() {
+    let Some(database) = Database::create() else { return };
+    let (world, url) = (World::with_faults("stall=1.0"), database.url());
+    world.dump(&events(3, 1, (1000, 2000)));
+    let mut command = world.command(&World::REPLAY);
+    command.env("JELLYJAR_CATALOG", &url);
+    let process = world.start(command);
+    until("it hangs", || world.jelly.stats().storage_requests > 0);
+
+    world.settings("[quota]\nrequests_per_day = 777\n");
+    let (_, checks) = examine(&world, &url);
+    let differing = |(status, found): &(String, String)| {
+        status == "warning"
+            && found.contains(&format!("process {} on ", process.id()))
+            && found.contains("quota.requests_per_day")
+            && found.contains("jellyjar config show")
+    };
+    assert_eq!(checks.iter().filter(|check| differing(check)).count(), 1, "{checks:?}");
+    let refused = run(&world, &url, &["rebuild", "--archive", "archive", "--json"]);
+    let error = refused.json()["error"].as_str().unwrap().to_owned();
+    assert_eq!(refused.code(), Some(2), "{error}");
+    assert!(error.contains(&format!("at work: process {} on ", process.id())), "{error}");
+
+    let alone = || {
+        let answer = run(&world, &url, &["doctor", "--archive", "archive", "--offline", "--json"]).json();
+        let checks = answer["checks"].as_array().unwrap();
+        checks
+            .iter()
+            .any(|check| check["status"] == "warning" && check["found"] == "3 are pending, and no worker is at work")
+    };
+    assert!(!alone(), "one is at work");
+    process.kill();
+    // The server sees within a moment that the session is over.
+    until("doctor sees that nobody works", alone);
+}
+
+#[test]
 fn status_names_the_database_and_a_catalog_of_another_archive_is_told_with_both() {
     let Some(database) = Database::create() else { return };
     let (world, url) = (World::new(), database.url());

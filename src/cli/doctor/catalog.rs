@@ -4,11 +4,13 @@ use std::path::Path;
 
 use crate::audit::mergeable;
 use crate::catalog::{Catalog, CatalogPlace, Server, network_file_system, person_scope, team_scope};
+use crate::clock::Clock;
 use crate::config::Loaded;
 use crate::model::{Location, Stream};
 use crate::spool::Spool;
-use crate::store::{Place, nearest};
+use crate::store::{Archive, Place, StoreError, WriterCatalog, nearest};
 
+use super::super::fleet;
 use super::super::pause::{AFTER_A_PAUSE, WITH_A_VALID_TOKEN};
 use super::super::receipt::{number, size};
 use super::super::session::{Session, catalog_place};
@@ -54,6 +56,14 @@ pub(super) async fn examine(
     let path = folder.join(Catalog::FILE_NAME);
     if matches!(place, CatalogPlace::Postgres { .. }) {
         let server = server(findings, &place).await?;
+        if let Some(mode) = Server::unproven(&place) {
+            let found = format!("{place}: any machine on the way can pass for this server ({mode})");
+            findings.warning(
+                "catalog",
+                found,
+                "add `sslmode=verify-full` and the server's `sslrootcert` to the address",
+            );
+        }
         if matches!(found, Found::Nothing) {
             findings.ok("catalog", format!("{server}; what is needed there is made with the archive"));
             return None;
@@ -68,12 +78,15 @@ pub(super) async fn examine(
             None => findings
                 .ok("catalog", format!("there is none yet in {}; it is made when it is needed", folder.display())),
         }
+        if let (Found::Archive(_), Ok(archive)) = (&found, open(loaded, location).await) {
+            others_elsewhere(findings, &archive, None).await;
+        }
         return None;
     }
     let session = match Session::open(global, loaded.clone(), false).await {
         Ok(session) => session,
         Err(error) => {
-            findings.failed("catalog", &error);
+            unopened(findings, &place, &error);
             return None;
         }
     };
@@ -81,11 +94,29 @@ pub(super) async fn examine(
         CatalogPlace::Folder(_) => sound(findings, &session, &path).await,
         CatalogPlace::Postgres { .. } => at_work(findings, &session, &place).await,
     }
+    others_elsewhere(findings, &session.archive, session.journal.catalog()).await;
     journal(findings, &session).await;
     if let Err(error) = state(findings, &session).await {
         findings.failed("catalog", &error);
     }
     Some(session)
+}
+
+async fn open(loaded: &Loaded, location: &Location) -> Result<Archive, StoreError> {
+    let config = &loaded.config;
+    Archive::open(&Place::of(location, &config.buckets, &config.http, &Clock::system())?).await
+}
+
+/// Tells of those who work on the archive with another catalog than `ours`, which may not be made yet.
+async fn others_elsewhere(findings: &mut Findings, archive: &Archive, ours: Option<&WriterCatalog>) {
+    match fleet::other_catalogs(archive, ours, Clock::system().now()).await {
+        Ok(others) => {
+            for other in others {
+                findings.warning("catalog", other, fleet::ANOTHER_CATALOG);
+            }
+        }
+        Err(error) => findings.failed("catalog", &error.into()),
+    }
 }
 
 /// Whether the catalog's folder may be written, or made.
@@ -118,12 +149,11 @@ async fn server(findings: &mut Findings, place: &CatalogPlace) -> Option<String>
     let server = match Server::ask(place).await {
         Ok(server) => server?,
         Err(error) => {
-            let (found, advice) = told(&error.into());
-            findings.problem("catalog", found, advice.unwrap_or_else(|| SERVER_ADVICE.into()));
+            unopened(findings, place, &error.into());
             return None;
         }
     };
-    let Server { version, encoding, schema_version, missing } = server;
+    let Server { version, encoding, schema_version, missing, is_standby, is_read_only } = server;
     let tables =
         schema_version.map_or_else(|| "no tables yet".into(), |version| format!("tables of version {version}"));
     let found = format!("{place}: PostgreSQL {version}, {encoding}, {tables}");
@@ -131,6 +161,17 @@ async fn server(findings: &mut Findings, place: &CatalogPlace) -> Option<String>
         let advice =
             "make a database with `CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0`, and give its address";
         findings.problem("catalog", format!("{found}; this encoding cannot hold every text"), advice);
+        return None;
+    }
+    if is_standby {
+        let advice = "give the address of its primary, or a name that always leads there";
+        findings.problem("catalog", format!("{found}; it is a standby, which cannot be written"), advice);
+        return None;
+    }
+    if is_read_only {
+        let advice = "let the server's owner set `default_transaction_read_only = off` for this role and this database, or give the \
+                      address of a server that can be written";
+        findings.problem("catalog", format!("{found}; transactions there are read-only"), advice);
         return None;
     }
     if !missing.is_empty() {
@@ -142,22 +183,49 @@ async fn server(findings: &mut Findings, place: &CatalogPlace) -> Option<String>
     Some(found)
 }
 
+/// A catalog that cannot be opened.
+fn unopened(findings: &mut Findings, place: &CatalogPlace, error: &anyhow::Error) {
+    if matches!(place, CatalogPlace::Folder(_)) {
+        return findings.failed("catalog", error);
+    }
+    let (found, advice) = told(error);
+    findings.problem("catalog", found, advice.unwrap_or_else(|| SERVER_ADVICE.into()));
+}
+
+/// What is to be done where settings differ from those that were found here.
+const SAME_SETTINGS: &str = "give all the same, as what becomes of an attachment depends on who takes it; `jellyjar config show` there \
+    and here tells what differs";
+
 /// What is to be done where PostgreSQL says what is wrong, and no more.
 const SERVER_ADVICE: &str = "ask whoever looks after the server";
 
 /// The catalog in PostgreSQL, as it is once this program has opened it.
 async fn at_work(findings: &mut Findings, session: &Session, place: &CatalogPlace) {
     let Some(server) = server(findings, place).await else { return };
-    match session.catalog.others_at_work(session.archive_row).await {
-        Ok(others) => {
-            let others = match others.len() {
-                0 => "no process works with it".into(),
-                1 => "one process works with it".into(),
-                many => format!("{many} processes work with it"),
-            };
-            findings.ok("catalog", format!("{server}; {others}"));
+    let looking = async {
+        let others = session.catalog.others_at_work(session.archive_row).await?;
+        let at_work = match others.len() {
+            0 => "no process works with it".into(),
+            1 => "one process works with it".into(),
+            many => format!("{many} processes work with it"),
+        };
+        findings.ok("catalog", format!("{server}; {at_work}"));
+        for difference in fleet::differences(session, "doctor").await? {
+            let (found, _) = told(&anyhow::Error::msg(difference));
+            findings.warning("catalog", found, SAME_SETTINGS);
         }
-        Err(error) => findings.failed("catalog", &error.into()),
+        if others.iter().all(|other| other.role == fleet::RECEIVE) {
+            let totals = session.catalog.team_totals(session.archive_row).await?;
+            let pending: u64 = totals.iter().map(|team| team.states.pending).sum();
+            if pending > 0 {
+                let found = format!("{} are pending, and no worker is at work", number(pending));
+                findings.warning("attachments", found, "start `jellyjar work`, or run `jellyjar retry` once");
+            }
+        }
+        anyhow::Ok(())
+    };
+    if let Err(error) = looking.await {
+        unopened(findings, place, &error);
     }
 }
 

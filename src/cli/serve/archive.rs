@@ -48,6 +48,8 @@ const TIDY_WITHIN: Duration = Duration::from_hours(1);
 const FOLLOW_WITHIN: Duration = Duration::from_mins(30);
 /// A step of a compaction reads up to thousands of objects.
 const COMPACT_WITHIN: Duration = Duration::from_hours(6);
+/// How often it is looked whether others work on the archive with another catalog.
+const LOOK_EVERY: Duration = Duration::from_mins(1);
 /// How often what is old is removed.
 const TIDY_EVERY: Duration = Duration::from_hours(1);
 
@@ -269,12 +271,23 @@ impl Service {
     /// Takes over what people decide beside it, tells how the teams are, and removes what is old.
     async fn look_after(&self, session: &Session, access: &Access, copies: &Copies, run: &Run) -> anyhow::Error {
         let mut tidy_at = tokio::time::Instant::now();
+        // Those who were there at the start are in the log.
+        let (mut elsewhere, mut look_at) = (fleet::others_elsewhere(session).await, tidy_at + LOOK_EVERY);
         let beat = self.shared.pulse.expect(format!("keeper of {}", self.place), TIDY_WITHIN);
         loop {
             beat.beat();
             let step = async {
                 access.holds.sync(session.catalog.pauses().await?);
-                let differing = fleet::differences(session, self.shared.role.name()).await?;
+                if tokio::time::Instant::now() >= look_at {
+                    look_at = tokio::time::Instant::now() + LOOK_EVERY;
+                    if !self.shared.role.works() {
+                        // A worker gives its own sign of life.
+                        session.journal.heartbeat(false).await?;
+                    }
+                    elsewhere = fleet::others_elsewhere(session).await;
+                }
+                let mut differing = fleet::differences(session, self.shared.role.name()).await?;
+                differing.extend(elsewhere.iter().map(|other| format!("{other}: {}", fleet::ANOTHER_CATALOG)));
                 let differing = (!differing.is_empty()).then(|| differing.join("; "));
                 self.shared.notifier.set(Condition::new(Kind::SettingsDiffer, &self.place), differing);
                 access.look_at_quotas().await?;

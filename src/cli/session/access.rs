@@ -152,6 +152,7 @@ impl Access {
         let scratch = Scratch::open(&spool_home(session)?, &session.journal.scratch_name())?;
         // Before any request is spent: whether this archive can be written at all.
         session.journal.announce().await?;
+        fleet::warn_of_other_catalogs(session).await;
         let aborted = session.archive.abort_uploads(&scratch).await?;
         if aborted > 0 {
             tracing::info!(aborted, "uploads that were never finished are aborted");
