@@ -48,8 +48,10 @@ const TIDY_WITHIN: Duration = Duration::from_hours(1);
 const FOLLOW_WITHIN: Duration = Duration::from_mins(30);
 /// A step of a compaction reads up to thousands of objects.
 const COMPACT_WITHIN: Duration = Duration::from_hours(6);
-/// How often it is looked whether others work on the archive with another catalog.
-const LOOK_EVERY: Duration = Duration::from_mins(1);
+/// How often a receiver gives a sign of life in the archive.
+const BEAT_EVERY: Duration = Duration::from_mins(1);
+/// How often it is looked whether others work on the archive with another catalog: on a bucket it costs a listing.
+const LOOK_EVERY: Duration = Duration::from_mins(10);
 /// How often what is old is removed.
 const TIDY_EVERY: Duration = Duration::from_hours(1);
 
@@ -273,17 +275,19 @@ impl Service {
         let mut tidy_at = tokio::time::Instant::now();
         // Those who were there at the start are in the log.
         let (mut elsewhere, mut look_at) = (fleet::others_elsewhere(session).await, tidy_at + LOOK_EVERY);
+        let mut beat_at = tidy_at + BEAT_EVERY;
         let beat = self.shared.pulse.expect(format!("keeper of {}", self.place), TIDY_WITHIN);
         loop {
             beat.beat();
             let step = async {
                 access.holds.sync(session.catalog.pauses().await?);
+                // A worker gives its own sign of life.
+                if tokio::time::Instant::now() >= beat_at && !self.shared.role.works() {
+                    beat_at = tokio::time::Instant::now() + BEAT_EVERY;
+                    session.journal.heartbeat(false).await?;
+                }
                 if tokio::time::Instant::now() >= look_at {
                     look_at = tokio::time::Instant::now() + LOOK_EVERY;
-                    if !self.shared.role.works() {
-                        // A worker gives its own sign of life.
-                        session.journal.heartbeat(false).await?;
-                    }
                     elsewhere = fleet::others_elsewhere(session).await;
                 }
                 let mut differing = fleet::differences(session, self.shared.role.name()).await?;
