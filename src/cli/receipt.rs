@@ -168,6 +168,7 @@ impl Receipt {
         if self.followed {
             rows.retain(|(label, ..)| !matches!(*label, "duplicates" | "bytes fetched" | "bytes stored"));
         }
+        rows.dedup_by(|row, before| row.0.is_empty() && before.0.is_empty());
         // Places that are empty and usually are need no line, but every number that counts is shown.
         rows.retain(|(label, value, _)| {
             value != "0"
