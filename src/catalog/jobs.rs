@@ -135,14 +135,13 @@ pub(super) const HELD: &str = "-- name: held
     ON a.id = CAST(j.value ->> 'i' AS BIGINT) AND a.lease_token = unhex(j.value ->> 't') AND a.state = 'pending'";
 
 /// Whoever claims at the same time takes others. One statement, and thus one transaction, which is over even if this process
-/// is stopped. Nobody waits until it is on the disk: should the server crash, the session of whoever claimed is over and so are
-/// its leases, and nothing is stored before [`Catalog::intend`] is on the disk, and all that was committed before.
+/// is stopped. It is on the disk before anything is fetched: a crash of the server neither forgets who had what, nor gives out a
+/// generation again.
 const CLAIM_OF_MANY: &str = "-- name: claim_of_many
     WITH due AS MATERIALIZED (SELECT id FROM attachments
         WHERE team_id = ?2 AND lane = ?3 AND state = 'pending' AND lease_token IS NULL AND not_before <= ?4
         ORDER BY not_before, id LIMIT ?5 FOR UPDATE SKIP LOCKED),
-        issued AS MATERIALIZED (
-            SELECT nextval('generation') AS latest, set_config('synchronous_commit', 'off', true) AS unwaited)
+        issued AS MATERIALIZED (SELECT nextval('generation') AS latest)
     UPDATE attachments SET lease_token = random_token(), lease_expires_at = ?1, lease_member = ?6,
         generation = (SELECT latest FROM issued)
     WHERE id = ANY (ARRAY(SELECT id FROM due))

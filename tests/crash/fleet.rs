@@ -420,7 +420,7 @@ impl Fleet<'_> {
     fn disturb(&mut self, what: Disturbance, watch: &mut Watch, counts: &mut Counts) -> Result<()> {
         match what {
             Disturbance::Crash => {
-                // What was leased when it crashed is known before anybody can change it; the last claims may be forgotten.
+                // What was leased when it crashed is known before anybody can change it.
                 let closed = self.world.runtime.block_on(self.proxy.close());
                 self.held.extend(watch.leases(self.world, self.database)?);
                 self.database.crash_server()?;
